@@ -1,0 +1,40 @@
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from worker_service.domain.operation import OperationSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A database that this worker serves.
+
+    Attributes:
+        name: the logical name that jobs use.
+        url: where it is; known to this process only, kept out of ``repr``, logs and the wire.
+        engine: the name of the engine that serves it.
+        labels: key-value pairs that a request can select targets by.
+        identity: an explicit identity, needed where the file system cannot give one; ``None`` derives it.
+        max_parallel: how many operations may run on it at once, before the engine's own limit.
+    """
+
+    name: str
+    url: str = field(repr=False)
+    engine: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    identity: str | None = None
+    max_parallel: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetDescription:
+    """What the worker tells the manager about a target; it never includes its URL.
+
+    Attributes:
+        engine_version: the version of the library or server that runs the operations.
+        identity: which database this really is; equal for two names of one database.
+        operations: what can be run, with the locks each takes on the whole database.
+    """
+
+    engine_version: str
+    identity: str
+    operations: tuple[OperationSpec, ...]
