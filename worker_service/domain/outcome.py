@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum, auto
 
-type Measures = Mapping[str, float]
+Measures = Mapping[str, float]
 """Named numbers read from the target: bytes, pages, rows, counts. A name ends in its unit where it has one."""
 
 
