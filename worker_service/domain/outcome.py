@@ -4,7 +4,7 @@ from datetime import timedelta
 from enum import StrEnum, auto
 
 Measures = Mapping[str, float]
-"""Named numbers read from the target: bytes, pages, rows, counts. A name ends in its unit where it has one."""
+"""Named numbers read from the target: bytes, pages, rows, counts. A name ends in its unit if it has one."""
 
 
 class Outcome(StrEnum):
@@ -54,7 +54,8 @@ class ReleaseReason(StrEnum):
 class Failure:
     """Why an attempt failed.
 
-    ``reason`` is a constant such as ``SQLITE_FULL`` for programs, ``message`` a sentence that says what to do.
+    ``reason`` is a constant such as ``SQLITE_FULL`` for programs,
+    ``message`` a sentence that says what to do.
     """
 
     reason: str

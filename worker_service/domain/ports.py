@@ -21,7 +21,7 @@ class Control(Protocol):
         """Publish how far the operation is; cheap enough to call often, sent at most once a second."""
 
     def log(self, level: str, message: str) -> None:
-        """Append a line to the child job's log; ``level`` is ``debug``, ``info``, ``warning`` or ``error``."""
+        """Append a line to the child job's log at ``debug``, ``info``, ``warning`` or ``error``."""
 
 
 class OperationWorker(Protocol):

@@ -1,0 +1,100 @@
+# `make` alone lists what can be made. CI, hooks and hands call the same targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PROTOS := $(wildcard protos/overhaul/v1/*.proto)
+PROTO_TOOLS := $(VENV)/proto-tools/.installed
+DATABASE ?=
+SAMPLE := build/overhaul-sample.db
+RELEASED := protos/released/overhaul-0.1.binpb
+SOURCES := manager_service worker_service tests benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check format lint types imports protos protos-check bench docs clean lock
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
+
+install: $(INSTALLED) ## make .venv with everything for development, from the lock
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Overhaul needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) -V). Set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$(PYTHON) cannot make virtual environments. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: $(INSTALLED) ## maintain DATABASE=path.db, or a sample that is made first
+ifeq ($(DATABASE),)
+	@mkdir -p $(dir $(SAMPLE))
+	@$(BIN)/python benchmarks/make_sample.py $(SAMPLE)
+	@$(BIN)/overhaul run $(SAMPLE)
+else
+	@$(BIN)/overhaul run "$(DATABASE)"
+endif
+
+test: $(INSTALLED) ## run all tests with branch coverage; a skipped test is an error
+	@rm -f .coverage .coverage.*
+	$(BIN)/python -m pytest --cov --cov-report= $(PYTEST_ARGS)
+	@$(BIN)/coverage report
+
+check: lint types imports protos-check test ## every gate: format, lint, types, imports, protos, tests
+
+format: $(INSTALLED) ## format the code and the protos
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/buf format -w protos
+
+lint: $(INSTALLED) ## ruff's format and lint, without changing anything
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+
+types: $(INSTALLED) ## mypy, strict
+	$(BIN)/mypy
+
+imports: $(INSTALLED) ## the layers, by import-linter
+	$(BIN)/lint-imports --no-cache
+
+$(PROTO_TOOLS): protos/requirements.txt $(INSTALLED)
+	$(PYTHON) -m venv $(VENV)/proto-tools
+	$(VENV)/proto-tools/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r protos/requirements.txt
+	@touch $@
+
+protos: $(PROTO_TOOLS) ## make the stubs from the protos
+	$(call protoc,protos)
+
+protos-check: $(PROTO_TOOLS) ## lint the protos, compare with the last release, and prove that the stubs are fresh
+	$(BIN)/buf lint protos
+	$(BIN)/buf format --diff --exit-code protos
+	$(BIN)/buf breaking protos --against $(RELEASED)
+	@rm -rf build/stubs && mkdir -p build/stubs
+	$(call protoc,build/stubs)
+	@cd build/stubs && for stub in $$(find overhaul -type f); do \
+	  cmp -s "$$stub" "../../protos/$$stub" || { echo "$$stub is not fresh: run make protos" >&2; exit 1; }; done
+
+define protoc
+	$(VENV)/proto-tools/bin/python -m grpc_tools.protoc -Iprotos \
+	  --plugin=protoc-gen-mypy=$(VENV)/proto-tools/bin/protoc-gen-mypy \
+	  --plugin=protoc-gen-mypy_grpc=$(VENV)/proto-tools/bin/protoc-gen-mypy_grpc \
+	  --python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet,only_async:$(1) $(PROTOS)
+endef
+
+bench: $(INSTALLED) ## measure the figures of docs/performance.md
+	$(BIN)/python -m benchmarks
+
+docs: $(INSTALLED) ## write the generated references (docs/cli.md)
+	$(BIN)/python docs/generate.py
+
+lock: $(INSTALLED) ## resolve the locks anew
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
+	  --group dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
+	  protos/requirements.in -o protos/requirements.txt
+
+clean: ## remove what was made, .venv included
+	rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
