@@ -1,0 +1,3 @@
+from worker_service.operations.sqlite.engine import SqliteEngine
+
+__all__ = ["SqliteEngine"]

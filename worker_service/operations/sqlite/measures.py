@@ -1,0 +1,66 @@
+import apsw
+
+from worker_service.domain.outcome import Measures
+from worker_service.operations.sqlite.location import Location, size_of
+
+_STATISTICS = ("sqlite_stat1", "sqlite_stat4")
+
+
+def read_measures(connection: apsw.Connection, location: Location) -> dict[str, float]:
+    """Read the numbers that every operation reports before and after.
+
+    ``file_bytes`` and ``wal_bytes`` are the sizes on disk; ``pages``, ``free_pages`` and ``page_bytes`` what
+    SQLite says of the file with its log applied; ``stat_rows`` the rows of the optimizer's statistics.
+    """
+    return {
+        **read_sizes(location),
+        "pages": _number(connection, "PRAGMA main.page_count"),
+        "free_pages": _number(connection, "PRAGMA main.freelist_count"),
+        "page_bytes": _number(connection, "PRAGMA main.page_size"),
+        "stat_rows": sum(len(rows) for rows in read_statistics(connection).values()),
+    }
+
+
+def read_sizes(location: Location) -> dict[str, float]:
+    """Read the sizes on disk, which need no connection."""
+    return {"file_bytes": location.size(), "wal_bytes": size_of(location.log)}
+
+
+def empty_measures() -> dict[str, float]:
+    """The measures of a file of zero bytes, which is a database without a page."""
+    names = ("file_bytes", "wal_bytes", "pages", "free_pages", "page_bytes", "stat_rows")
+    return dict.fromkeys(names, 0)
+
+
+def read_statistics(connection: apsw.Connection) -> dict[str, list[tuple[object, ...]]]:
+    """Read the rows of the statistics tables that exist."""
+    found = connection.execute(
+        "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name GLOB 'sqlite_stat?'"
+    )
+    names = {str(row[0]) for row in found}
+    return {
+        name: [tuple(row) for row in connection.execute(f'SELECT * FROM main."{name}"')]  # noqa: S608 - a constant
+        for name in _STATISTICS
+        if name in names
+    }
+
+
+def statistics_changed(
+    before: dict[str, list[tuple[object, ...]]], after: dict[str, list[tuple[object, ...]]]
+) -> int:
+    """Count the tables and indexes whose rows in ``sqlite_stat1`` are new, gone or different."""
+    old, new = _by_key(before), _by_key(after)
+    return sum(old.get(key) != new.get(key) for key in old.keys() | new.keys())
+
+
+def used_bytes(measures: Measures) -> float:
+    """The bytes that the database takes, its pages counted, wherever they lie just now."""
+    return measures["pages"] * measures["page_bytes"]
+
+
+def _by_key(statistics: dict[str, list[tuple[object, ...]]]) -> dict[tuple[object, ...], object]:
+    return {row[:2]: row[2] for row in statistics.get("sqlite_stat1", [])}
+
+
+def _number(connection: apsw.Connection, sql: str) -> float:
+    return float(connection.execute(sql).get)

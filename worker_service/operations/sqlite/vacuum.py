@@ -1,0 +1,78 @@
+import apsw
+
+from worker_service.domain.errors import OperationCancelledError
+from worker_service.domain.outcome import FailureCategory, Measures, Result, Verdict
+from worker_service.operations.sqlite.checkpoint import truncate_log
+from worker_service.operations.sqlite.failures import failed
+from worker_service.operations.sqlite.measures import used_bytes
+from worker_service.operations.sqlite.options import BUSY_TIMEOUT, Options
+from worker_service.operations.sqlite.procedure import completed
+from worker_service.operations.sqlite.session import Session, looking
+from worker_service.operations.sqlite.space import shortage, vacuum_needs
+from worker_service.operations.sqlite.vacuum_progress import VacuumProgress
+from worker_service.operations.sqlite.wording import count, share, size
+
+
+class Vacuum:
+    """Rewrite the whole file, so that its free pages go back to the file system."""
+
+    name = "vacuum"
+    description = "Rewrite the file without its free pages and in order."
+    options = (BUSY_TIMEOUT,)
+
+    def plan(self, connection: apsw.Connection, _options: Options, /) -> tuple[str, ...]:
+        """VACUUM, and in WAL mode the checkpoint that gives the bytes back."""
+        in_wal = connection.pragma("journal_mode") == "wal"
+        return ("VACUUM", "PRAGMA main.wal_checkpoint(TRUNCATE)") if in_wal else ("VACUUM",)
+
+    def run(self, session: Session, before: Measures, /) -> Result:
+        """Check the room, rewrite the file, empty the log, judge by pages."""
+        missing = shortage(vacuum_needs(before, session.location, session.journal_mode()))
+        if missing:
+            return failed("NO_SPACE_FOR_VACUUM", missing, FailureCategory.DISK_FULL)
+        objects = _objects(session)
+        note = self._rewrite(session)
+        lost = [] if session.stop.is_set() else sorted(objects - _objects(session))
+        return judge(before, session.measures(), note, lost)
+
+    def _rewrite(self, session: Session) -> str:
+        version = session.number("PRAGMA main.schema_version")
+        try:
+            with VacuumProgress(session):
+                session.rows("VACUUM")
+            return truncate_log(session)
+        except OperationCancelledError:
+            if not _was_committed(session, version):
+                raise
+            return "the stop came too late, the file is rewritten"
+
+
+def judge(before: Measures, after: Measures, note: str, lost: list[str]) -> Result:
+    """Say what VACUUM did: the pages tell, for in WAL mode the file shrinks only with its checkpoint."""
+    if "pages" not in after:
+        return completed(Verdict.UNKNOWN, f"VACUUM ended; its effect cannot be read: {note or 'locked'}.", after)
+    suffix = f"; {note}" if note else ""
+    if lost:
+        text = (
+            f"VACUUM dropped {count(len(lost), 'entry', 'entries')} of the schema: {', '.join(lost[:5])}{suffix}."
+        )
+        return completed(Verdict.PARTIALLY_EFFECTIVE, text, after)
+    reclaimed = used_bytes(before) - used_bytes(after)
+    if reclaimed <= 0:
+        return completed(Verdict.NO_EFFECT, f"the file was already as small as it can be{suffix}.", after)
+    reason = f"reclaimed {size(reclaimed)}: {share(reclaimed, used_bytes(before))} of the file{suffix}."
+    waiting = after["wal_bytes"] > 0
+    return completed(Verdict.PARTIALLY_EFFECTIVE if waiting else Verdict.EFFECTIVE, reason, after)
+
+
+def _objects(session: Session) -> set[str]:
+    return {f"{row[0]} {row[1]}" for row in session.rows("SELECT type, name FROM main.sqlite_schema")}
+
+
+def _was_committed(session: Session, version: int) -> bool:
+    # VACUUM raises the schema's version in the transaction that swaps the content, so it tells which came first.
+    try:
+        with looking(session.location) as connection:
+            return bool(connection.pragma("schema_version") != version)
+    except apsw.Error:
+        return False

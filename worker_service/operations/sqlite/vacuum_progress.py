@@ -1,0 +1,76 @@
+import threading
+from types import TracebackType
+from typing import Self
+
+import apsw
+
+from worker_service.operations.sqlite.location import size_of
+from worker_service.operations.sqlite.session import Session
+
+COPY = "copy"
+WRITE_BACK = "write back"
+_STEPS = 5_000
+INTERVAL = 0.2
+"""Seconds between two samples."""
+
+
+class VacuumProgress:
+    """Tell how far a VACUUM is, from a thread of its own.
+
+    VACUUM first copies every live page into a temporary file, then writes that file back through the
+    journal or the log. While it copies, SQLite calls back in the operation's thread, and the connection's
+    own counters say how many live pages were read and how many were written. They belong to this
+    connection, where the open temporary files of a process cannot be told apart. While it writes back there
+    is no call at all, and the growth of the journal or the log tells.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="vacuum-progress", daemon=True)
+        self._live = session.number("PRAGMA main.page_count") - session.number("PRAGMA main.freelist_count")
+        self._page_bytes = session.number("PRAGMA main.page_size")
+        self._read_before = self._counter(apsw.SQLITE_DBSTATUS_CACHE_MISS)
+        self._written_before = self._counter(apsw.SQLITE_DBSTATUS_CACHE_WRITE)
+        self._read = 0
+        self._written = 0
+        self._beside_before = self._beside()
+        self._returned = 0
+
+    def __enter__(self) -> Self:
+        self._session.connection.set_progress_handler(self._count, _STEPS, id=self)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._session.connection.set_progress_handler(None, id=self)
+
+    def sample(self) -> None:
+        """Publish where VACUUM is now."""
+        grown = max(0, self._beside() - self._beside_before) // self._page_bytes
+        self._returned = max(self._returned, grown)
+        if self._returned == 0:
+            self._session.progress(COPY, min(self._read, self._live), self._live, "pages")
+            return
+        # What the cache still holds of the copy is missing from the count of pages written, a few MB at most.
+        total = max(self._written, 1)
+        self._session.progress(WRITE_BACK, min(self._returned, total), total, "pages")
+
+    def _watch(self) -> None:
+        while not self._ended.wait(INTERVAL):
+            self.sample()
+
+    def _count(self) -> bool:
+        self._read = self._counter(apsw.SQLITE_DBSTATUS_CACHE_MISS) - self._read_before
+        self._written = self._counter(apsw.SQLITE_DBSTATUS_CACHE_WRITE) - self._written_before
+        return False
+
+    def _counter(self, which: int) -> int:
+        return self._session.connection.status(which)[0]
+
+    def _beside(self) -> int:
+        return size_of(self._session.location.journal) + size_of(self._session.location.log)

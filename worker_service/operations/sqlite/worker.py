@@ -1,0 +1,127 @@
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+
+import apsw
+
+from worker_service.domain.errors import OperationCancelledError
+from worker_service.domain.operation import WORKER_TYPE, Operation
+from worker_service.domain.outcome import FailureCategory, Measures, Outcome, Result
+from worker_service.domain.ports import Control
+from worker_service.operations.sqlite.catalogue import find
+from worker_service.operations.sqlite.failures import failed, failed_by
+from worker_service.operations.sqlite.filelock import hold
+from worker_service.operations.sqlite.identity import file_key
+from worker_service.operations.sqlite.location import Location
+from worker_service.operations.sqlite.measures import empty_measures, read_sizes
+from worker_service.operations.sqlite.options import Options
+from worker_service.operations.sqlite.procedure import Procedure, cancelled, skipped
+from worker_service.operations.sqlite.session import Session, glance
+
+
+class SqliteWorker:
+    """Runs the operations of one lease on one file.
+
+    Args:
+        location: the file.
+        expected: device and inode of the file as it was registered; ``None`` when any file will do.
+        control: the worker that holds the lease.
+    """
+
+    worker_type = WORKER_TYPE
+
+    def __init__(self, *, location: Location, expected: str | None, control: Control) -> None:
+        self._location = location
+        self._expected = expected
+        self._control = control
+        self._stop = threading.Event()
+        self._guard = threading.Lock()
+        self._session: Session | None = None
+        self._running = False
+
+    def validate(self, operation: Operation) -> None:
+        """Check the operation's name and options."""
+        find(operation)
+
+    def execute(self, operation: Operation) -> Result:
+        """Run the operation while holding the file against every other operation on this host."""
+        procedure, options = find(operation)
+        self._control.checkpoint()
+        self._begin()
+        try:
+            if refusal := self._refusal():
+                return refusal
+            with hold(file_key(self._location)):
+                return self._run(procedure, options)
+        except OSError as error:
+            return failed(
+                "OS_ERROR", f"The operating system refused: {error}.", FailureCategory.IO, retryable=True
+            )
+        finally:
+            self._running = False
+
+    def interrupt(self) -> None:
+        """Stop the statement that runs, and let no other start; harmless when no operation runs."""
+        with self._guard:
+            if self._running:
+                self._stop.set()
+            if self._session:
+                self._session.connection.interrupt()
+
+    def _begin(self) -> None:
+        with self._guard:
+            self._stop.clear()
+            self._running = True
+
+    def _refusal(self) -> Result | None:
+        try:
+            key = file_key(self._location)
+        except OSError as error:
+            text = f"The database file cannot be found: {error.strerror}. Check the target's path."
+            return failed("FILE_MISSING", text, FailureCategory.UNAVAILABLE)
+        # Released, the lease would come back for ever: the manager refuses the target's new identity until
+        # somebody looks at it. A failure is seen.
+        if self._expected not in {None, key}:
+            text = "Another file is in the place of the one that was registered: register the target again."
+            return failed("TARGET_REPLACED", text, FailureCategory.UNAVAILABLE)
+        if self._location.size() == 0 and read_sizes(self._location)["wal_bytes"] == 0:
+            return replace(
+                skipped("the file has zero bytes: nothing to do.", empty_measures()), before=empty_measures()
+            )
+        return None
+
+    def _run(self, procedure: Procedure, options: Options) -> Result:
+        before: Measures = read_sizes(self._location)
+        try:
+            session = Session(location=self._location, options=options, control=self._control, stop=self._stop)
+        except apsw.Error as error:
+            return replace(failed_by(error), before=before)
+        try:
+            self._enter(session)
+            before = session.measures()
+            result = procedure.run(session, before)
+        except OperationCancelledError:
+            result = cancelled("stopped; nothing of it remains.", {})
+        except apsw.Error as error:
+            result = failed_by(error)
+        finally:
+            self._leave(session)
+        return replace(result, before=before, after=self._after(result))
+
+    def _enter(self, session: Session) -> None:
+        with self._guard:
+            self._session = session
+        if self._location.stat().st_nlink > 1:
+            session.log("warning", "The file has several hard links; SQLite's journal belongs to one name only.")
+
+    def _leave(self, session: Session) -> None:
+        with self._guard:
+            self._session = None
+        session.close()
+
+    def _after(self, result: Result) -> Mapping[str, float]:
+        # Closing the last connection empties the log into the file, so the sizes are read after it.
+        known = result.after if "pages" in result.after else {**glance(self._location), **result.after}
+        if result.outcome is Outcome.SKIPPED:
+            return known
+        return {**known, **read_sizes(self._location)}
