@@ -1,0 +1,1 @@
+"""What Overhaul costs, measured: `python -m benchmarks [NAME...]`. See docs/performance.md."""

@@ -1,0 +1,80 @@
+"""How long a request takes to reach the operation, and a cancel the statement, on an idle deployment."""
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import grpc
+
+from benchmarks.figures import RUNS, Figure, percentile
+from overhaul.v1 import job_pb2 as job
+from overhaul.v1 import job_service_pb2 as jobs
+from overhaul.v1 import job_service_pb2_grpc as jobs_grpc
+from tests.services import address_of, start_manager, start_worker
+
+_SAMPLES = 50
+
+
+def measure() -> list[Figure]:
+    dispatches, cancels = zip(*(_run() for _ in range(RUNS)), strict=True)
+    return [
+        Figure(name="dispatch, median", values=[median(d) for d in dispatches], unit="ms", aim="under 10"),
+        Figure(name="dispatch, 99th percentile", values=[percentile(d, 99) for d in dispatches], unit="ms"),
+        Figure(name="cancel to interrupt, median", values=[median(c) for c in cancels], unit="ms", aim="under 50"),
+        Figure(
+            name="cancel to interrupt, 99th percentile", values=[percentile(c, 99) for c in cancels], unit="ms"
+        ),
+    ]
+
+
+def _run() -> tuple[list[float], list[float]]:
+    with tempfile.TemporaryDirectory() as folder:
+        audit = Path(folder) / "audit"
+        with (
+            start_manager(Path(folder) / "jobs.db", "--log-level", "warning") as manager,
+            start_worker(address_of(manager), f"bed=nap://{audit}"),
+        ):
+            return asyncio.run(_sample(address_of(manager), audit))
+
+
+async def _sample(address: str, audit: Path) -> tuple[list[float], list[float]]:
+    dispatches, cancels = [], []
+    async with grpc.aio.insecure_channel(address) as channel:
+        client = jobs_grpc.JobServiceStub(channel)
+        for _ in range(_SAMPLES):
+            sent, parent = await _create(client)
+            dispatches.append((await _started(audit, parent, client) - sent) / 1e6)
+            await asyncio.sleep(0.05)
+            cancels.append(await _cancel(client, parent))
+    return dispatches, cancels
+
+
+async def _create(client: jobs_grpc.JobServiceStub) -> tuple[int, str]:
+    operation = job.OperationSpec(name="nap", options={"milliseconds": "60000"})
+    request = jobs.CreateParentJobRequest(targets=["bed"], operations=[operation])
+    sent = time.monotonic_ns()
+    return sent, (await client.CreateParentJob(request)).parent_job.id
+
+
+async def _started(audit: Path, parent: str, client: jobs_grpc.JobServiceStub) -> int:
+    """Return the machine's monotonic clock at the operation's start, as the engine wrote it down."""
+    answer = await client.ListChildJobs(jobs.ListChildJobsRequest(parent_job_id=parent))
+    mark = f"start {answer.child_jobs[0].id} "
+    while True:
+        lines = audit.read_text().splitlines() if audit.exists() else []
+        for line in reversed(lines):
+            if line.startswith(mark):
+                return int(line.split()[-1])
+        await asyncio.sleep(0.005)
+
+
+async def _cancel(client: jobs_grpc.JobServiceStub, parent: str) -> float:
+    """Return the milliseconds from sending the cancel to the interrupt, as the engine noted it."""
+    sent = time.monotonic_ns()
+    await client.CancelParentJob(jobs.CancelParentJobRequest(parent_job_id=parent))
+    async for _ in client.WatchParentJob(jobs.WatchParentJobRequest(parent_job_id=parent)):
+        pass
+    answer = await client.ListChildJobs(jobs.ListChildJobsRequest(parent_job_id=parent))
+    return (answer.child_jobs[0].after["interrupt_ns"] - sent) / 1e6
