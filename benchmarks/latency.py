@@ -62,12 +62,14 @@ async def _started(audit: Path, parent: str, client: jobs_grpc.JobServiceStub) -
     """Return the machine's monotonic clock at the operation's start, as the engine wrote it down."""
     answer = await client.ListChildJobs(jobs.ListChildJobsRequest(parent_job_id=parent))
     mark = f"start {answer.child_jobs[0].id} "
-    while True:
-        lines = audit.read_text().splitlines() if audit.exists() else []
-        for line in reversed(lines):
-            if line.startswith(mark):
-                return int(line.split()[-1])
+    while (found := _mark(audit, mark)) is None:
         await asyncio.sleep(0.005)
+    return found
+
+
+def _mark(audit: Path, mark: str) -> int | None:
+    lines = audit.read_text().splitlines() if audit.exists() else []
+    return next((int(line.split()[-1]) for line in reversed(lines) if line.startswith(mark)), None)
 
 
 async def _cancel(client: jobs_grpc.JobServiceStub, parent: str) -> float:
