@@ -62,8 +62,12 @@ async def _started(audit: Path, parent: str, client: jobs_grpc.JobServiceStub) -
     """Return the machine's monotonic clock at the operation's start, as the engine wrote it down."""
     answer = await client.ListChildJobs(jobs.ListChildJobsRequest(parent_job_id=parent))
     mark = f"start {answer.child_jobs[0].id} "
+    return await asyncio.to_thread(_wait_for, audit, mark)
+
+
+def _wait_for(audit: Path, mark: str) -> int:
     while (found := _mark(audit, mark)) is None:
-        await asyncio.sleep(0.005)
+        time.sleep(0.005)
     return found
 
 
