@@ -1,0 +1,149 @@
+"""The JSON of `--output json`: its keys are an interface, and one place writes them."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from google.protobuf.message import Message
+
+from manager_service.client.words import moment, word
+from overhaul.v1 import fleet_service_pb2, job_pb2, job_service_pb2
+
+Json = dict[str, Any]
+
+STATES = ("total", "pending", "leased", "running", "completed", "failed", "cancelled", "skipped")
+
+
+def text(value: Json) -> str:
+    """Return an object on one line, in ASCII, so that no name can steer a terminal."""
+    return json.dumps(value, ensure_ascii=True, separators=(", ", ": "))
+
+
+def job(parent: job_pb2.ParentJob, children: Iterable[job_pb2.ChildJob] | None = None) -> Json:
+    """Return what `run`, `get` and (without children) `create` print."""
+    whole: Json = {"parent_job": parent_job(parent)}
+    if children is not None:
+        whole["child_jobs"] = [child_job(child) for child in children]
+    return whole
+
+
+def parent_job(parent: job_pb2.ParentJob) -> Json:
+    """Return a parent job."""
+    return {
+        "id": parent.id or None,
+        "type": parent.type,
+        "name": parent.name,
+        "state": word(parent, "state"),
+        "counts": counts(parent.counts),
+        "create_time": time(parent, "create_time"),
+        "start_time": time(parent, "start_time"),
+        "end_time": time(parent, "end_time"),
+    }
+
+
+def child_job(child: job_pb2.ChildJob) -> Json:
+    """Return a child job."""
+    return {
+        "id": child.id or None,
+        "type": child.type,
+        "operation": child.operation,
+        "target": child.target,
+        "object": child.object if child.HasField("object") else None,
+        "state": word(child, "state"),
+        "verdict": word(child, "verdict"),
+        "reason": child.reason,
+        "attempts": child.attempts,
+        "failure": failure(child.failure) if child.HasField("failure") else None,
+        "before": measures(child.before),
+        "after": measures(child.after),
+        "start_time": time(child, "start_time"),
+        "end_time": time(child, "end_time"),
+    }
+
+
+def attempt(one: job_pb2.Attempt) -> Json:
+    """Return an attempt of a child job."""
+    return {
+        "attempt": one.attempt,
+        "worker_name": one.worker_name,
+        "outcome": word(one, "outcome"),
+        "reason": one.reason,
+        "failure": failure(one.failure) if one.HasField("failure") else None,
+        "create_time": time(one, "create_time"),
+        "start_time": time(one, "start_time"),
+        "end_time": time(one, "end_time"),
+    }
+
+
+def failure(why: job_pb2.Failure) -> Json:
+    """Return why an attempt failed."""
+    return {
+        "reason": why.reason,
+        "message": why.message,
+        "category": word(why, "category"),
+        "retryable": why.retryable,
+    }
+
+
+def counts(children: job_pb2.ChildJobCounts) -> Json:
+    """Return the children by state."""
+    return {state: getattr(children, state) for state in STATES}
+
+
+def measures(values: Mapping[str, float]) -> Json:
+    """Return measures by name; the wire carries doubles, whole numbers are printed as such."""
+    return {name: int(value) if value.is_integer() else value for name, value in sorted(values.items())}
+
+
+def worker(one: fleet_service_pb2.Worker) -> Json:
+    """Return a worker."""
+    return {
+        "worker_name": one.worker_name,
+        "instance_id": one.instance_id,
+        "state": word(one, "state"),
+        "build": one.build,
+        "host": one.host,
+        "pid": one.pid,
+        "labels": dict(one.labels),
+        "slots": one.slots,
+        "slots_used": one.slots_used,
+        "targets": list(one.targets),
+        "create_time": time(one, "create_time"),
+        "heartbeat_time": time(one, "heartbeat_time"),
+        "poll_time": time(one, "poll_time"),
+    }
+
+
+def target(one: fleet_service_pb2.Target) -> Json:
+    """Return a target."""
+    return {
+        "name": one.name,
+        "engine": one.engine,
+        "engine_version": one.engine_version,
+        "identity": one.identity,
+        "labels": dict(one.labels),
+        "max_parallel": one.max_parallel,
+        "operations": [operation.name for operation in one.operations],
+        "paused": one.paused,
+        "workers": list(one.workers),
+        "pending": one.pending,
+        "live": one.live,
+    }
+
+
+def log_lines(chunk: job_service_pb2.ReadLogsResponse) -> Iterable[Json]:
+    """Yield the entries of a log, one object each."""
+    for place, entry in enumerate(chunk.entries, chunk.offset):
+        yield {
+            "attempt": chunk.attempt,
+            "offset": place,
+            "time": time(entry, "time"),
+            "level": entry.level,
+            "message": entry.message,
+        }
+
+
+def time(message: Message, field: str) -> str | None:
+    """Return a timestamp field in ISO 8601, such as ``2026-01-31T04:05:06.789000Z``; ``None`` when unset."""
+    value = moment(message, field)
+    return None if value is None else value.isoformat(timespec="microseconds").replace("+00:00", "Z")

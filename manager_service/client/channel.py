@@ -1,0 +1,82 @@
+"""How a channel to the managers is opened: the address, the service config, the limits."""
+
+import ipaddress
+from importlib.resources import files
+
+import grpc
+
+from manager_service.client.errors import InvalidAddressError
+
+DEFAULT_PORT = 7420
+DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
+MESSAGE_BYTES = 32 * 1024 * 1024
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """Open a channel; it connects with the first call.
+
+    Raises:
+        InvalidAddressError: the address is none of the forms that `channel_target` reads.
+    """
+    return grpc.aio.insecure_channel(channel_target(address), options=channel_options(address))
+
+
+def channel_target(address: str) -> str:
+    """Turn `host[:port]`, `ip:port,ip:port` or a URI such as `dns:///name:port` into what gRPC resolves."""
+    if "://" in address or address.startswith(("unix:", "ipv4:", "ipv6:", "dns:")):
+        return address
+    endpoints = [_endpoint(part.strip()) for part in address.split(",")]
+    if len(endpoints) == 1:
+        return _joined(*endpoints[0])
+    versions = {_ip_version(host) for host, _ in endpoints}
+    if len(versions) != 1 or None in versions:
+        raise InvalidAddressError(
+            f"{address!r}: a list of managers takes addresses of one kind (all IPv4 or all IPv6);"
+            " for names use dns:///name:port"
+        )
+    return f"ipv{versions.pop()}:" + ",".join(_joined(*endpoint) for endpoint in endpoints)
+
+
+def channel_options(address: str) -> list[tuple[str, str | int]]:
+    """Return the options of a channel to the address; the retries come from the contract's service config."""
+    return [
+        ("grpc.service_config", files("overhaul.v1").joinpath("service_config.json").read_text("utf-8")),
+        ("grpc.enable_retries", 1),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MESSAGE_BYTES),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        # A manager that restarts is back within a second or two; the default would wait for up to two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 3_000),
+        # A proxy of the environment must not be asked for this very machine.
+        ("grpc.enable_http_proxy", 0 if _is_loopback(address) else 1),
+    ]
+
+
+def _endpoint(text: str) -> tuple[str, int]:
+    """Split an endpoint; brackets around an IPv6 address are taken off."""
+    if _ip_version(text) == 6:  # noqa: PLR2004 - the version of the protocol
+        return text, DEFAULT_PORT
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text, str(DEFAULT_PORT)
+    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:  # noqa: PLR2004 - the range of ports
+        raise InvalidAddressError(f"{text!r} is not an address of a manager; write host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _ip_version(host: str) -> int | None:
+    try:
+        return ipaddress.ip_address(host).version
+    except ValueError:
+        return None
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith(("127.", "localhost", "[::1]", "::1", "unix:"))

@@ -1,0 +1,1 @@
+"""The commands of `overhaul`, by noun. Each is parse, call, render, exit code."""

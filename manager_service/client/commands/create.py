@@ -1,0 +1,133 @@
+"""`overhaul create`: ask a manager for a parent job."""
+
+# ruff: noqa: PLC0415 - gRPC and rich are imported inside the commands, so that `--help` does not wait for them
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from manager_service.client import parse
+from manager_service.client.options import DEFAULT_MANAGER, ManagerOption, Output, OutputOption
+
+if TYPE_CHECKING:
+    from manager_service.client.client import ManagerClient
+    from manager_service.client.exits import ExitCode
+    from manager_service.client.request import JobRequest
+
+
+def create(
+    *,
+    target: Annotated[list[str] | None, typer.Option(help="A target's name; repeat for more.")] = None,
+    target_label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Every known target with this label; repeat to narrow."),
+    ] = None,
+    operation: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:OPT=VAL,...]",
+            help="An operation; repeat for more, in their order.  [default: vacuum, analyze, reindex]",
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(help="A name for people.", show_default=False)] = "",
+    priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher goes first.")] = 0,
+    max_parallel: Annotated[int, typer.Option(min=0, help="The most children at once; 0 is no limit.")] = 0,
+    timeout: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=parse.span, metavar="SPAN", help="The longest one attempt may run, such as 30s or 2h."
+        ),
+    ] = None,
+    deadline: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=parse.deadline, metavar="TIME", help="When what has not ended fails: ISO time or +2h."
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label to find the job by; repeat for more.")
+    ] = None,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End at the first failed child.")] = False,
+    max_failed: Annotated[
+        int | None, typer.Option(min=0, help="End when more children than this have failed.")
+    ] = None,
+    max_failures: Annotated[
+        int | None, typer.Option(min=1, max=100, help="The most attempts of a child that may fail.  [default: 3]")
+    ] = None,
+    max_losses: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, help="The most that may be lost with their worker.  [default: 3]"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be created; store nothing.")] = False,
+    allow_unknown_targets: Annotated[
+        bool,
+        typer.Option("--allow-unknown-targets", help="Take targets no worker served yet; their children wait."),
+    ] = False,
+    request_id: Annotated[
+        str | None, typer.Option(help="Makes the command safe to repeat: the same id answers the same job.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow the job to its end; Ctrl-C stops only the watching.")
+    ] = False,
+    manager: ManagerOption = DEFAULT_MANAGER,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Create a maintenance job: one child job per target and operation."""
+    from manager_service.client.request import JobRequest, Operation
+    from manager_service.client.session import carry_out
+
+    if fail_fast and max_failed is not None:
+        raise typer.BadParameter("--fail-fast and --max-failed exclude each other")
+    operations = [Operation(name=called, options=given) for called, given in map(parse.operation, operation or ())]
+    request = JobRequest(
+        targets=target or (),
+        target_labels=parse.pairs(target_label),
+        operations=operations,
+        name=name,
+        priority=priority,
+        max_parallel=max_parallel,
+        timeout=timeout,
+        deadline=deadline,
+        labels=parse.pairs(label),
+        fail_fast=fail_fast,
+        max_failed=max_failed,
+        max_failures=max_failures,
+        max_losses=max_losses,
+        allow_unknown_targets=allow_unknown_targets,
+    )
+    if dry_run:
+        carry_out(manager, lambda client: _plan(client, request, output))
+    carry_out(
+        manager,
+        lambda client: _create(client, request, request_id, watch=watch, output=output),
+        on_interrupt="stopped watching; the job goes on" if watch else "interrupted",
+    )
+
+
+async def _plan(client: "ManagerClient", request: "JobRequest", output: Output) -> None:
+    from manager_service.client import as_json, render, talk
+
+    plan = await client.plan_parent_job(request)
+    if output is Output.JSON:
+        talk.put(as_json.text(as_json.job(plan.parent_job, plan.child_jobs)))
+    else:
+        talk.tell(f"would create {len(plan.child_jobs)} child jobs; nothing was stored")
+        render.console().print(render.child_table(plan.child_jobs))
+
+
+async def _create(
+    client: "ManagerClient", request: "JobRequest", request_id: str | None, *, watch: bool, output: Output
+) -> "ExitCode | None":
+    from manager_service.client import as_json, render, talk
+    from manager_service.client.commands.jobs import watch_to_the_end
+
+    parent_job = await client.create_parent_job(request, request_id=request_id)
+    if watch:
+        talk.tell(f"created {parent_job.id}")
+        return await watch_to_the_end(client, parent_job.id, output)
+    if output is Output.JSON:
+        talk.put(as_json.text(as_json.job(parent_job)))
+    else:
+        render.console().print(render.parent_table([parent_job]))
+    return None

@@ -1,0 +1,62 @@
+"""`overhaul run`: maintain databases without a manager or worker running anywhere."""
+
+# ruff: noqa: PLC0415 - gRPC and rich are imported inside the commands, so that `--help` does not wait for them
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from manager_service.client import parse
+from manager_service.client.options import Output, OutputOption
+
+
+def run(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="TARGET...", help="Databases: a path, a URL or NAME=URL.", show_envvar=False),
+    ],
+    *,
+    operation: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:OPT=VAL,...]",
+            help="An operation; repeat for more, in their order.  [default: vacuum, analyze, reindex]",
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Keep the job's history there, such as sqlite:///overhaul.db."),
+    ] = None,
+    slots: Annotated[int | None, typer.Option(min=1, max=1000, help="The most operations at once.")] = None,
+    timeout: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=parse.span, metavar="SPAN", help="The longest each operation may run, such as 30s or 2h."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the statements that would run; change nothing.")
+    ] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Maintain databases now: starts a manager and a worker, runs one job, stops both and leaves nothing behind.
+
+    Ctrl-C cancels the job and waits for its end; a second one stops at once. No operation beyond its timeout
+    is left running, whatever the others do. Passwords belong into the environment, never into a URL here.
+    """
+    from manager_service.client.request import Operation
+    from manager_service.client.run import TEMPORARY, RunRequest
+    from manager_service.client.running import run_and_show, show_plan
+
+    named = [Operation(name=name, options=options) for name, options in map(parse.operation, operation or ())]
+    request = RunRequest(
+        targets=targets,
+        operations=named,
+        operation_texts=operation or (),
+        store=store or TEMPORARY,
+        slots=slots,
+        timeout=timeout,
+    )
+    end = show_plan if dry_run else run_and_show
+    raise typer.Exit(end(request, as_object=output is Output.JSON))

@@ -1,0 +1,130 @@
+"""A program of Overhaul as a process of this one: started, awaited, and never left behind.
+
+The child is in a session of its own, so that a terminal's Ctrl-C reaches this process alone, and its stdin is a
+lifeline: it ends by itself when this process is gone, however that happened.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from asyncio.subprocess import PIPE, Process
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NoReturn, Self
+
+LAST_WORDS = 20
+REFUSED = 2
+LINE_BYTES = 4 * 1024 * 1024
+"""The ready line of a worker names all its targets."""
+
+Announcement = dict[str, Any]
+
+
+class ProgramEndedError(Exception):
+    """A program ended before it should have."""
+
+    def __init__(self, program: str, code: int, last_words: Sequence[str], *, was_ready: bool) -> None:
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        said = " | ".join(last_words)
+        super().__init__(f"{program} ended {how}" + (f"; its last words: {said}" if said else ""))
+        self.refusal = " ".join(last_words) if code == REFUSED and not was_ready else None
+        """The sentence of a program that refused what it was asked, otherwise ``None``."""
+
+
+class Program:
+    """A running program that announces with one line of JSON that it is ready."""
+
+    def __init__(self, name: str, process: Process) -> None:
+        self.name = name
+        self._process = process
+        self._stderr: deque[str] = deque(maxlen=LAST_WORDS)
+        self._ready: asyncio.Future[Announcement] = asyncio.get_running_loop().create_future()
+        self._readers = [asyncio.create_task(self._read_stdout()), asyncio.create_task(self._read_stderr())]
+
+    @classmethod
+    async def start(cls, name: str, argv: Sequence[str]) -> Self:
+        """Start it; nothing is awaited but its existence."""
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True, limit=LINE_BYTES
+        )
+        return cls(name, process)
+
+    @property
+    def announcement(self) -> Announcement | None:
+        """What it announced, if it did."""
+        done = self._ready.done() and not self._ready.cancelled() and self._ready.exception() is None
+        return self._ready.result() if done else None
+
+    async def ready(self) -> Announcement:
+        """Wait for its announcement.
+
+        Raises:
+            ProgramEndedError: it ended without one.
+        """
+        ended: asyncio.Future[Any] = asyncio.ensure_future(self.ended())
+        first: list[asyncio.Future[Any]] = [ended, self._ready]
+        try:
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            return self._ready.result() if self._ready.done() else ended.result()
+        finally:
+            ended.cancel()
+
+    async def ended(self) -> NoReturn:
+        """Wait for its end, which nobody asked for: it never returns.
+
+        Raises:
+            ProgramEndedError: it ended.
+        """
+        code = await self._process.wait()
+        # What it started may hold the pipes open; its own words are in them already.
+        await asyncio.wait(self._readers, timeout=1)
+        raise ProgramEndedError(self.name, code, list(self._stderr), was_ready=self.announcement is not None)
+
+    def write_line(self, line: str) -> None:
+        """Write a line to its stdin; a program that is gone is noticed by `ended`."""
+        if self._process.stdin is not None:
+            self._process.stdin.write(f"{line}\n".encode())
+
+    async def stop(self, *, grace: float, kill_after: float) -> None:
+        """End it: by end of file, then SIGTERM after `grace` seconds, then SIGKILL after `kill_after` more."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        for wait, number in ((grace, signal.SIGTERM), (kill_after, signal.SIGKILL)):
+            if await self._gone_within(wait):
+                break
+            self._signal(number)
+        await self._process.wait()
+        for reader in self._readers:
+            reader.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
+        self._ready.cancel()
+
+    async def _gone_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._process.wait(), timeout=seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    def _signal(self, number: signal.Signals) -> None:
+        # The session is its own, so this reaches what it started as well.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    async def _read_stdout(self) -> None:
+        # Reads on after the announcement, so that a program that prints more is never held up.
+        stream = self._process.stdout
+        while stream is not None and (line := await stream.readline()):
+            with contextlib.suppress(ValueError):
+                said = json.loads(line)
+                if not self._ready.done() and isinstance(said, dict) and said.get("event") == "ready":
+                    self._ready.set_result(said)
+
+    async def _read_stderr(self) -> None:
+        stream = self._process.stderr
+        while stream is not None and (line := await stream.readline()):
+            text = line.decode(errors="replace").strip()
+            if text:
+                self._stderr.append(text)

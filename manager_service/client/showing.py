@@ -1,0 +1,171 @@
+"""What the commands print of jobs: one object, one table, or one line per update."""
+
+from collections.abc import AsyncIterable, Sequence
+from contextlib import aclosing
+from typing import TypeVar
+
+from manager_service.client import as_json, render, update_json
+from manager_service.client.client import ManagerClient
+from manager_service.client.errors import ClientError
+from manager_service.client.exits import ExitCode, code_of_job
+from manager_service.client.options import ParentState
+from manager_service.client.talk import put, tell
+from manager_service.client.words import moment, safe, spoken
+from overhaul.v1 import fleet_service_pb2, job_pb2
+
+ItemT = TypeVar("ItemT")
+
+
+async def show_job(client: ManagerClient, job_id: str, *, as_object: bool) -> None:
+    """Print a parent job with its children; where there is none of this id, the child job with its attempts."""
+    try:
+        parent_job = await client.get_parent_job(job_id)
+    except ClientError as error:
+        if error.reason != "PARENT_JOB_NOT_FOUND":
+            raise
+        await _show_child(client, job_id, error, as_object=as_object)
+        return
+    children = [child async for child in client.list_child_jobs(job_id)]
+    if as_object:
+        put(as_json.text(as_json.job(parent_job, children)))
+        return
+    screen = render.console()
+    screen.print(render.parent_table([parent_job]))
+    screen.print(render.child_table(children))
+    _print_reasons(children)
+
+
+async def _show_child(client: ManagerClient, job_id: str, no_parent: ClientError, *, as_object: bool) -> None:
+    try:
+        found = await client.get_child_job(job_id)
+    except ClientError as error:
+        if error.reason == "CHILD_JOB_NOT_FOUND":
+            raise no_parent from error
+        raise
+    if as_object:
+        attempts = [as_json.attempt(attempt) for attempt in found.attempts]
+        put(as_json.text({"child_job": as_json.child_job(found.child_job), "attempts": attempts}))
+        return
+    screen = render.console()
+    screen.print(render.child_table([found.child_job]))
+    screen.print(render.attempt_table(found.attempts))
+    _print_reasons([found.child_job])
+
+
+async def show_list(
+    client: ManagerClient,
+    states: Sequence[ParentState],
+    labels: dict[str, str],
+    target: str,
+    *,
+    limit: int,
+    as_object: bool,
+) -> None:
+    """Print parent jobs."""
+    numbers = [job_pb2.ParentJobState.Value(f"PARENT_JOB_STATE_{state.name}") for state in states]
+    found = client.list_parent_jobs(states=numbers, labels=labels, target=target, page_size=min(limit, 500))
+    parents = await first(found, limit + 1)
+    shown = parents[:limit]
+    if as_object:
+        put(as_json.text({"parent_jobs": [as_json.parent_job(parent) for parent in shown]}))
+    else:
+        render.console().print(render.parent_table(shown))
+    if len(parents) > limit:
+        tell(f"there are more than {limit}; show more with --limit")
+
+
+async def first(items: AsyncIterable[ItemT], limit: int) -> list[ItemT]:
+    """Return at most so many items, reading no page beyond them."""
+    found: list[ItemT] = []
+    async for item in items:
+        found.append(item)
+        if len(found) == limit:
+            break
+    return found
+
+
+async def print_updates(client: ManagerClient, parent_job_id: str) -> ExitCode:
+    """Print every update of a watch as a line, and return what the end of the job is worth."""
+    await client.get_parent_job(parent_job_id)  # a manager that is down is told at once, not waited for
+    async with aclosing(client.watch_parent_job(parent_job_id)) as updates:
+        async for update in updates:
+            put(as_json.text(update_json.update(update)))
+    return code_of_job(await client.get_parent_job(parent_job_id))
+
+
+async def print_logs(
+    client: ManagerClient, child_job_id: str, attempt: int, *, follow: bool, as_objects: bool
+) -> None:
+    """Print the entries of a log as they come."""
+    async with aclosing(client.read_logs(child_job_id, attempt=attempt, follow=follow)) as chunks:
+        async for chunk in chunks:
+            for entry, line in zip(chunk.entries, as_json.log_lines(chunk), strict=True):
+                put(as_json.text(line) if as_objects else log_line(entry))
+
+
+def log_line(entry: job_pb2.LogEntry) -> str:
+    """Return an entry of a log for people."""
+    when = moment(entry, "time")
+    clock = "" if when is None else when.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    return f"{clock} {safe(entry.level):7} {safe(entry.message)}".lstrip()
+
+
+def show_end(parent_job: job_pb2.ParentJob, children: Sequence[job_pb2.ChildJob], *, as_object: bool) -> None:
+    """Print what a job that ended did: before and after, with the reasons beneath."""
+    if as_object:
+        put(as_json.text(as_json.job(parent_job, children)))
+        return
+    render.console().print(render.outcome_table(children))
+    _print_reasons(children)
+    tell(f"job {parent_job.id} {spoken(parent_job, 'state')}")
+
+
+def show_parent(parent_job: job_pb2.ParentJob, *, as_object: bool) -> None:
+    """Print a parent job alone."""
+    if as_object:
+        put(as_json.text(as_json.job(parent_job)))
+    else:
+        render.console().print(render.parent_table([parent_job]))
+
+
+def show_gone(what: str, name: str, *, as_object: bool) -> None:
+    """Print that something is no more."""
+    put(as_json.text({what: name}) if as_object else f"{what} {safe(name)}")
+
+
+def show_workers(workers: Sequence[fleet_service_pb2.Worker], *, as_object: bool) -> None:
+    """Print workers."""
+    if as_object:
+        put(as_json.text({"workers": [as_json.worker(worker) for worker in workers]}))
+    else:
+        render.console().print(render.worker_table(workers))
+
+
+def show_worker(worker: fleet_service_pb2.Worker, *, as_object: bool) -> None:
+    """Print one worker."""
+    if as_object:
+        put(as_json.text({"worker": as_json.worker(worker)}))
+    else:
+        render.console().print(render.worker_table([worker]))
+
+
+def show_targets(targets: Sequence[fleet_service_pb2.Target], *, as_object: bool) -> None:
+    """Print targets."""
+    if as_object:
+        put(as_json.text({"targets": [as_json.target(target) for target in targets]}))
+    else:
+        render.console().print(render.target_table(targets))
+
+
+def show_target(target: fleet_service_pb2.Target, *, as_object: bool) -> None:
+    """Print one target."""
+    if as_object:
+        put(as_json.text({"target": as_json.target(target)}))
+    else:
+        render.console().print(render.target_table([target]))
+
+
+def _print_reasons(children: Sequence[job_pb2.ChildJob]) -> None:
+    screen = render.console()
+    for line in render.reasons(children):
+        screen.print(line, soft_wrap=True)

@@ -1,0 +1,61 @@
+"""How values of the wire are written for people and for scripts: enum words, safe text, times."""
+
+import unicodedata
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+
+
+def word(message: Message, field: str) -> str | None:
+    """Return an enum field as the glossary writes it, such as ``partially_completed``; ``None`` when unset."""
+    number: int = getattr(message, field)
+    enum = message.DESCRIPTOR.fields_by_name[field].enum_type
+    if enum is None:
+        raise TypeError(f"{message.DESCRIPTOR.name}.{field} is not an enum")
+    if number == 0:
+        return None
+    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    value = enum.values_by_number.get(number)
+    return f"unknown_{number}" if value is None else value.name.removeprefix(prefix).lower()
+
+
+def spoken(message: Message, field: str) -> str:
+    """Return an enum field in words, such as ``partially completed``; empty when unset."""
+    return (word(message, field) or "").replace("_", " ")
+
+
+def safe(text: str) -> str:
+    """Return the text with everything that steers a terminal written out as an escape, on one line."""
+    return "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(character) in UNSAFE_CATEGORIES
+        else character
+        for character in text
+    )
+
+
+def moment(message: Message, field: str) -> datetime | None:
+    """Return a timestamp field with its zone (UTC); ``None`` when unset."""
+    if not message.HasField(field):
+        return None
+    stamp: Timestamp = getattr(message, field)
+    return stamp.ToDatetime(tzinfo=UTC)
+
+
+def duration(message: Message) -> timedelta | None:
+    """Return the time from `start_time` to `end_time`; ``None`` while either is unset."""
+    start, end = moment(message, "start_time"), moment(message, "end_time")
+    return None if start is None or end is None else max(end - start, timedelta(0))
+
+
+def seconds(span: timedelta | None) -> str:
+    """Return a span in words, such as ``0.4 s`` or ``2:05:00``; empty for ``None``."""
+    if span is None:
+        return ""
+    total = span.total_seconds()
+    if total < 60:  # noqa: PLR2004 - a minute
+        return f"{total:.1f} s"
+    return str(timedelta(seconds=round(total))).removeprefix("0:")
