@@ -13,11 +13,10 @@ from worker_service.operations.sqlite.session import SqlValue
 HOSTILE = ('od d"ix :p %s', "sqlitex_ix", "nocase", "it's; DROP TABLE t--", "índice ☃", "a%20b?#=&", "select")
 
 
-def empty_database(path: Path, *, wal: bool = False, auto_vacuum: int = 0) -> apsw.Connection:
+def empty_database(path: Path, *, journal: str = "delete", auto_vacuum: int = 0) -> apsw.Connection:
     connection = apsw.Connection(str(path))
     connection.pragma("auto_vacuum", auto_vacuum)
-    if wal:
-        connection.pragma("journal_mode", "wal")
+    connection.pragma("journal_mode", journal)
     connection.pragma("synchronous", 0)
     connection.execute("CREATE TABLE item(id INTEGER PRIMARY KEY, name TEXT, body BLOB)")
     connection.execute("CREATE INDEX item_name ON item(name)")
@@ -25,18 +24,18 @@ def empty_database(path: Path, *, wal: bool = False, auto_vacuum: int = 0) -> ap
 
 
 def filled_database(
-    path: Path, *, rows: int = 2_000, width: int = 200, wal: bool = False, auto_vacuum: int = 0
+    path: Path, *, rows: int = 2_000, width: int = 200, journal: str = "delete", auto_vacuum: int = 0
 ) -> Path:
-    with empty_database(path, wal=wal, auto_vacuum=auto_vacuum) as connection:
+    with empty_database(path, journal=journal, auto_vacuum=auto_vacuum) as connection:
         fill(connection, rows, width)
     connection.close()
     return path
 
 
 def bloated_database(
-    path: Path, *, rows: int = 2_000, width: int = 200, wal: bool = False, auto_vacuum: int = 0
+    path: Path, *, rows: int = 2_000, width: int = 200, journal: str = "delete", auto_vacuum: int = 0
 ) -> Path:
-    filled_database(path, rows=rows, width=width, wal=wal, auto_vacuum=auto_vacuum)
+    filled_database(path, rows=rows, width=width, journal=journal, auto_vacuum=auto_vacuum)
     connection = apsw.Connection(str(path))
     connection.execute("DELETE FROM item WHERE id % 4 <> 0 OR id > ?", (rows // 2,))
     connection.close()
@@ -64,7 +63,7 @@ def with_foreign_collation(path: Path) -> Path:
 def with_corrupt_index(path: Path) -> Path:
     """An index whose rows are those of another: entries are missing in it."""
     connection = empty_database(path)
-    fill(connection, 300, 20)
+    fill(connection, 100, 20)
     root, page_bytes = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'item_name'").get, 4096
     connection.close()
     data = bytearray(path.read_bytes())
@@ -81,8 +80,8 @@ def content(path: Path) -> str:
     names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT GLOB 'sqlite_*' ORDER BY name"
     for (name,) in list(connection.execute(names)):
         quoted = '"' + str(name).replace('"', '""') + '"'
-        for row in connection.execute(f"SELECT * FROM {quoted} NOT INDEXED ORDER BY 1, 2"):
-            digest.update(repr((name, row)).encode())
+        for row in sorted(map(repr, connection.execute(f"SELECT * FROM {quoted}"))):
+            digest.update(f"{name} {row}".encode())
     connection.close()
     return digest.hexdigest()
 
@@ -92,3 +91,7 @@ def query(path: Path, sql: str) -> list[tuple[SqlValue, ...]]:
     rows = [tuple(row) for row in connection.execute(sql)]
     connection.close()
     return rows
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())

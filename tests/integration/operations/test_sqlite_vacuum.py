@@ -1,5 +1,4 @@
 import hashlib
-import os
 import shutil
 import threading
 import time
@@ -8,7 +7,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.integration.operations.databases import bloated_database, content, filled_database, query
+from tests.integration.operations.databases import bloated_database, content, filled_database, names_in, query
 from tests.integration.operations.doubles import RecordingControl, operation, run, worker_on
 from worker_service.domain.errors import OperationCancelledError
 from worker_service.domain.outcome import FailureCategory, Outcome, Verdict
@@ -17,10 +16,10 @@ from worker_service.operations.sqlite.session import Session, SqlValue
 from worker_service.operations.sqlite.vacuum import judge
 
 
-@pytest.mark.parametrize("wal", [False, True])
+@pytest.mark.parametrize("journal", ["delete", "wal"])
 class TestVacuum:
-    def test_it_gives_the_free_pages_back(self, tmp_path: Path, wal: bool) -> None:
-        path = bloated_database(tmp_path / "app.db", wal=wal)
+    def test_it_gives_the_free_pages_back(self, tmp_path: Path, journal: str) -> None:
+        path = bloated_database(tmp_path / "app.db", journal=journal)
         before = path.stat().st_size
 
         result = run(path, "vacuum")
@@ -33,25 +32,26 @@ class TestVacuum:
         assert result.after["file_bytes"] == path.stat().st_size < before
         assert result.after["wal_bytes"] == 0
 
-    def test_it_changes_no_row(self, tmp_path: Path, wal: bool) -> None:
-        path = bloated_database(tmp_path / "app.db", wal=wal)
+    def test_it_changes_no_row(self, tmp_path: Path, journal: str) -> None:
+        path = bloated_database(tmp_path / "app.db", journal=journal)
         before = content(path)
 
         run(path, "vacuum")
 
         assert content(path) == before
 
-    def test_a_second_one_has_no_effect(self, tmp_path: Path, wal: bool) -> None:
-        path = bloated_database(tmp_path / "app.db", wal=wal)
+    def test_a_second_one_has_no_effect(self, tmp_path: Path, journal: str) -> None:
+        path = bloated_database(tmp_path / "app.db", journal=journal)
         run(path, "vacuum")
 
         result = run(path, "vacuum")
 
         assert (result.outcome, result.verdict) == (Outcome.COMPLETED, Verdict.NO_EFFECT)
 
-    def test_the_file_is_the_one_that_sqlite_makes_by_itself(self, tmp_path: Path, wal: bool) -> None:
-        ours = bloated_database(tmp_path / "ours.db", wal=wal)
-        theirs = shutil.copy(ours, tmp_path / "theirs.db")
+    def test_the_file_is_the_one_that_sqlite_makes_by_itself(self, tmp_path: Path, journal: str) -> None:
+        ours = bloated_database(tmp_path / "ours.db", journal=journal)
+        theirs = tmp_path / "theirs.db"
+        shutil.copy(ours, theirs)
         raw = apsw.Connection(str(theirs))
         raw.execute("VACUUM")
         raw.close()
@@ -60,12 +60,12 @@ class TestVacuum:
 
         assert ours.read_bytes() == theirs.read_bytes()
 
-    def test_it_leaves_no_file_behind(self, tmp_path: Path, wal: bool) -> None:
-        path = bloated_database(tmp_path / "app.db", wal=wal)
+    def test_it_leaves_no_file_behind(self, tmp_path: Path, journal: str) -> None:
+        path = bloated_database(tmp_path / "app.db", journal=journal)
 
         run(path, "vacuum")
 
-        assert os.listdir(tmp_path) == ["app.db"]
+        assert names_in(tmp_path) == ["app.db"]
 
 
 class TestVacuumSpace:
@@ -84,12 +84,31 @@ class TestVacuumSpace:
         assert "Nothing was touched" in result.failure.message
         assert path.read_bytes() == bytes_before
 
+    def test_a_log_that_filled_the_disk_is_emptied(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = bloated_database(tmp_path / "app.db", journal="wal")
+        other = apsw.Connection(str(path))
+        other.execute("DELETE FROM item WHERE id = 4")
+        rows = Session.rows
+
+        def full(self: Session, sql: str, *bindings: SqlValue) -> object:
+            if sql == "VACUUM":
+                raise apsw.FullError("database or disk is full")
+            return rows(self, sql, *bindings)
+
+        monkeypatch.setattr(Session, "rows", full)
+
+        result = run(path, "vacuum")
+
+        other.close()
+        assert result.outcome is Outcome.FAILED
+        assert (result.before["wal_bytes"] > 0, result.after["wal_bytes"]) == (True, 0)
+
 
 class TestVacuumBesideOthers:
     def test_a_reader_of_the_log_keeps_the_bytes_from_coming_back(self, tmp_path: Path) -> None:
-        path = bloated_database(tmp_path / "app.db", wal=True)
+        path = bloated_database(tmp_path / "app.db", journal="wal")
         reader = apsw.Connection(str(path))
-        reader.execute("BEGIN; SELECT * FROM item LIMIT 1").get
+        reader.execute("BEGIN; SELECT * FROM item LIMIT 1").fetchall()
         control = RecordingControl()
 
         result = run(path, "vacuum", control, busy_timeout_ms=50)
@@ -102,7 +121,7 @@ class TestVacuumBesideOthers:
     def test_a_reader_of_the_file_is_a_lock(self, tmp_path: Path) -> None:
         path = bloated_database(tmp_path / "app.db")
         reader = apsw.Connection(str(path))
-        reader.execute("BEGIN; SELECT * FROM item LIMIT 1").get
+        reader.execute("BEGIN; SELECT * FROM item LIMIT 1").fetchall()
 
         result = run(path, "vacuum", busy_timeout_ms=50)
 
@@ -125,12 +144,12 @@ class TestVacuumBesideOthers:
 
 
 class TestInterrupt:
-    @pytest.mark.parametrize("wal", [False, True])
+    @pytest.mark.parametrize("journal", ["delete", "wal"])
     def test_one_that_copies_is_cancelled_and_the_file_stays_as_it_was(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wal: bool
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: str
     ) -> None:
         monkeypatch.setattr(vacuum_progress, "INTERVAL", 0.001)
-        path = filled_database(tmp_path / "app.db", rows=30_000, width=2_000, wal=wal)
+        path = filled_database(tmp_path / "app.db", rows=30_000, width=2_000, journal=journal)
         bytes_before = _hashed(path)
         control = RecordingControl()
         worker = worker_on(path, control)
@@ -141,14 +160,14 @@ class TestInterrupt:
         assert result.outcome is Outcome.CANCELLED
         assert result.before == result.after
         assert _hashed(path) == bytes_before
-        assert os.listdir(tmp_path) == ["app.db"]
+        assert names_in(tmp_path) == ["app.db"]
 
-    @pytest.mark.parametrize("wal", [False, True])
+    @pytest.mark.parametrize("journal", ["delete", "wal"])
     def test_one_that_writes_back_ends_as_the_file_says(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wal: bool
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: str
     ) -> None:
         monkeypatch.setattr(vacuum_progress, "INTERVAL", 0.001)
-        path = bloated_database(tmp_path / "app.db", rows=20_000, width=2_000, wal=wal)
+        path = bloated_database(tmp_path / "app.db", rows=20_000, width=2_000, journal=journal)
         rows = content(path)
         control = RecordingControl()
         worker = worker_on(path, control)
@@ -185,7 +204,7 @@ class TestInterrupt:
     def test_a_stop_that_comes_too_late_is_a_completed_vacuum(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        path = bloated_database(tmp_path / "app.db", wal=True)
+        path = bloated_database(tmp_path / "app.db", journal="wal")
         worker = worker_on(path)
         rows = Session.rows
 

@@ -1,7 +1,7 @@
 import apsw
 
 from worker_service.domain.outcome import Measures, Result, Verdict
-from worker_service.operations.sqlite.measures import read_statistics, statistics_changed
+from worker_service.operations.sqlite.measures import statistics_changed
 from worker_service.operations.sqlite.options import BUSY_TIMEOUT, IntegerOption, Options
 from worker_service.operations.sqlite.procedure import skipped
 from worker_service.operations.sqlite.session import Session
@@ -41,16 +41,13 @@ class Analyze:
         statements = statements_for(session.names(TABLES), "ANALYZE")
         if not statements:
             return skipped("the database has no table.", session.measures() | {"stat_rows_changed": 0.0})
-        old = read_statistics(session.connection)
+        old = session.statistics()
         for statement in limit_statements(session.options):
             session.rows(statement)
         swept = sweep(session, "analyze", statements, "tables")
-        after = session.measures()
-        changed = 0 if session.stop.is_set() else statistics_changed(old, read_statistics(session.connection))
-        if not session.stop.is_set():
-            after |= {"stat_rows_changed": float(changed)}
-        verdict, reason = _verdict(len(swept.done), changed)
-        return judge(swept, _WORDS, verdict, reason, after)
+        changed = statistics_changed(old, session.statistics())
+        verdict, reason = change(changed, f"analysed {_WORDS.count(len(swept.done))}")
+        return judge(swept, _WORDS, verdict, reason, with_change(session.measures(), changed))
 
 
 def limit_statements(options: Options) -> tuple[str, ...]:
@@ -59,8 +56,15 @@ def limit_statements(options: Options) -> tuple[str, ...]:
     return (f"PRAGMA main.analysis_limit = {limit}",) if limit else ()
 
 
-def _verdict(tables: int, changed: int) -> tuple[Verdict, str]:
+def change(changed: int | None, done: str) -> tuple[Verdict, str]:
+    """Judge by the rows of ``sqlite_stat1`` that changed; ``None`` when they cannot be read."""
+    if changed is None:
+        return Verdict.UNKNOWN, f"{done}; the statistics could not be read to tell what changed."
     if changed:
-        text = f"analysed {_WORDS.count(tables)}, {count(changed, 'row')} of sqlite_stat1 changed."
-        return Verdict.EFFECTIVE, text
-    return Verdict.NO_EFFECT, f"analysed {_WORDS.count(tables)}, the statistics were already like that."
+        return Verdict.EFFECTIVE, f"{done}, {count(changed, 'row')} of sqlite_stat1 changed."
+    return Verdict.NO_EFFECT, f"{done}, the statistics were already like that."
+
+
+def with_change(measures: Measures, changed: int | None) -> Measures:
+    """Add the rows that changed to the measures, where they are known."""
+    return measures if changed is None else {**measures, "stat_rows_changed": float(changed)}

@@ -40,7 +40,7 @@ class _PageCheck:
     def run(self, session: Session, _before: Measures, /) -> Result:
         """Read the rows: a single ``ok``, or one row an error."""
         session.progress("check")
-        errors = [row for row in session.names(self._statement(session.options)) if row != "ok"]
+        errors = _errors(session.names(self._statement(session.options)))
         after = session.measures() | {"errors_found": float(len(errors))}
         if not errors:
             return completed(Verdict.EFFECTIVE, f"checked, no errors{self._caveat}.", after)
@@ -94,6 +94,12 @@ class ForeignKeyCheck:
         session.log("error", tables)
         text = f"{count(found.total(), 'row')} without the parent row of a foreign key: {tables}."
         return _with_measures(failed("FOREIGN_KEY_VIOLATIONS", text, FailureCategory.SCHEMA), after)
+
+
+def _errors(rows: list[str]) -> list[str]:
+    # One row may hold several errors, a line each, under a heading.
+    lines = [line for row in rows for line in row.splitlines()]
+    return [line for line in lines if line != "ok" and not line.startswith("*** in database")]
 
 
 def _with_measures(result: Result, after: Measures) -> Result:

@@ -3,6 +3,7 @@ import apsw
 from worker_service.domain.outcome import Measures
 from worker_service.operations.sqlite.location import Location, size_of
 
+Statistics = dict[str, list[tuple[object, ...]]]
 _STATISTICS = ("sqlite_stat1", "sqlite_stat4")
 
 
@@ -32,7 +33,7 @@ def empty_measures() -> dict[str, float]:
     return dict.fromkeys(names, 0)
 
 
-def read_statistics(connection: apsw.Connection) -> dict[str, list[tuple[object, ...]]]:
+def read_statistics(connection: apsw.Connection) -> Statistics:
     """Read the rows of the statistics tables that exist."""
     found = connection.execute(
         "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name GLOB 'sqlite_stat?'"
@@ -45,10 +46,10 @@ def read_statistics(connection: apsw.Connection) -> dict[str, list[tuple[object,
     }
 
 
-def statistics_changed(
-    before: dict[str, list[tuple[object, ...]]], after: dict[str, list[tuple[object, ...]]]
-) -> int:
+def statistics_changed(before: Statistics | None, after: Statistics | None) -> int | None:
     """Count the tables and indexes whose rows in ``sqlite_stat1`` are new, gone or different."""
+    if before is None or after is None:
+        return None
     old, new = _by_key(before), _by_key(after)
     return sum(old.get(key) != new.get(key) for key in old.keys() | new.keys())
 
@@ -58,7 +59,7 @@ def used_bytes(measures: Measures) -> float:
     return measures["pages"] * measures["page_bytes"]
 
 
-def _by_key(statistics: dict[str, list[tuple[object, ...]]]) -> dict[tuple[object, ...], object]:
+def _by_key(statistics: Statistics) -> dict[tuple[object, ...], object]:
     return {row[:2]: row[2] for row in statistics.get("sqlite_stat1", [])}
 
 

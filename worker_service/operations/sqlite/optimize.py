@@ -2,11 +2,12 @@ import re
 
 import apsw
 
+from worker_service.domain.errors import OperationCancelledError
 from worker_service.domain.outcome import Measures, Result, Verdict
-from worker_service.operations.sqlite.analyze import LIMIT, limit_statements
-from worker_service.operations.sqlite.measures import read_statistics, statistics_changed
+from worker_service.operations.sqlite.analyze import LIMIT, change, limit_statements, with_change
+from worker_service.operations.sqlite.measures import Statistics, statistics_changed
 from worker_service.operations.sqlite.options import BUSY_TIMEOUT, Options
-from worker_service.operations.sqlite.procedure import completed
+from worker_service.operations.sqlite.procedure import cancelled, completed
 from worker_service.operations.sqlite.session import Session
 from worker_service.operations.sqlite.sweep import Words, judge, statements_for, sweep
 from worker_service.operations.sqlite.wording import count
@@ -50,11 +51,15 @@ class Optimize:
             return completed(Verdict.NO_EFFECT, reason, session.measures() | {"stat_rows_changed": 0.0})
         for statement in wanted:
             session.log("info", f"SQLite asks for {statement}")
-        old = read_statistics(session.connection)
-        session.progress("optimize")
-        for statement in (*limit_statements(session.options), RUN):
-            session.rows(statement)
-        return _judge(session, old)
+        old = session.statistics()
+        try:
+            session.progress("optimize")
+            for statement in (*limit_statements(session.options), RUN):
+                session.rows(statement)
+        except OperationCancelledError:
+            return _stopped(session, old)
+        changed = statistics_changed(old, session.statistics())
+        return completed(*change(changed, "ran PRAGMA optimize"), with_change(session.measures(), changed))
 
 
 def optimizes_from_a_fresh_connection(version: str) -> bool:
@@ -68,21 +73,18 @@ def _run_old(session: Session) -> Result:
     if not stale:
         reason = "every table with an index has statistics, and this SQLite cannot tell whether they are stale."
         return completed(Verdict.NO_EFFECT, reason, session.measures() | {"stat_rows_changed": 0.0})
-    old = read_statistics(session.connection)
+    old = session.statistics()
     session.rows(_old_limit(session.options))
     swept = sweep(session, "analyze", statements_for(stale, "ANALYZE"), "tables")
-    result = _judge(session, old)
-    return judge(swept, _WORDS, result.verdict or Verdict.UNKNOWN, result.reason, result.after)
+    changed = statistics_changed(old, session.statistics())
+    verdict, reason = change(changed, f"analysed {_WORDS.count(len(swept.done))}")
+    return judge(swept, _WORDS, verdict, reason, with_change(session.measures(), changed))
 
 
-def _judge(session: Session, old: dict[str, list[tuple[object, ...]]]) -> Result:
-    if session.stop.is_set():
-        return completed(Verdict.UNKNOWN, "it was stopped too late to tell what it did.", session.measures())
-    changed = statistics_changed(old, read_statistics(session.connection))
-    after = session.measures() | {"stat_rows_changed": float(changed)}
-    if changed:
-        return completed(Verdict.EFFECTIVE, f"{count(changed, 'row')} of sqlite_stat1 changed.", after)
-    return completed(Verdict.NO_EFFECT, "it ran, and the statistics stayed as they were.", after)
+def _stopped(session: Session, old: Statistics | None) -> Result:
+    changed = statistics_changed(old, session.statistics())
+    text = f"stopped; {count(changed or 0, 'row')} of sqlite_stat1 changed before."
+    return cancelled(text, with_change(session.measures(), changed))
 
 
 def _never_analysed(connection: apsw.Connection) -> str:

@@ -1,7 +1,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import apsw
 
@@ -9,7 +9,7 @@ from worker_service.domain.errors import OperationCancelledError
 from worker_service.domain.operation import Progress
 from worker_service.domain.ports import Control
 from worker_service.operations.sqlite.location import Location
-from worker_service.operations.sqlite.measures import read_measures, read_sizes
+from worker_service.operations.sqlite.measures import Statistics, read_measures, read_sizes, read_statistics
 from worker_service.operations.sqlite.options import BUSY_TIMEOUT, Options
 
 SqlValue = int | float | bytes | str | None
@@ -75,10 +75,20 @@ class Session:
         return str(self.value("PRAGMA main.journal_mode"))
 
     def measures(self) -> dict[str, float]:
-        """Read the measures that every operation reports."""
-        if self.stop.is_set():
-            return glance(self.location)
-        return read_measures(self.connection, self.location)
+        """Read the measures that every operation reports, also after a stop."""
+        if not self.stop.is_set():
+            with suppress(apsw.InterruptError):
+                return read_measures(self.connection, self.location)
+        return glance(self.location)
+
+    def statistics(self) -> Statistics | None:
+        """Read the optimizer's statistics, also after a stop; ``None`` when they cannot be read then."""
+        if not self.stop.is_set():
+            with suppress(apsw.InterruptError):
+                return read_statistics(self.connection)
+        with suppress(apsw.Error), looking(self.location) as connection:
+            return read_statistics(connection)
+        return None
 
     def checkpoint(self) -> None:
         """Wait between two statements while the lease is in doubt; raise when the operation has to stop."""

@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import apsw
 
 from worker_service.domain.errors import OperationCancelledError
@@ -11,6 +13,8 @@ from worker_service.operations.sqlite.session import Session, looking
 from worker_service.operations.sqlite.space import shortage, vacuum_needs
 from worker_service.operations.sqlite.vacuum_progress import VacuumProgress
 from worker_service.operations.sqlite.wording import count, share, size
+
+_PATIENCE = 5.0
 
 
 class Vacuum:
@@ -32,8 +36,7 @@ class Vacuum:
             return failed("NO_SPACE_FOR_VACUUM", missing, FailureCategory.DISK_FULL)
         objects = _objects(session)
         note = self._rewrite(session)
-        lost = [] if session.stop.is_set() else sorted(objects - _objects(session))
-        return judge(before, session.measures(), note, lost)
+        return judge(before, session.measures(), note, _lost(session, objects))
 
     def _rewrite(self, session: Session) -> str:
         version = session.number("PRAGMA main.schema_version")
@@ -45,6 +48,11 @@ class Vacuum:
             if not _was_committed(session, version):
                 raise
             return "the stop came too late, the file is rewritten"
+        except apsw.FullError:
+            # The log that grew until the disk was full would stay, though nothing in it counts.
+            with suppress(apsw.Error, OperationCancelledError):
+                truncate_log(session)
+            raise
 
 
 def judge(before: Measures, after: Measures, note: str, lost: list[str]) -> Result:
@@ -66,13 +74,20 @@ def judge(before: Measures, after: Measures, note: str, lost: list[str]) -> Resu
 
 
 def _objects(session: Session) -> set[str]:
-    return {f"{row[0]} {row[1]}" for row in session.rows("SELECT type, name FROM main.sqlite_schema")}
+    return set(session.names("SELECT type || ' ' || name FROM main.sqlite_schema"))
+
+
+def _lost(session: Session, objects: set[str]) -> list[str]:
+    try:
+        return sorted(objects - _objects(session))
+    except OperationCancelledError:
+        return []
 
 
 def _was_committed(session: Session, version: int) -> bool:
     # VACUUM raises the schema's version in the transaction that swaps the content, so it tells which came first.
     try:
-        with looking(session.location) as connection:
+        with looking(session.location, seconds=_PATIENCE) as connection:
             return bool(connection.pragma("schema_version") != version)
     except apsw.Error:
         return False

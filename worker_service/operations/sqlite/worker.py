@@ -46,9 +46,9 @@ class SqliteWorker:
     def execute(self, operation: Operation) -> Result:
         """Run the operation while holding the file against every other operation on this host."""
         procedure, options = find(operation)
-        self._control.checkpoint()
         self._begin()
         try:
+            self._control.checkpoint()
             if refusal := self._refusal():
                 return refusal
             with hold(file_key(self._location)):
@@ -100,8 +100,8 @@ class SqliteWorker:
             self._enter(session)
             before = session.measures()
             result = procedure.run(session, before)
-        except OperationCancelledError:
-            result = cancelled("stopped; nothing of it remains.", {})
+        except (OperationCancelledError, apsw.InterruptError):
+            result = cancelled("stopped; the database is as it was.", {})
         except apsw.Error as error:
             result = failed_by(error)
         finally:

@@ -1,0 +1,372 @@
+import multiprocessing
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+import pytest
+
+from tests.integration.operations.databases import (
+    bloated_database,
+    content,
+    filled_database,
+    names_in,
+    with_foreign_collation,
+)
+from tests.integration.operations.doubles import RecordingControl, operation, run, target_at, worker_on
+from worker_service.domain.errors import InvalidOperationError, TargetBusyError
+from worker_service.domain.operation import Operation
+from worker_service.domain.outcome import FailureCategory, Outcome, Result, Verdict
+from worker_service.operations.sqlite import SqliteEngine, filelock
+from worker_service.operations.sqlite.catalogue import PROCEDURES
+from worker_service.operations.sqlite.filelock import hold
+from worker_service.operations.sqlite.identity import file_key
+from worker_service.operations.sqlite.location import Location
+from worker_service.operations.sqlite.session import Session
+
+EVERY = sorted(PROCEDURES)
+COMMON = {"file_bytes", "wal_bytes", "pages", "free_pages", "page_bytes", "stat_rows"}
+NOBODY = 65534
+
+
+def category(result: Result) -> FailureCategory:
+    assert result.outcome is Outcome.FAILED
+    assert result.failure is not None
+    assert result.failure.message.endswith(".")
+    return result.failure.category
+
+
+class TestEveryOperation:
+    @pytest.mark.parametrize("name", EVERY)
+    @pytest.mark.parametrize("journal", ["delete", "wal"])
+    def test_it_changes_no_row_and_leaves_no_file(self, tmp_path: Path, name: str, journal: str) -> None:
+        path = bloated_database(tmp_path / "app.db", journal=journal, auto_vacuum=2)
+        before = content(path)
+
+        result = run(path, name)
+
+        assert result.outcome in {Outcome.COMPLETED, Outcome.SKIPPED}
+        assert result.reason.endswith(".")
+        assert content(path) == before
+        assert names_in(tmp_path) == ["app.db"]
+
+    @pytest.mark.parametrize("name", EVERY)
+    def test_it_reports_the_common_measures(self, tmp_path: Path, name: str) -> None:
+        result = run(filled_database(tmp_path / "app.db"), name)
+
+        assert set(result.before) == COMMON
+        assert set(result.after) >= COMMON
+
+    @pytest.mark.parametrize("name", EVERY)
+    def test_a_file_of_zero_bytes_is_skipped_and_does_not_grow(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / "app.db"
+        path.touch()
+
+        result = run(path, name)
+
+        assert (result.outcome, result.reason) == (Outcome.SKIPPED, "the file has zero bytes: nothing to do.")
+        assert set(result.before) == set(result.after) == COMMON
+        assert path.stat().st_size == 0
+
+    @pytest.mark.parametrize("name", EVERY)
+    def test_what_is_no_database_has_failed(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / "app.db"
+        path.write_text("This is a text, and not a database at all." * 100)
+        before = path.read_bytes()
+
+        assert category(run(path, name)) is FailureCategory.NOT_A_DATABASE
+        assert path.read_bytes() == before
+
+    @pytest.mark.parametrize("name", EVERY)
+    def test_a_missing_file_has_failed_and_is_not_created(self, tmp_path: Path, name: str) -> None:
+        result = run(tmp_path / "mistyped.db", name)
+
+        assert category(result) is FailureCategory.UNAVAILABLE
+        assert names_in(tmp_path) == []
+
+    @pytest.mark.parametrize("name", EVERY)
+    @pytest.mark.parametrize("journal", ["delete", "wal"])
+    def test_its_plan_changes_nothing(self, tmp_path: Path, name: str, journal: str) -> None:
+        path = bloated_database(tmp_path / "app.db", journal=journal, auto_vacuum=2)
+        before = path.read_bytes()
+
+        SqliteEngine().plan(target_at(path), operation(name))
+
+        assert path.read_bytes() == before
+        assert names_in(tmp_path) == ["app.db"]
+
+
+class TestFailures:
+    def test_a_folder_cannot_be_opened(self, tmp_path: Path) -> None:
+        assert category(run(tmp_path, "vacuum")) is FailureCategory.UNAVAILABLE
+
+    def test_a_schema_that_is_not_understood_fails_the_vacuum(self, tmp_path: Path) -> None:
+        result = run(with_foreign_collation(tmp_path / "app.db"), "vacuum")
+
+        assert category(result) is FailureCategory.SCHEMA
+        assert result.before["free_pages"] == result.after["free_pages"]
+
+    def test_a_damaged_first_page_is_told(self, tmp_path: Path) -> None:
+        path = filled_database(tmp_path / "app.db")
+        data = bytearray(path.read_bytes())
+        data[100:200] = b"\xff" * 100
+        path.write_bytes(data)
+
+        assert category(run(path, "analyze")) is FailureCategory.CORRUPT
+
+    def test_a_full_disk_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = filled_database(tmp_path / "app.db")
+
+        def full(self: Session, sql: str) -> None:
+            raise apsw.exception_for(apsw.SQLITE_FULL)
+
+        monkeypatch.setattr(Session, "rows", full)
+
+        assert category(run(path, "vacuum")) is FailureCategory.DISK_FULL
+
+    def test_a_lock_folder_that_cannot_be_trusted_is_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = filled_database(tmp_path / "app.db")
+        (tmp_path / "open").mkdir()
+        (tmp_path / "open").chmod(0o777)
+        monkeypatch.setattr(filelock, "lock_directory", lambda: tmp_path / "open")
+
+        assert category(run(path, "vacuum")) is FailureCategory.IO
+
+    def test_several_hard_links_are_warned_of(self, tmp_path: Path) -> None:
+        path = filled_database(tmp_path / "app.db")
+        (tmp_path / "other.db").hardlink_to(path)
+        control = RecordingControl()
+
+        run(path, "analyze", control)
+
+        assert "hard links" in control.lines[0][1]
+
+
+class TestRights:
+    """What a user without rights meets; root passes every check, so the tests give their rights up."""
+
+    @pytest.fixture
+    def folder(self) -> Iterator[Path]:
+        folder = Path(tempfile.mkdtemp(prefix="overhaul-rights-"))
+        yield folder
+        folder.chmod(0o700)
+        shutil.rmtree(folder)
+
+    @pytest.mark.parametrize("name", ["vacuum", "analyze", "reindex"])
+    def test_a_file_that_may_not_be_written_has_failed(self, folder: Path, name: str) -> None:
+        path = bloated_database(folder / "app.db")
+        path.chmod(0o444)
+        folder.chmod(0o777)
+
+        with without_rights():
+            result = run(path, name)
+
+        assert result.failure is not None
+        assert (result.failure.reason, category(result)) == ("SQLITE_READONLY", FailureCategory.PERMISSION)
+
+    @pytest.mark.parametrize("name", ["vacuum", "analyze", "reindex"])
+    def test_a_folder_that_may_not_be_written_has_failed(self, folder: Path, name: str) -> None:
+        path = bloated_database(folder / "app.db")
+        path.chmod(0o666)
+        folder.chmod(0o555)
+
+        with without_rights():
+            result = run(path, name)
+
+        assert result.failure is not None
+        assert (result.failure.reason, category(result)) == (
+            "SQLITE_READONLY_DIRECTORY",
+            FailureCategory.PERMISSION,
+        )
+
+    def test_a_check_needs_no_right_to_write(self, folder: Path) -> None:
+        path = filled_database(folder / "app.db")
+        path.chmod(0o444)
+        folder.chmod(0o555)
+
+        with without_rights():
+            result = run(path, "integrity_check")
+
+        assert result.verdict is Verdict.EFFECTIVE
+
+
+@contextmanager
+def without_rights() -> Iterator[None]:
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+class TestValidate:
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            (Operation(name="vacum", target="app"), "did you mean 'vacuum'"),
+            (Operation(name="frobnicate", target="app"), "there are analyze, "),
+            (Operation(name="vacuum", target="app", object="item"), "whole database"),
+            (Operation(name="analyze", target="app", options={"analysis_limt": "1"}), "'analysis_limit'"),
+            (Operation(name="analyze", target="app", options={"analysis_limit": "many"}), "whole number"),
+            (Operation(name="analyze", target="app", options={"analysis_limit": "-1"}), "0 to 1000000"),
+            (Operation(name="wal_checkpoint", target="app", options={"mode": "gently"}), "passive, full"),
+        ],
+    )
+    def test_what_cannot_run_is_refused(self, wrong: Operation, message: str) -> None:
+        with pytest.raises(InvalidOperationError, match=message):
+            worker_on("app.db").validate(wrong)
+
+    def test_options_are_read_in_any_case(self) -> None:
+        worker_on("app.db").validate(operation("wal_checkpoint", mode="PASSIVE", busy_timeout_ms=0))
+
+
+class TestIdentity:
+    def test_a_replaced_file_is_not_touched(self, tmp_path: Path) -> None:
+        path = filled_database(tmp_path / "app.db")
+        other = bloated_database(tmp_path / "other.db")
+        engine = SqliteEngine()
+        engine.describe(target_at(path))
+        before = other.read_bytes()
+        worker = engine.worker(target_at(path), RecordingControl())
+        other.rename(path)
+
+        result = worker.execute(operation("vacuum"))
+
+        assert result.failure is not None
+        assert result.failure.reason == "TARGET_REPLACED"
+        assert path.read_bytes() == before
+
+    def test_a_target_with_its_own_identity_may_be_another_file(self, tmp_path: Path) -> None:
+        path = filled_database(tmp_path / "app.db")
+        other = bloated_database(tmp_path / "other.db")
+        engine = SqliteEngine()
+        target = target_at(path, identity="billing")
+        engine.describe(target)
+        other.rename(path)
+
+        assert engine.worker(target, RecordingControl()).execute(operation("vacuum")).verdict is Verdict.EFFECTIVE
+
+
+class TestOneAtATime:
+    def test_another_operation_on_the_file_is_busy(self, tmp_path: Path) -> None:
+        path = filled_database(tmp_path / "app.db")
+        (tmp_path / "link.db").symlink_to(path)
+
+        with hold(file_key(Location.of(str(path)))), pytest.raises(TargetBusyError):
+            run(tmp_path / "link.db", "analyze")
+
+        assert run(path, "analyze").outcome is Outcome.COMPLETED
+
+    def test_two_workers_in_two_processes_never_overlap(self, tmp_path: Path) -> None:
+        path = filled_database(tmp_path / "app.db", rows=5_000)
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(2, mp_context=context) as pool:
+            outcomes = list(pool.map(_vacuum_often, [str(path)] * 2, [15] * 2))
+
+        done = [outcome for of_one in outcomes for outcome in of_one]
+        assert set(done) <= {"completed", "busy"}
+        assert all("completed" in of_one for of_one in outcomes)
+
+    def test_a_worker_in_another_process_is_busy(self, tmp_path: Path) -> None:
+        path = filled_database(tmp_path / "app.db")
+        code = (
+            "import sys; from worker_service.operations.sqlite.filelock import hold; "
+            "from worker_service.operations.sqlite.identity import file_key; "
+            "from worker_service.operations.sqlite.location import Location\n"
+            "with hold(file_key(Location.of(sys.argv[1]))): print('held', flush=True); sys.stdin.read()"
+        )
+        other = subprocess.Popen(
+            [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert other.stdout is not None
+        other.stdout.readline()
+
+        with pytest.raises(TargetBusyError):
+            run(path, "vacuum")
+
+        other.kill()
+        other.communicate()
+        assert run(path, "vacuum").outcome is Outcome.COMPLETED
+
+    def test_operations_on_two_files_run_beside_each_other(self, tmp_path: Path) -> None:
+        one, two = filled_database(tmp_path / "one.db"), filled_database(tmp_path / "two.db")
+
+        with hold(file_key(Location.of(str(one)))):
+            assert run(two, "vacuum").outcome is Outcome.COMPLETED
+
+    def test_an_interrupt_may_come_at_any_time(self, tmp_path: Path) -> None:
+        path = bloated_database(tmp_path / "app.db", rows=500)
+        before = content(path)
+        worker = worker_on(path)
+        ended = threading.Event()
+
+        def interrupt() -> None:
+            while not ended.wait(0.001):
+                worker.interrupt()
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        outcomes = {worker.execute(operation(name)).outcome for name in EVERY * 3}
+        ended.set()
+        thread.join()
+
+        assert outcomes <= {Outcome.CANCELLED, Outcome.COMPLETED, Outcome.SKIPPED}
+        assert content(path) == before
+
+
+class TestHostilePaths:
+    @pytest.mark.parametrize(
+        "name", ["a b.db", "what?.db", "a#b.db", "100%.db", "a=b&c.db", "é☃.db", "a%20b.db", "q'\".db"]
+    )
+    def test_every_path_is_taken_as_it_is(self, tmp_path: Path, name: str) -> None:
+        path = bloated_database(tmp_path / name)
+
+        result = run(f"sqlite:///{path}", "vacuum")
+
+        assert result.verdict is Verdict.EFFECTIVE
+        assert names_in(tmp_path) == [name]
+
+
+class TestLogAfterACrash:
+    def test_a_plan_beside_a_log_leaves_the_log(self, tmp_path: Path) -> None:
+        path = filled_database(tmp_path / "app.db", journal="wal")
+        writer = apsw.Connection(str(path))
+        writer.execute("DELETE FROM item")
+        copies = [
+            (file, tmp_path / "copy" / file.name) for file in tmp_path.iterdir() if file.name != "app.db-shm"
+        ]
+        (tmp_path / "copy").mkdir()
+        for file, copy in copies:
+            shutil.copy(file, copy)
+        writer.close()
+        copied = tmp_path / "copy" / "app.db"
+        before = copied.read_bytes()
+
+        plan = SqliteEngine().plan(target_at(copied), operation("wal_checkpoint"))
+
+        assert plan == ("PRAGMA main.wal_checkpoint(TRUNCATE)",)
+        assert copied.read_bytes() == before
+        assert stat.S_ISREG((tmp_path / "copy" / "app.db-wal").stat().st_mode)
+
+
+def _vacuum_often(path: str, times: int) -> list[str]:
+    outcomes: list[str] = []
+    while outcomes.count("completed") < times:
+        try:
+            outcomes.append(run(path, "vacuum", busy_timeout_ms=0).outcome.value)
+        except TargetBusyError:
+            outcomes.append("busy")
+    return outcomes
