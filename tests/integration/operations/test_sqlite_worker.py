@@ -22,7 +22,7 @@ from tests.integration.operations.databases import (
     with_foreign_collation,
 )
 from tests.integration.operations.doubles import RecordingControl, operation, run, target_at, worker_on
-from worker_service.domain.errors import InvalidOperationError, TargetBusyError
+from worker_service.domain.errors import InvalidOperationError, TargetBusyError, TargetUnavailableError
 from worker_service.domain.operation import Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Result, Verdict
 from worker_service.operations.sqlite import SqliteEngine, filelock
@@ -35,6 +35,7 @@ from worker_service.operations.sqlite.session import Session
 EVERY = sorted(PROCEDURES)
 COMMON = {"file_bytes", "wal_bytes", "pages", "free_pages", "page_bytes", "stat_rows"}
 NOBODY = 65534
+ROOT = Path(__file__).parents[3]
 
 
 def category(result: Result) -> FailureCategory:
@@ -289,7 +290,7 @@ class TestOneAtATime:
             "with hold(file_key(Location.of(sys.argv[1]))): print('held', flush=True); sys.stdin.read()"
         )
         other = subprocess.Popen(
-            [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-c", code, str(path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert other.stdout is not None
         other.stdout.readline()
@@ -340,7 +341,44 @@ class TestHostilePaths:
         assert names_in(tmp_path) == [name]
 
 
-class TestLogAfterACrash:
+class TestAfterACrash:
+    @pytest.mark.parametrize("journal", ["delete", "wal"])
+    def test_a_worker_killed_in_a_vacuum_leaves_the_rows_and_no_lock(self, tmp_path: Path, journal: str) -> None:
+        path = bloated_database(tmp_path / "app.db", rows=20_000, width=2_000, journal=journal)
+        before = content(path)
+        code = "import sys; from tests.integration.operations.doubles import run; run(sys.argv[1], 'vacuum')"
+        worker = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT)
+        beside = path.with_name("app.db-journal" if journal == "delete" else "app.db-wal")
+        while worker.poll() is None and not (beside.exists() and beside.stat().st_size > 100_000):
+            pass
+        worker.kill()
+        worker.wait()
+
+        result = run(path, "vacuum")
+
+        assert result.outcome is Outcome.COMPLETED
+        assert result.after["free_pages"] == 0
+        assert content(path) == before
+        assert names_in(tmp_path) == ["app.db"]
+
+    def test_a_plan_beside_a_journal_rolls_nothing_back(self, tmp_path: Path) -> None:
+        path = filled_database(tmp_path / "app.db")
+        writer = apsw.Connection(str(path))
+        writer.pragma("cache_size", 1)
+        writer.execute("BEGIN; UPDATE item SET name = 'other'")
+        (tmp_path / "copy").mkdir()
+        for file in [path, tmp_path / "app.db-journal"]:
+            shutil.copy(file, tmp_path / "copy" / file.name)
+        writer.execute("ROLLBACK")
+        writer.close()
+
+        with pytest.raises(TargetUnavailableError):
+            SqliteEngine().plan(target_at(tmp_path / "copy" / "app.db"), operation("reindex"))
+
+        assert names_in(tmp_path / "copy") == ["app.db", "app.db-journal"]
+        assert run(tmp_path / "copy" / "app.db", "integrity_check").verdict is Verdict.EFFECTIVE
+        assert content(tmp_path / "copy" / "app.db") == content(path)
+
     def test_a_plan_beside_a_log_leaves_the_log(self, tmp_path: Path) -> None:
         path = filled_database(tmp_path / "app.db", journal="wal")
         writer = apsw.Connection(str(path))

@@ -57,8 +57,8 @@ class VacuumProgress:
             self._session.progress(COPY, min(self._read, self._live), self._live, "pages")
             return
         # What the cache still holds of the copy is missing from the count of pages written, a few MB at most.
-        total = max(self._written, 1)
-        self._session.progress(WRITE_BACK, min(self._returned, total), total, "pages")
+        total = max(self._written, self._returned)
+        self._session.progress(WRITE_BACK, self._returned, total, "pages")
 
     def _watch(self) -> None:
         while not self._ended.wait(INTERVAL):
