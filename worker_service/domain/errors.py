@@ -23,3 +23,48 @@ class TargetBusyError(WorkerError):
 
 class OperationCancelledError(WorkerError):
     """The operation was asked to stop: a cancel, a lost lease, a timeout or the end of the drain's grace."""
+
+
+class ConfigurationError(WorkerError):
+    """The options, the environment or the configuration file ask for something that cannot be; says what to do."""
+
+
+class ManagerError(WorkerError):
+    """The root of what a call to the manager can end with."""
+
+
+class ManagerUnavailableError(ManagerError):
+    """The manager cannot be reached or cannot answer just now; keep what runs and try again."""
+
+
+class SessionUnknownError(ManagerError):
+    """The manager does not know the session any more; register again with the same instance_id."""
+
+
+class SessionSupersededError(ManagerError):
+    """A newer instance of the same worker name took over; finish what runs and never register again."""
+
+
+class RegistrationRefusedError(ManagerError):
+    """The manager does not take this worker as it is configured; the message says what to change."""
+
+
+class RequestRefusedError(ManagerError):
+    """The manager refused a call for what it says; sending it again as it is cannot help."""
+
+
+class LogGapError(ManagerError):
+    """The manager stores fewer log lines of the attempt than were sent.
+
+    Args:
+        message: what the manager said.
+        next_offset: the offset where its log goes on.
+    """
+
+    def __init__(self, message: str, next_offset: int) -> None:
+        super().__init__(message)
+        self.next_offset = next_offset
+
+
+class SessionClosedError(WorkerError):
+    """There is no session and there will be none: this process is stopping or was superseded."""

@@ -72,3 +72,13 @@ class Engine(Protocol):
 
     def plan(self, target: Target, operation: Operation) -> tuple[str, ...]:
         """Tell the statements that would run, in order, without changing anything."""
+
+
+class Engines(Protocol):
+    """The installed engines."""
+
+    def by_name(self, name: str) -> Engine:
+        """Return the engine called ``name``; raise ``InvalidTargetError`` when there is none."""
+
+    def for_url(self, url: str) -> Engine:
+        """Return the engine that answers to the URL's scheme; raise ``InvalidTargetError`` when none does."""

@@ -1,0 +1,47 @@
+import logging
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def configure_logs(*, form: str, level: str, redact: Callable[[str], str], stream: TextIO | None = None) -> None:
+    """Set up structured logs for the whole process, on stderr.
+
+    Args:
+        form: ``console`` for people or ``json`` for programs.
+        level: the lowest level that is written.
+        redact: masks what must not be logged.
+        stream: where the logs go instead.
+    """
+    stream = stream or sys.stderr
+    processors: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        _redactor(redact),
+        _renderer(form, stream),
+    ]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _renderer(form: str, stream: TextIO) -> Processor:
+    if form == "json":
+        return structlog.processors.JSONRenderer()
+    return structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0)
+
+
+def _redactor(redact: Callable[[str], str]) -> Processor:
+    def mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        return {key: redact(value) if isinstance(value, str) else value for key, value in event.items()}
+
+    return mask

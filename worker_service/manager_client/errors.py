@@ -1,0 +1,62 @@
+from typing import cast
+
+import grpc
+from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # it ships stubs, no py.typed
+from grpc_status import rpc_status
+
+from worker_service.domain.errors import (
+    LogGapError,
+    ManagerError,
+    ManagerUnavailableError,
+    RegistrationRefusedError,
+    RequestRefusedError,
+    SessionSupersededError,
+    SessionUnknownError,
+)
+
+DOMAIN = "overhaul.v1"
+_TRANSIENT = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.ABORTED,
+        # Nobody here cancelled it: a manager that is flooded drops calls this way.
+        grpc.StatusCode.CANCELLED,
+    }
+)
+_BY_REASON: dict[str, type[ManagerError]] = {
+    "SESSION_UNKNOWN": SessionUnknownError,
+    "SESSION_SUPERSEDED": SessionSupersededError,
+    "TARGET_IDENTITY_MISMATCH": RegistrationRefusedError,
+    "PROTOCOL_VERSION_UNSUPPORTED": RegistrationRefusedError,
+}
+
+
+def translate(error: grpc.aio.AioRpcError) -> ManagerError:
+    """Return what the end of a call means to this worker."""
+    info = _info(error)
+    message = error.details() or error.code().name
+    if info is not None and info.reason == "LOG_GAP":
+        return LogGapError(message, int(info.metadata.get("next_offset", "0") or 0))
+    if info is not None and info.reason in _BY_REASON:
+        return _BY_REASON[info.reason](message)
+    if error.code() in _TRANSIENT:
+        return ManagerUnavailableError(f"{error.code().name}: {message}")
+    return RequestRefusedError(f"{error.code().name}: {message}")
+
+
+def _info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo | None:
+    """Return the machine-readable reason, ``None`` where the server gave none."""
+    # grpc_status asks the error for its code, details and trailing metadata only, which aio's has as well.
+    try:
+        status = rpc_status.from_call(cast("grpc.Call", error))
+    except ValueError:
+        return None
+    for detail in status.details if status is not None else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN:
+            return info
+    return None
