@@ -119,6 +119,11 @@ def failed_by(error: apsw.Error) -> Result:
     return Result(outcome=Outcome.FAILED, reason=failure.message, failure=failure)
 
 
+def is_interrupt(error: apsw.Error) -> bool:
+    """Tell whether the error is an interrupt; while SQLite reads the schema it calls one a plain error."""
+    return isinstance(error, apsw.InterruptError) or (_name(error) == "SQLITE_ERROR" and "interrupted" in str(error))
+
+
 def is_of_one_object(error: apsw.Error) -> bool:
     """Tell whether the error concerns one table or index only."""
     return failure_of(error).category in ONE_OBJECT

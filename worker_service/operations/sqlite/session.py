@@ -8,6 +8,7 @@ import apsw
 from worker_service.domain.errors import OperationCancelledError
 from worker_service.domain.operation import Progress
 from worker_service.domain.ports import Control
+from worker_service.operations.sqlite.failures import is_interrupt
 from worker_service.operations.sqlite.location import Location
 from worker_service.operations.sqlite.measures import Statistics, read_measures, read_sizes, read_statistics
 from worker_service.operations.sqlite.options import BUSY_TIMEOUT, Options
@@ -50,10 +51,10 @@ class Session:
             raise OperationCancelledError("The operation was stopped between two statements.")
         try:
             return [tuple(row) for row in self.connection.execute(sql, bindings)]
-        except apsw.InterruptError as error:
-            raise OperationCancelledError("The statement was interrupted.") from error
-        except apsw.BusyError as error:
-            if self.stop.is_set():
+        except apsw.Error as error:
+            if is_interrupt(error):
+                raise OperationCancelledError("The statement was interrupted.") from error
+            if isinstance(error, apsw.BusyError) and self.stop.is_set():
                 raise OperationCancelledError("The operation was stopped while it waited for a lock.") from error
             raise
 
@@ -77,14 +78,14 @@ class Session:
     def measures(self) -> dict[str, float]:
         """Read the measures that every operation reports, also after a stop."""
         if not self.stop.is_set():
-            with suppress(apsw.InterruptError):
+            with _interruptible():
                 return read_measures(self.connection, self.location)
         return glance(self.location)
 
     def statistics(self) -> Statistics | None:
         """Read the optimizer's statistics, also after a stop; ``None`` when they cannot be read then."""
         if not self.stop.is_set():
-            with suppress(apsw.InterruptError):
+            with _interruptible():
                 return read_statistics(self.connection)
         with suppress(apsw.Error), looking(self.location) as connection:
             return read_statistics(connection)
@@ -151,3 +152,13 @@ def glance(location: Location) -> dict[str, float]:
 
 def _journal_size(location: Location) -> int:
     return Location(path=location.journal).size()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Go on after an interrupt as if the block had not been."""
+    try:
+        yield
+    except apsw.Error as error:
+        if not is_interrupt(error):
+            raise

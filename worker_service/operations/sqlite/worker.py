@@ -9,7 +9,7 @@ from worker_service.domain.operation import WORKER_TYPE, Operation
 from worker_service.domain.outcome import FailureCategory, Measures, Outcome, Result
 from worker_service.domain.ports import Control
 from worker_service.operations.sqlite.catalogue import find
-from worker_service.operations.sqlite.failures import failed, failed_by
+from worker_service.operations.sqlite.failures import failed, failed_by, is_interrupt
 from worker_service.operations.sqlite.filelock import hold
 from worker_service.operations.sqlite.identity import file_key
 from worker_service.operations.sqlite.location import Location
@@ -100,10 +100,10 @@ class SqliteWorker:
             self._enter(session)
             before = session.measures()
             result = procedure.run(session, before)
-        except (OperationCancelledError, apsw.InterruptError):
-            result = cancelled("stopped; the database is as it was.", {})
+        except OperationCancelledError:
+            result = _stopped()
         except apsw.Error as error:
-            result = failed_by(error)
+            result = _stopped() if is_interrupt(error) else failed_by(error)
         finally:
             self._leave(session)
         return replace(result, before=before, after=self._after(result))
@@ -125,3 +125,7 @@ class SqliteWorker:
         if result.outcome is Outcome.SKIPPED:
             return known
         return {**known, **read_sizes(self._location)}
+
+
+def _stopped() -> Result:
+    return cancelled("stopped; the database is as it was.", {})
