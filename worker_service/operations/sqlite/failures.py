@@ -121,7 +121,8 @@ def failed_by(error: apsw.Error) -> Result:
 
 def is_interrupt(error: apsw.Error) -> bool:
     """Tell whether the error is an interrupt; while SQLite reads the schema it calls one a plain error."""
-    return isinstance(error, apsw.InterruptError) or (_name(error) == "SQLITE_ERROR" and "interrupted" in str(error))
+    while_reading_schema = _name(error) == "SQLITE_ERROR" and "interrupted" in str(error)
+    return while_reading_schema or isinstance(error, apsw.InterruptError)
 
 
 def is_of_one_object(error: apsw.Error) -> bool:
