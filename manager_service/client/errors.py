@@ -60,7 +60,11 @@ def client_error(error: grpc.aio.AioRpcError, address: str) -> ClientError:
     code, said = error.code(), error.details() or error.code().name
     if code in UNREACHABLE and info.reason in {"", "SHUTTING_DOWN"}:
         return ManagerUnreachableError(
-            f"no manager answers at {address} ({said})", code=code, reason=info.reason, metadata=info.metadata
+            # gRPC says it all at length; the system's own words come last.
+            f"no manager answers at {address} ({said.rsplit(': ', 1)[-1]})",
+            code=code,
+            reason=info.reason,
+            metadata=info.metadata,
         )
     return ClientError(said, code=code, reason=info.reason, metadata=info.metadata, field_violations=violations)
 
