@@ -1,6 +1,7 @@
 """The JSON of `--output json`: its keys are an interface, and one place writes them."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -92,7 +93,13 @@ def counts(children: job_pb2.ChildJobCounts) -> Json:
 
 def measures(values: Mapping[str, float]) -> Json:
     """Return measures by name; the wire carries doubles, whole numbers are printed as such."""
-    return {name: int(value) if value.is_integer() else value for name, value in sorted(values.items())}
+    return {name: _number(value) for name, value in sorted(values.items())}
+
+
+def _number(value: float) -> float | None:
+    if not math.isfinite(value):
+        return None  # JSON has no word for it
+    return int(value) if value.is_integer() else value
 
 
 def worker(one: fleet_service_pb2.Worker) -> Json:

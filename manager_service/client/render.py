@@ -5,17 +5,17 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from rich import box
 from rich.console import Console
 from rich.filesize import decimal
-from rich.table import Table
-from rich.text import Text
 
+from manager_service.client.tables import Column, FittedTable
 from manager_service.client.words import duration, moment, safe, seconds, spoken
 from overhaul.v1 import fleet_service_pb2, job_pb2
 
 WIDTH_OF_A_FILE = 200
 ELLIPSIS_TARGETS = 5
+WHOLE = 36
+"""As wide as an id: a column that is never broken."""
 
 Row = Sequence[str]
 
@@ -27,22 +27,19 @@ def console(file: TextIO | None = None) -> Console:
     return Console(file=stream, markup=False, highlight=False, emoji=False, width=wide)
 
 
-def table(head: Sequence[str], rows: Iterable[Row], *, keep: Iterable[str] = ()) -> Table:
-    """Return a table; columns that hold nothing in any row are left out, those in `keep` are never folded."""
-    kept, cells = set(keep), [[safe(cell) for cell in row] for row in rows]
-    drawn = [place for place, _ in enumerate(head) if not cells or any(row[place] for row in cells)]
-    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for place in drawn:
-        result.add_column(head[place], overflow="fold", no_wrap=head[place] in kept)
-    for row in cells:
-        result.add_row(*(Text(row[place]) for place in drawn))
-    return result
-
-
-def outcome_table(children: Iterable[job_pb2.ChildJob]) -> Table:
+def outcome_table(children: Iterable[job_pb2.ChildJob]) -> FittedTable:
     """Return what each child did to its target: before and after."""
-    head = ("operation", "target", "state", "verdict", "bytes", "free pages", "stat rows", "indexes", "time")
-    return table(head, [_outcome(child) for child in children], keep=("operation", "time"))
+    columns = (
+        Column(head="operation"),
+        Column(head="target", least=8),
+        Column(head="result"),
+        Column(head="bytes", least=len("4.0 MB ->")),
+        Column(head="free pages"),
+        Column(head="stat rows"),
+        Column(head="indexes"),
+        Column(head="time", least=WHOLE),
+    )
+    return FittedTable(columns, [_outcome(child) for child in children])
 
 
 def reasons(children: Iterable[job_pb2.ChildJob]) -> list[str]:
@@ -52,46 +49,55 @@ def reasons(children: Iterable[job_pb2.ChildJob]) -> list[str]:
 
 def name_of(child: job_pb2.ChildJob) -> str:
     """Return operation, target and object as people call a child job, safe to print."""
-    place = f"{child.target}.{child.object}" if child.HasField("object") else child.target
-    return safe(f"{child.operation} {place}")
+    return safe(f"{child.operation} {_place(child)}")
 
 
-def child_table(children: Iterable[job_pb2.ChildJob]) -> Table:
+def child_table(children: Iterable[job_pb2.ChildJob]) -> FittedTable:
     """Return the children with their ids, and why those that wait do so."""
-    head = ("id", "operation", "target", "state", "verdict", "attempts", "time", "waits for")
+    columns = (
+        Column(head="id", least=WHOLE),
+        Column(head="child job", least=8),
+        Column(head="result"),
+        Column(head="attempts"),
+        Column(head="time", least=WHOLE),
+    )
     rows = [
         (
             child.id,
-            child.operation,
-            f"{child.target}.{child.object}" if child.HasField("object") else child.target,
-            spoken(child, "state"),
-            spoken(child, "verdict"),
+            f"{child.operation} {_place(child)}",
+            _result(child),
             str(child.attempts),
             seconds(duration(child)),
-            _waits_for(child),
         )
         for child in children
     ]
-    return table(head, rows, keep=("id",))
+    return FittedTable(columns, rows)
 
 
-def parent_table(parents: Iterable[job_pb2.ParentJob]) -> Table:
+def parent_table(parents: Iterable[job_pb2.ParentJob]) -> FittedTable:
     """Return parent jobs, one a row."""
-    head = ("id", "name", "state", "children", "ended", "failed", "created", "time")
+    columns = (
+        Column(head="id", least=WHOLE),
+        Column(head="name", least=8),
+        Column(head="state"),
+        Column(head="children"),
+        Column(head="failed"),
+        Column(head="created"),
+        Column(head="time", least=WHOLE),
+    )
     rows = [
         (
             parent.id,
             parent.name,
             spoken(parent, "state") + (" (paused)" if parent.paused else ""),
-            str(parent.counts.total),
-            str(ended(parent.counts)),
+            f"{ended(parent.counts)}/{parent.counts.total}",
             str(parent.counts.failed or ""),
             _clock(parent, "create_time"),
             seconds(duration(parent)),
         )
         for parent in parents
     ]
-    return table(head, rows, keep=("id",))
+    return FittedTable(columns, rows)
 
 
 def ended(counts: job_pb2.ChildJobCounts) -> int:
@@ -99,9 +105,9 @@ def ended(counts: job_pb2.ChildJobCounts) -> int:
     return counts.completed + counts.failed + counts.cancelled + counts.skipped
 
 
-def attempt_table(attempts: Iterable[job_pb2.Attempt]) -> Table:
+def attempt_table(attempts: Iterable[job_pb2.Attempt]) -> FittedTable:
     """Return the attempts of a child job."""
-    head = ("attempt", "worker", "outcome", "created", "time", "why")
+    columns = [Column(head=head) for head in ("attempt", "worker", "outcome", "created", "time", "why")]
     rows = [
         (
             str(one.attempt),
@@ -113,12 +119,13 @@ def attempt_table(attempts: Iterable[job_pb2.Attempt]) -> Table:
         )
         for one in attempts
     ]
-    return table(head, rows)
+    return FittedTable(columns, rows)
 
 
-def worker_table(workers: Iterable[fleet_service_pb2.Worker]) -> Table:
+def worker_table(workers: Iterable[fleet_service_pb2.Worker]) -> FittedTable:
     """Return workers, one a row."""
-    head = ("worker", "state", "slots", "host", "pid", "version", "targets", "last heartbeat")
+    heads = ("worker", "state", "slots", "host", "pid", "version", "targets", "last heartbeat")
+    columns = [Column(head=head, least=8 if head in {"worker", "host"} else None) for head in heads]
     rows = [
         (
             one.worker_name,
@@ -132,12 +139,13 @@ def worker_table(workers: Iterable[fleet_service_pb2.Worker]) -> Table:
         )
         for one in workers
     ]
-    return table(head, rows)
+    return FittedTable(columns, rows)
 
 
-def target_table(targets: Iterable[fleet_service_pb2.Target]) -> Table:
+def target_table(targets: Iterable[fleet_service_pb2.Target]) -> FittedTable:
     """Return targets, one a row."""
-    head = ("target", "engine", "version", "state", "pending", "live", "workers", "operations")
+    heads = ("target", "engine", "version", "state", "pending", "live", "workers", "operations")
+    columns = [Column(head=head, least=8 if head in {"target", "workers"} else None) for head in heads]
     rows = [
         (
             one.name,
@@ -151,16 +159,15 @@ def target_table(targets: Iterable[fleet_service_pb2.Target]) -> Table:
         )
         for one in targets
     ]
-    return table(head, rows)
+    return FittedTable(columns, rows)
 
 
 def _outcome(child: job_pb2.ChildJob) -> Row:
     rebuilt = child.after.get("indexes_rebuilt")
     return (
         child.operation,
-        f"{child.target}.{child.object}" if child.HasField("object") else child.target,
-        spoken(child, "state"),
-        spoken(child, "verdict"),
+        _place(child),
+        _result(child),
         _change(child, "file_bytes", size=True),
         _change(child, "free_pages"),
         _change(child, "stat_rows"),
@@ -188,10 +195,15 @@ def _why(child: job_pb2.ChildJob) -> str:
     return child.reason
 
 
-def _waits_for(child: job_pb2.ChildJob) -> str:
-    if child.state != job_pb2.CHILD_JOB_STATE_PENDING:
-        return ""
-    return ": ".join(part for part in (spoken(child, "wait_reason"), child.wait_detail) if part)
+def _place(child: job_pb2.ChildJob) -> str:
+    return f"{child.target}.{child.object}" if child.HasField("object") else child.target
+
+
+def _result(child: job_pb2.ChildJob) -> str:
+    parts = [spoken(child, "state"), spoken(child, "verdict")]
+    if child.state == job_pb2.CHILD_JOB_STATE_PENDING:
+        parts += [spoken(child, "wait_reason"), child.wait_detail]
+    return ": ".join(part for part in parts if part)
 
 
 def _some(names: Sequence[str]) -> str:

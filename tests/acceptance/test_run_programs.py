@@ -27,7 +27,7 @@ class Run:
         self, *arguments: str, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE
     ) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.doubles.overhaul_with_stand_ins", *arguments],
+            [sys.executable, "-m", "tests.client_doubles.overhaul_with_stand_ins", *arguments],
             cwd=ROOT,
             env=os.environ | {"STAND_IN_NOTES": str(self.notes)},
             stdin=subprocess.DEVNULL,

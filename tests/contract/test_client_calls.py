@@ -9,8 +9,8 @@ import pytest
 from manager_service.client import ClientError, JobRequest, ManagerClient, Operation
 from manager_service.client.errors import FieldViolation, ManagerUnreachableError
 from overhaul.v1 import fleet_service_pb2, job_pb2, job_service_pb2
-from tests.doubles import wire
-from tests.doubles.fake_manager import FakeManager, Refusal, Unary
+from tests.client_doubles import wire
+from tests.client_doubles.fake_manager import FakeManager, Refusal, Unary
 
 CREATED = job_service_pb2.CreateParentJobResponse(parent_job=wire.parent_job())
 READ = job_service_pb2.GetParentJobResponse(parent_job=wire.parent_job())

@@ -10,8 +10,8 @@ from typer.testing import CliRunner, Result
 
 from manager_service.client.cli import app
 from overhaul.v1 import fleet_service_pb2, job_pb2, job_service_pb2, lease_service_pb2
-from tests.doubles import wire
-from tests.doubles.fake_manager import FakeManager, Refusal
+from tests.client_doubles import wire
+from tests.client_doubles.fake_manager import FakeManager, Refusal
 
 CREATED = job_service_pb2.CreateParentJobResponse(parent_job=wire.parent_job())
 PARENT = {

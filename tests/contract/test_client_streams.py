@@ -10,8 +10,8 @@ import pytest
 from manager_service.client import ClientError, ManagerClient
 from manager_service.client.errors import ManagerUnreachableError
 from overhaul.v1 import job_pb2, job_service_pb2
-from tests.doubles import wire
-from tests.doubles.fake_manager import FakeManager, Hang, Refusal
+from tests.client_doubles import wire
+from tests.client_doubles.fake_manager import FakeManager, Hang, Refusal
 
 SNAPSHOT = wire.snapshot(wire.parent_job(sequence=3))
 FINAL = wire.parent_event(6, wire.completed_parent_job())

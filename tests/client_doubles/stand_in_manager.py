@@ -20,9 +20,9 @@ import grpc
 from google.protobuf.message import Message
 
 from overhaul.v1 import job_pb2, job_service_pb2
-from tests.doubles import wire
-from tests.doubles.fake_manager import FakeManager, Hang, Refusal
-from tests.doubles.stand_in_worker import leave_note
+from tests.client_doubles import wire
+from tests.client_doubles.fake_manager import FakeManager, Hang, Refusal
+from tests.client_doubles.stand_in_worker import leave_note
 
 CANCELLED = wire.completed_parent_job(
     state=job_pb2.PARENT_JOB_STATE_CANCELLED, counts=job_pb2.ChildJobCounts(total=1, cancelled=1)

@@ -7,8 +7,8 @@ from manager_service.client.__main__ import main
 from manager_service.client.crew import Commands
 
 running.COMMANDS = Commands(
-    manager=(sys.executable, "-m", "tests.doubles.stand_in_manager"),
-    worker=(sys.executable, "-m", "tests.doubles.stand_in_worker"),
+    manager=(sys.executable, "-m", "tests.client_doubles.stand_in_manager"),
+    worker=(sys.executable, "-m", "tests.client_doubles.stand_in_worker"),
 )
 
 if __name__ == "__main__":
