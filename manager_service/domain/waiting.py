@@ -1,0 +1,54 @@
+"""Why a pending child waits: the pure choice among facts that the store gathers."""
+
+from dataclasses import dataclass
+
+from manager_service.domain.model import Instant
+from manager_service.domain.states import WaitReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitFacts:
+    """What is known about a pending child.
+
+    Attributes:
+        parent_paused: the parent job is paused.
+        ahead: the operation of the open child before it in its lane; empty at the head.
+        available_time: when it may be leased at the earliest.
+        last_reason: how its last attempt ended.
+        target_paused: the target is paused.
+        served: a live worker serves the target and offers the operation.
+        holder: the operation and worker that keep the target busy; empty where it has room.
+        parent_full: the parent job has as many live children as it may.
+        slots_free: a worker that offers the operation takes leases and has a free slot.
+    """
+
+    parent_paused: bool = False
+    ahead: str = ""
+    available_time: Instant | None = None
+    last_reason: str = ""
+    target_paused: bool = False
+    served: bool = True
+    holder: str = ""
+    parent_full: bool = False
+    slots_free: bool = True
+
+
+def wait_reason(facts: WaitFacts, *, now: Instant) -> tuple[WaitReason | None, str]:
+    """Return the first reason that applies and what it says in words; ``None``: about to be granted."""
+    if facts.parent_paused:
+        return WaitReason.PARENT_PAUSED, ""
+    if facts.ahead:
+        return WaitReason.PREDECESSOR, facts.ahead
+    if facts.available_time is not None and facts.available_time > now:
+        return WaitReason.AVAILABLE_TIME, facts.last_reason
+    if facts.target_paused:
+        return WaitReason.TARGET_PAUSED, ""
+    if not facts.served:
+        return WaitReason.NO_WORKER, ""
+    if facts.holder:
+        return WaitReason.TARGET_BUSY, facts.holder
+    if facts.parent_full:
+        return WaitReason.PARENT_LIMIT, ""
+    if not facts.slots_free:
+        return WaitReason.SLOTS_FULL, ""
+    return None, ""

@@ -1,0 +1,239 @@
+"""Grant leases."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import bindparam, func, insert, select, update
+
+from manager_service.domain.errors import SessionSupersededError
+from manager_service.domain.fleet import SessionState
+from manager_service.domain.leases import Lease, Poll
+from manager_service.domain.states import ChildJobState
+from manager_service.store.candidates import LockTable, candidates, locks_of
+from manager_service.store.lanes import LEAVE
+from manager_service.store.parents import ParentInWork
+from manager_service.store.rows import mapping_of
+from manager_service.store.sessions import open_session
+from manager_service.store.statements import Among, Statement
+from manager_service.store.tables import child_jobs, leases, live_locks, sessions
+from manager_service.store.unit_of_work import UnitOfWork
+
+_SLOTS_USED = Statement(
+    select(func.count().label("used")).select_from(leases).where(leases.c.session_id == bindparam("session_id"))
+)
+_LIVE_OF_PARENT = Statement(
+    select(func.count().label("live")).select_from(leases).where(leases.c.parent_id == bindparam("parent_id"))
+)
+_CHILDREN = Statement(
+    select(
+        child_jobs.c.id,
+        child_jobs.c.options,
+        child_jobs.c.object,
+        child_jobs.c.attempts,
+        child_jobs.c.failures,
+        child_jobs.c.losses,
+        child_jobs.c.version,
+    ).where(Among(child_jobs.c.id, "ids"))
+)
+_GRANTED_BEFORE = Statement(
+    select(
+        leases.c.lease_id,
+        leases.c.attempt,
+        leases.c.child_id,
+        leases.c.parent_id,
+        leases.c.operation,
+        leases.c.target,
+        child_jobs.c.options,
+        child_jobs.c.object,
+    )
+    .select_from(leases.join(child_jobs, child_jobs.c.id == leases.c.child_id))
+    .where(leases.c.session_id == bindparam("session_id"), leases.c.poll_sequence == bindparam("sequence"))
+    .order_by(leases.c.child_id)
+)
+_INSERT_LEASE = Statement(insert(leases))
+_INSERT_LOCK = Statement(insert(live_locks))
+_POLLED = Statement(
+    update(sessions).where(sessions.c.id == bindparam("of")).values(poll_sequence=bindparam("sequence"))
+)
+
+
+class Polls:
+    """The highest poll sequence that this manager saw of each session.
+
+    A poll that is granted nothing is written nowhere; that a delayed lower one must get nothing is kept here.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+
+    def see(self, session_id: str, sequence: int) -> bool:
+        """Note a poll; tell whether it is the newest, or its repeat."""
+        newest = sequence >= self._seen.get(session_id, 0)
+        if newest:
+            self._seen[session_id] = sequence
+        return newest
+
+    def forget(self, session_id: str) -> None:
+        """Forget a session that ended."""
+        self._seen.pop(session_id, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pick:
+    head: Any
+    locks: dict[str, bool]
+
+
+def acquire(tx: UnitOfWork, polls: Polls, session_id: str, poll: Poll) -> tuple[Lease, ...]:
+    """Grant leases, or answer again those of an equal poll."""
+    session = open_session(tx, session_id)
+    if session.state == SessionState.SUPERSEDED:
+        raise SessionSupersededError(session.worker_name)
+    return grant(tx, polls, session, poll)
+
+
+def grant(tx: UnitOfWork, polls: Polls, session: Any, poll: Poll) -> tuple[Lease, ...]:
+    """Grant leases to an open session; one that drains or was superseded is granted nothing new."""
+    if poll.sequence < session.poll_sequence or not polls.see(session.id, poll.sequence):
+        return ()
+    if poll.sequence == session.poll_sequence:
+        return _granted_before(tx, session.id, poll.sequence)
+    if session.state != SessionState.READY:
+        return ()
+    used = tx.row(_SLOTS_USED, session_id=session.id)
+    wanted = min(poll.max_leases, session.slots - (used.used if used else 0))
+    picks = _pick(tx, session.id, wanted) if wanted > 0 else []
+    return _grant(tx, session, poll, picks) if picks else ()
+
+
+def _granted_before(tx: UnitOfWork, session_id: str, sequence: int) -> tuple[Lease, ...]:
+    rows = tx.rows(_GRANTED_BEFORE, session_id=session_id, sequence=sequence)
+    parents = tx.parents(row.parent_id for row in rows)
+    return tuple(_lease(row, row, parents[row.parent_id]) for row in rows)
+
+
+def _pick(tx: UnitOfWork, session_id: str, wanted: int) -> list[_Pick]:
+    limits = _Limits(tx)
+    held = LockTable(tx)
+    picked: dict[str, _Pick] = {}
+    for head in candidates(tx, session_id, wanted=wanted):
+        if head.child_id in picked or not limits.allow(head):
+            continue
+        locks = locks_of(head)
+        if locks is None or not held.take(locks):
+            continue
+        limits.take(head)
+        picked[head.child_id] = _Pick(head=head, locks=dict(locks))
+        if len(picked) == wanted:
+            break
+    return list(picked.values())
+
+
+class _Limits:
+    """How much room targets and parent jobs have left in this claim; counted, never stored."""
+
+    def __init__(self, tx: UnitOfWork) -> None:
+        self._tx = tx
+        self._targets: dict[str, int] = {}
+        self._parents: dict[str, int] = {}
+
+    def allow(self, head: Any) -> bool:
+        parent = self._tx.parent(head.parent_id)
+        room = self._targets.setdefault(head.target, head.room)
+        return room > 0 and not parent.stopping and not parent.paused and self._room(parent) > 0
+
+    def take(self, head: Any) -> None:
+        self._targets[head.target] -= 1
+        self._parents[head.parent_id] -= 1
+
+    def _room(self, parent: ParentInWork) -> int:
+        if parent.id not in self._parents:
+            most = parent.spec.max_parallel
+            live = self._tx.row(_LIVE_OF_PARENT, parent_id=parent.id) if most else None
+            self._parents[parent.id] = most - live.live if live else 1_000_000
+        return self._parents[parent.id]
+
+
+def _grant(tx: UnitOfWork, session: Any, poll: Poll, picks: list[_Pick]) -> tuple[Lease, ...]:
+    ids = [pick.head.child_id for pick in picks]
+    children = {row.id: row for row in tx.rows(_CHILDREN, ids=ids)}
+    rows = [_lease_row(tx, session, poll, pick.head, children[pick.head.child_id]) for pick in picks]
+    tx.run(LEAVE, ids=ids)
+    tx.run_many(_INSERT_LEASE, rows)
+    tx.run_many(
+        _INSERT_LOCK,
+        [
+            {"key": key, "child_id": pick.head.child_id, "exclusive": exclusive}
+            for pick in picks
+            for key, exclusive in pick.locks.items()
+        ],
+    )
+    tx.run(_POLLED, of=session.id, sequence=poll.sequence)
+    return tuple(
+        _told(tx, pick.head, row, children[pick.head.child_id]) for pick, row in zip(picks, rows, strict=True)
+    )
+
+
+def _lease_row(tx: UnitOfWork, session: Any, poll: Poll, head: Any, child: Any) -> dict[str, Any]:
+    return {
+        "child_id": head.child_id,
+        "lease_id": tx.ids.new_id(),
+        "parent_id": head.parent_id,
+        "target": head.target,
+        "operation": head.operation,
+        "session_id": session.id,
+        "worker_name": session.worker_name,
+        "attempt": child.attempts + 1,
+        "poll_sequence": poll.sequence,
+        "failures": child.failures,
+        "losses": child.losses,
+        "grant_time": tx.now,
+        "state": ChildJobState.LEASED.value,
+        "version": child.version + 1,
+        "accept_time": tx.now + tx.timing.accept_within,
+        "start_time": None,
+        "expire_time": tx.now + tx.timing.lease_duration,
+        "missed": 0,
+        "graced": False,
+        "stop": None,
+        "stop_reason": "",
+    }
+
+
+def _told(tx: UnitOfWork, head: Any, row: dict[str, Any], child: Any) -> Lease:
+    """Count and tell a grant, and return the lease as its worker gets it."""
+    parent = tx.parent(head.parent_id)
+    parent.started(tx.now)
+    parent.child_changed(
+        head.child_id,
+        ChildJobState.PENDING,
+        ChildJobState.LEASED,
+        attempts=row["attempt"],
+        version=row["version"],
+    )
+    tx.granted(head.child_id, head.rank, head.turn)
+    return Lease(
+        lease_id=row["lease_id"],
+        attempt=row["attempt"],
+        child_job_id=head.child_id,
+        parent_job_id=parent.id,
+        operation=head.operation,
+        options=mapping_of(child.options),
+        target=head.target,
+        object=child.object,
+        timeout=parent.spec.timeout,
+    )
+
+
+def _lease(row: Any, child: Any, parent: ParentInWork) -> Lease:
+    return Lease(
+        lease_id=row.lease_id,
+        attempt=row.attempt,
+        child_job_id=row.child_id,
+        parent_job_id=parent.id,
+        operation=row.operation,
+        options=mapping_of(child.options),
+        target=row.target,
+        object=child.object,
+        timeout=parent.spec.timeout,
+    )

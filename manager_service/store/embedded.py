@@ -1,0 +1,90 @@
+"""The transactions of an embedded store: one connection writes, one reads, the clock is this process's."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from manager_service.domain.fleet import Timing
+from manager_service.domain.model import Instant
+from manager_service.domain.ports import Clock, Hints, IdSource
+from manager_service.store.clock import MarkOfLife, StoreClock
+from manager_service.store.schema import prepare
+from manager_service.store.sqlite import SqliteFile, parse
+from manager_service.store.statements import Connection
+from manager_service.store.store import SqlJobStore
+from manager_service.store.unit_of_work import UnitOfWork
+
+T = TypeVar("T")
+
+
+class EmbeddedTransactions:
+    """Begins and ends the units of work on the connection that writes."""
+
+    def __init__(self, file: SqliteFile, *, clock: Clock, ids: IdSource, timing: Timing) -> None:
+        self._file = file
+        self._writer = file.writer
+        self._reader = file.reader
+        self._ids = ids
+        self._timing = timing
+        self._mark = MarkOfLife(timing)
+        self._clock = StoreClock(clock)
+
+    def open(self) -> None:
+        """Make up for the time in which no manager ran."""
+        self._writer.begin()
+        self._mark.open(self._writer, self._clock.now())
+        self._writer.commit()
+
+    def begin(self) -> UnitOfWork:
+        """Begin a transaction; what an outage did to expire times is made good before anything else."""
+        self._writer.begin()
+        now = self._clock.now()
+        self._mark.check(self._writer, now)
+        return UnitOfWork(self._writer, now=now, ids=self._ids, timing=self._timing)
+
+    def changes(self) -> int:
+        """Return how many rows were changed so far."""
+        return self._writer.changes()
+
+    def mark_alive(self, tx: UnitOfWork) -> None:
+        """Write the mark of life."""
+        self._mark.write(self._writer, tx.now)
+
+    def commit(self, tx: UnitOfWork) -> Hints:
+        """Write what the unit of work owes, commit, and return what listeners are to look at."""
+        tx.flush()
+        hints = tx.hints()
+        self._writer.commit()
+        self._mark.committed()
+        return hints
+
+    def rollback(self) -> None:
+        """Undo the transaction, if one is open."""
+        self._mark.rolled_back()
+        self._writer.rollback()
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """Run a query on a snapshot of what was committed last."""
+        with self._reader.snapshot():
+            return query(self._reader)
+
+    def now(self) -> Instant:
+        """Return the store's time."""
+        return self._clock.now()
+
+    def close(self) -> None:
+        """Close the connections and let go of the file."""
+        self._file.close()
+
+
+def open_embedded(url: str, *, clock: Clock, ids: IdSource, timing: Timing, synchronous: str) -> SqlJobStore:
+    """Open the job store in an SQLite file; raise ``InvalidStoreError`` or ``StoreInUseError``."""
+    path = parse(url)
+    file = SqliteFile(path, synchronous=synchronous)
+    try:
+        prepare(file.engine, file.tables, str(path))
+        backend = EmbeddedTransactions(file, clock=clock, ids=ids, timing=timing)
+        backend.open()
+    except BaseException:
+        file.close()
+        raise
+    return SqlJobStore(backend, timing=timing)

@@ -1,0 +1,179 @@
+"""Carry out the end of attempts: the only way a lease ends."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import bindparam, delete, insert, select, update
+
+from manager_service.domain.attempts import Budget, Ending, Loss, Stop, end_by_loss
+from manager_service.domain.model import Failure
+from manager_service.domain.states import ChildJobState, Outcome
+from manager_service.store.lanes import Head, enter_queue, enter_successors
+from manager_service.store.parents import ParentInWork
+from manager_service.store.rows import failure_text, text_of
+from manager_service.store.statements import Among, Statement
+from manager_service.store.tables import attempts, child_jobs, leases, live_locks
+from manager_service.store.unit_of_work import UnitOfWork
+
+LEASES_OF_CHILDREN = Statement(select(leases).where(Among(leases.c.child_id, "ids")))
+# The compare-and-set of every end of a lease.
+END_LEASE = Statement(
+    delete(leases).where(
+        leases.c.child_id == bindparam("of"),
+        leases.c.lease_id == bindparam("lease"),
+        leases.c.attempt == bindparam("number"),
+    )
+)
+_UNLOCK = Statement(delete(live_locks).where(Among(live_locks.c.child_id, "ids")))
+_INSERT_ATTEMPT = Statement(insert(attempts))
+_UPDATE_CHILD = Statement(
+    update(child_jobs)
+    .where(child_jobs.c.id == bindparam("of"))
+    .values(
+        {
+            name: bindparam(name)
+            for name in (
+                "attempts",
+                "failures",
+                "losses",
+                "version",
+                "state",
+                "verdict",
+                "reason",
+                "failure",
+                "before",
+                "after",
+                "available_time",
+                "start_time",
+                "end_time",
+            )
+        }
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A live lease whose attempt ends; ``lease`` is its row. Without a report there is no outcome."""
+
+    lease: Any
+    ending: Ending
+    outcome: Outcome | None = None
+    report_id: str | None = None
+    failure: Failure | None = None
+    reason: str = ""
+
+
+class LostLeaseError(Exception):
+    """A lease that was read as live in this transaction was not there to be ended: a defect."""
+
+
+def budget_of(lease: Any, parent: ParentInWork) -> Budget:
+    """Return what the child of a live lease has spent, and what stops it."""
+    return Budget(
+        failures=lease.failures,
+        losses=lease.losses,
+        policy=parent.spec.retry_policy,
+        stop=Stop(lease.stop) if lease.stop else None,
+        stop_reason=lease.stop_reason,
+    )
+
+
+def end_attempts(tx: UnitOfWork, ended: Sequence[Ended]) -> None:
+    """Delete the leases, write the attempts and the children, and let go on what waited for them."""
+    if not ended:
+        return
+    parents = tx.parents(item.lease.parent_id for item in ended)
+    children = [item.lease.child_id for item in ended]
+    tx.run(_UNLOCK, ids=children)
+    if tx.run_many(END_LEASE, [_fence(item.lease) for item in ended]) != len(ended):
+        raise LostLeaseError(children)
+    tx.run_many(_INSERT_ATTEMPT, [_attempt(tx, item) for item in ended])
+    tx.run_many(_UPDATE_CHILD, [_child(tx, item) for item in ended])
+    for item in ended:
+        _tell(tx, parents[item.lease.parent_id], item)
+    tx.settle()
+    enter_queue(tx, [_again(parents, item) for item in ended if not item.ending.state.final])
+    final = [item.lease.child_id for item in ended if item.ending.state.final]
+    if final:
+        enter_successors(tx, final, parents)
+
+
+def lose_leases(tx: UnitOfWork, lost: Sequence[tuple[Any, Loss]]) -> None:
+    """Take live leases back without a report."""
+    parents = tx.parents(lease.parent_id for lease, _ in lost)
+    ended = []
+    for lease, loss in lost:
+        budget = budget_of(lease, parents[lease.parent_id])
+        ending = end_by_loss(budget, loss, now=tx.now, jitter=tx.ids.random())
+        ended.append(Ended(lease=lease, ending=ending, reason=ending.reason))
+    end_attempts(tx, ended)
+
+
+def _fence(lease: Any) -> dict[str, Any]:
+    return {"of": lease.child_id, "lease": lease.lease_id, "number": lease.attempt}
+
+
+def _attempt(tx: UnitOfWork, item: Ended) -> dict[str, Any]:
+    lease = item.lease
+    reported = tx.now if item.outcome is not None else None
+    return {
+        "child_id": lease.child_id,
+        "attempt": lease.attempt,
+        "lease_id": lease.lease_id,
+        "worker_name": lease.worker_name,
+        "report_id": item.report_id,
+        "outcome": item.outcome,
+        "failure": failure_text(item.failure),
+        "reason": item.reason,
+        "create_time": lease.grant_time,
+        # A report accepts a lease as a heartbeat does.
+        "start_time": reported if lease.start_time is None else lease.start_time,
+        "end_time": tx.now,
+    }
+
+
+def _child(tx: UnitOfWork, item: Ended) -> dict[str, Any]:
+    lease, ending = item.lease, item.ending
+    return {
+        "of": lease.child_id,
+        "attempts": lease.attempt,
+        "failures": ending.failures,
+        "losses": ending.losses,
+        "version": lease.version + 1,
+        "state": ending.state.value,
+        "verdict": ending.verdict,
+        "reason": ending.reason,
+        "failure": failure_text(ending.failure),
+        "before": text_of(ending.before),
+        "after": text_of(ending.after),
+        "available_time": ending.available_time,
+        "start_time": lease.grant_time if lease.start_time is None else lease.start_time,
+        "end_time": tx.now if ending.state.final else None,
+    }
+
+
+def _tell(tx: UnitOfWork, parent: ParentInWork, item: Ended) -> None:
+    lease, ending = item.lease, item.ending
+    parent.child_changed(
+        lease.child_id,
+        ChildJobState(lease.state),
+        ending.state,
+        attempts=lease.attempt,
+        version=lease.version + 1,
+        verdict=ending.verdict,
+        reason=ending.reason,
+    )
+    tx.freed(parent, lease.child_id, lease.target)
+
+
+def _again(parents: dict[str, ParentInWork], item: Ended) -> Head:
+    assert item.ending.available_time is not None
+    return Head(
+        child_id=item.lease.child_id,
+        parent=parents[item.lease.parent_id],
+        target=item.lease.target,
+        operation=item.lease.operation,
+        available_time=item.ending.available_time,
+    )

@@ -1,0 +1,123 @@
+"""Record how attempts ended."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import insert, select
+
+from manager_service.domain.attempts import end_by_report
+from manager_service.domain.leases import Poll, Report, ReportAnswer, ReportStatus
+from manager_service.store.acquire import Polls, grant
+from manager_service.store.endings import LEASES_OF_CHILDREN, Ended, budget_of, end_attempts
+from manager_service.store.sessions import open_session
+from manager_service.store.statements import Among, Statement
+from manager_service.store.tables import attempts, stale_reports
+from manager_service.store.unit_of_work import UnitOfWork
+
+_STALE_KEPT = 8
+
+_ATTEMPTS = Statement(
+    select(
+        attempts.c.child_id, attempts.c.attempt, attempts.c.lease_id, attempts.c.report_id, attempts.c.outcome
+    ).where(Among(attempts.c.child_id, "ids"))
+)
+_STALE = Statement(
+    select(stale_reports.c.child_id, stale_reports.c.attempt, stale_reports.c.report_id).where(
+        Among(stale_reports.c.child_id, "ids")
+    )
+)
+_INSERT_STALE = Statement(insert(stale_reports))
+
+
+def report(
+    tx: UnitOfWork, polls: Polls, session_id: str, reports: Sequence[Report], poll: Poll | None
+) -> ReportAnswer:
+    """Record reports of live leases, sort the others out, then grant the next leases."""
+    session = open_session(tx, session_id)
+    live = {row.child_id: row for row in tx.rows(LEASES_OF_CHILDREN, ids=[r.child_job_id for r in reports])}
+    statuses: list[ReportStatus | None] = []
+    ended: list[Ended] = []
+    late: list[Report] = []
+    for item in reports:
+        lease = live.get(item.child_job_id)
+        if lease is not None and _fits(lease, session_id, item):
+            del live[item.child_job_id]
+            ended.append(_ended(tx, lease, item))
+            statuses.append(ReportStatus.RECORDED)
+        else:
+            late.append(item)
+            statuses.append(None)
+    end_attempts(tx, ended)
+    answers = iter(_sort_out(tx, late, live))
+    return ReportAnswer(
+        statuses=tuple(status or next(answers) for status in statuses),
+        leases=grant(tx, polls, session, poll) if poll else (),
+    )
+
+
+def _fits(lease: Any, session_id: str, item: Report) -> bool:
+    """Compare the fence. An expire time that passed does not matter: an hour of work is not thrown away."""
+    return (lease.lease_id, lease.attempt, lease.session_id) == (item.lease_id, item.attempt, session_id)
+
+
+def _ended(tx: UnitOfWork, lease: Any, item: Report) -> Ended:
+    budget = budget_of(lease, tx.parents([lease.parent_id])[lease.parent_id])
+    ending = end_by_report(budget, item, now=tx.now, jitter=tx.ids.random())
+    return Ended(
+        lease=lease,
+        ending=ending,
+        outcome=item.outcome,
+        report_id=item.report_id,
+        failure=item.failure,
+        reason=item.reason or ending.reason,
+    )
+
+
+def _sort_out(tx: UnitOfWork, late: Sequence[Report], live: dict[str, Any]) -> list[ReportStatus]:
+    """Tell exact repeats of what is recorded from stale reports, and keep the stale ones for audit."""
+    if not late:
+        return []
+    ids = sorted({item.child_job_id for item in late})
+    recorded = {(row.child_id, row.attempt): row for row in tx.rows(_ATTEMPTS, ids=ids)}
+    statuses = [
+        ReportStatus.ALREADY_RECORDED
+        if _repeats(recorded.get((item.child_job_id, item.attempt)), item)
+        else ReportStatus.STALE
+        for item in late
+    ]
+    stale = [item for item, status in zip(late, statuses, strict=True) if status is ReportStatus.STALE]
+    if stale:
+        known = set(recorded) | {(row.child_id, row.attempt) for row in live.values()}
+        _keep(tx, [item for item in stale if (item.child_job_id, item.attempt) in known], ids)
+    return statuses
+
+
+def _repeats(row: Any | None, item: Report) -> bool:
+    return row is not None and (row.lease_id, row.report_id, row.outcome) == (
+        item.lease_id,
+        item.report_id,
+        item.outcome,
+    )
+
+
+def _keep(tx: UnitOfWork, stale: Sequence[Report], ids: list[str]) -> None:
+    """Keep the first few stale reports of each attempt, each once."""
+    kept: dict[tuple[str, int], set[str]] = {}
+    for row in tx.rows(_STALE, ids=ids):
+        kept.setdefault((row.child_id, row.attempt), set()).add(row.report_id)
+    for item in stale:
+        of_attempt = kept.setdefault((item.child_job_id, item.attempt), set())
+        if item.report_id not in of_attempt and len(of_attempt) < _STALE_KEPT:
+            of_attempt.add(item.report_id)
+            tx.run(_INSERT_STALE, **_stale_row(tx, item))
+
+
+def _stale_row(tx: UnitOfWork, item: Report) -> dict[str, Any]:
+    return {
+        "child_id": item.child_job_id,
+        "attempt": item.attempt,
+        "report_id": item.report_id,
+        "outcome": item.outcome.value,
+        "reason": item.reason or (item.failure.message if item.failure else ""),
+        "create_time": tx.now,
+    }

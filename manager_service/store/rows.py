@@ -1,0 +1,144 @@
+"""What rows say as domain values, and domain values as what rows hold."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+from manager_service.domain.events import BulkChange, BulkChangeKind, ChildJobChange, Event, ParentJobChange
+from manager_service.domain.fleet import Lock, OfferedOperation, OptionSpec, OptionType
+from manager_service.domain.model import Failure, JobSpec, RequestedOperation, RetryPolicy
+from manager_service.domain.states import (
+    ChildJobState,
+    Counts,
+    FailureCategory,
+    FailureMode,
+    FailurePolicy,
+    ParentJobState,
+    Scope,
+    Verdict,
+)
+
+
+def text_of(value: Mapping[str, Any]) -> str:
+    """Return a mapping as JSON; the empty one, which is the most frequent by far, as nothing."""
+    return json.dumps(dict(value)) if value else ""
+
+
+def mapping_of(text: str) -> dict[str, Any]:
+    """Return the mapping that ``text_of`` wrote."""
+    if not text:
+        return {}
+    value: dict[str, Any] = json.loads(text)
+    return value
+
+
+def failure_text(failure: Failure | None) -> str | None:
+    """Return a failure as JSON."""
+    return None if failure is None else json.dumps(asdict(failure))
+
+
+def failure_of(text: str | None) -> Failure | None:
+    """Return the failure that ``failure_text`` wrote."""
+    if text is None:
+        return None
+    value = json.loads(text)
+    return Failure(**{**value, "category": FailureCategory(value["category"])})
+
+
+def spec_text(spec: JobSpec) -> str:
+    """Return a parent job's spec as JSON."""
+    return json.dumps(asdict(spec))
+
+
+@lru_cache(maxsize=4096)
+def spec_of(text: str) -> JobSpec:
+    """Return the spec that ``spec_text`` wrote; reports ask for the same few again and again."""
+    value = json.loads(text)
+    policy = value["failure_policy"]
+    return JobSpec(
+        **{
+            **value,
+            "operations": tuple(RequestedOperation(**operation) for operation in value["operations"]),
+            "scope": Scope(value["scope"]),
+            "retry_policy": RetryPolicy(**value["retry_policy"]),
+            "failure_policy": FailurePolicy(**{**policy, "mode": FailureMode(policy["mode"])}),
+        }
+    )
+
+
+def operations_text(operations: tuple[OfferedOperation, ...]) -> str:
+    """Return offered operations as JSON."""
+    return json.dumps([asdict(operation) for operation in operations])
+
+
+@lru_cache(maxsize=65536)
+def operations_of(text: str) -> Mapping[str, OfferedOperation]:
+    """Return the operations that ``operations_text`` wrote, by name; claims ask for the same ones each time."""
+    operations = (
+        OfferedOperation(
+            name=value["name"],
+            description=value["description"],
+            options=tuple(OptionSpec(**{**o, "type": OptionType(o["type"])}) for o in value["options"]),
+            locks=tuple(Lock(**lock) for lock in value["locks"]),
+        )
+        for value in json.loads(text)
+    )
+    return {operation.name: operation for operation in operations}
+
+
+def counts_text(counts: Counts) -> str:
+    """Return counts as JSON."""
+    return json.dumps([getattr(counts, state.value) for state in ChildJobState])
+
+
+def counts_of(text: str) -> Counts:
+    """Return the counts that ``counts_text`` wrote."""
+    return Counts(**dict(zip((state.value for state in ChildJobState), json.loads(text), strict=True)))
+
+
+def counts_in(row: Any) -> Counts:
+    """Return the counts in the columns of a row."""
+    return Counts(
+        pending=row.pending,
+        leased=row.leased,
+        running=row.running,
+        completed=row.completed,
+        failed=row.failed,
+        cancelled=row.cancelled,
+        skipped=row.skipped,
+    )
+
+
+def event_of(row: Any) -> Event:
+    """Return the event in a row of ``events`` joined with its child."""
+    change: ChildJobChange | ParentJobChange | BulkChange
+    match row.kind:
+        case "child":
+            change = _child_change(row)
+        case "parent":
+            change = ParentJobChange(
+                state=ParentJobState(row.state),
+                paused=bool(row.paused),
+                cancel_requested=bool(row.cancel_requested),
+                counts=counts_of(row.counts),
+            )
+        case kind:
+            change = BulkChange(kind=BulkChangeKind(kind), affected=row.affected, counts=counts_of(row.counts))
+    return Event(sequence=row.sequence, time=row.time, change=change)
+
+
+def _child_change(row: Any) -> ChildJobChange:
+    return ChildJobChange(
+        child_job_id=row.child_id,
+        operation=row.operation,
+        target=row.target,
+        object=row.object,
+        previous_state=ChildJobState(row.previous_state),
+        state=ChildJobState(row.state),
+        attempts=row.attempts,
+        version=row.version,
+        verdict=Verdict(row.verdict) if row.verdict else None,
+        reason=row.reason,
+    )

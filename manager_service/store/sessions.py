@@ -1,0 +1,31 @@
+"""Look sessions up, as every call of a worker does first."""
+
+from typing import Any
+
+from sqlalchemy import bindparam, select
+
+from manager_service.domain.errors import SessionUnknownError
+from manager_service.domain.fleet import SessionState
+from manager_service.store.statements import Connection, Statement
+from manager_service.store.tables import sessions
+
+_s = sessions.c
+_SESSION = Statement(
+    select(
+        _s.id,
+        _s.worker_name,
+        _s.slots,
+        _s.state,
+        _s.directive,
+        _s.heartbeat_sequence,
+        _s.poll_sequence,
+    ).where(_s.id == bindparam("session_id"))
+)
+
+
+def open_session(connection: Connection, session_id: str) -> Any:
+    """Return the row of a session that is not closed; raise ``SessionUnknownError``."""
+    rows = connection.rows(_SESSION, session_id=session_id)
+    if not rows or rows[0].state == SessionState.CLOSED:
+        raise SessionUnknownError(session_id)
+    return rows[0]

@@ -1,0 +1,251 @@
+"""SQLite: the only place that knows the driver, the file and what its SQL has of its own."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from pysqlite3 import dbapi2
+from sqlalchemy import create_engine
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.pool import NullPool
+
+from manager_service.domain.errors import InvalidStoreError, StoreInUseError, StoreUnavailableError
+from manager_service.store.statements import Among, Statement
+
+# Before this version two connections could race when the write-ahead log was reset, and damage the file.
+_LEAST_VERSION: Final = (3, 51, 3)
+_PAGES_KEPT: Final = -32_000
+# Errors of ours, not of the disk: they pass as they are.
+_DEFECTS: Final = (dbapi2.IntegrityError, dbapi2.ProgrammingError)
+_SQL_ERROR: Final = 1
+_SYNCHRONOUS: Final = ("full", "normal")
+
+
+class _Compiler(SQLiteCompiler):
+    """Pins plans: a hint names the index, and tables are read in the order in which they are written.
+
+    Tables that were just filled have no statistics, so the planner would sort all ready rows or begin a join at its
+    wrong end. CROSS JOIN is SQLite's way to fix the order.
+    """
+
+    def get_from_hint_text(self, table: Any, text: str | None) -> str | None:
+        return text
+
+    def visit_join(self, join: Any, asfrom: bool = False, from_linter: Any = None, **kwargs: Any) -> str:  # noqa: FBT001, FBT002, D102 -- the base's signature
+        text: str = super().visit_join(join, asfrom=asfrom, from_linter=from_linter, **kwargs)  # type: ignore[no-untyped-call]  # SQLAlchemy's compiler is untyped
+        return text if join.isouter else text.replace(" JOIN ", " CROSS JOIN ", 1)
+
+
+@compiles(Among, "sqlite")
+def _among(element: Among, compiler: Any, **kwargs: Any) -> str:
+    column = compiler.process(element.column, **kwargs)
+    return f"{column} IN (SELECT value FROM json_each({compiler.process(element.values, **kwargs)}))"
+
+
+def parse(url: str) -> Path:
+    """Return the file that a store's URL names; raise ``InvalidStoreError``."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise InvalidStoreError(f"{url!r} is no job store's URL; write sqlite:///FILE") from error
+    if not parsed.database or parsed.database == ":memory:" or parsed.host:
+        raise InvalidStoreError(f"{url!r} names no file; write sqlite:///FILE, or sqlite:////ABSOLUTE/FILE")
+    return Path(parsed.database)
+
+
+class Lock:
+    """Keeps a second manager off the file.
+
+    The lock lies on a file beside the store, because closing any descriptor of the store itself would drop SQLite's
+    own locks. The kernel releases it when the process dies, however it dies; an orderly close removes the file.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self._path = store.with_name(store.name + ".lock")
+        self._descriptor = self._take(store)
+
+    def _take(self, store: Path) -> int:
+        while True:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(descriptor)
+                raise StoreInUseError(str(store)) from error
+            if self._is_named(descriptor):
+                return descriptor
+            os.close(descriptor)
+
+    def _is_named(self, descriptor: int) -> bool:
+        """Tell whether the locked file is still the one at the path: its holder may have removed it meanwhile."""
+        with suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(descriptor), self._path.stat())
+        return False
+
+    def release(self) -> None:
+        """Remove the file, then let go of it."""
+        self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+class SqliteConnection:
+    """A connection whose transactions are begun and ended by name."""
+
+    def __init__(self, raw: Any, dialect: Dialect) -> None:
+        self.raw = raw
+        self._dialect = dialect
+        self._cursor = raw.cursor()
+
+    def rows(self, statement: Statement, **given: Any) -> list[Any]:
+        """Run a statement and return its rows."""
+        with translated():
+            self._cursor.execute(statement.sql(self._dialect), _arguments(statement, given))
+            return [statement.row(values) for values in self._cursor.fetchall()]
+
+    def run(self, statement: Statement, **given: Any) -> int:
+        """Run a statement and return how many rows it changed."""
+        with translated():
+            self._cursor.execute(statement.sql(self._dialect), _arguments(statement, given))
+            changed: int = self._cursor.rowcount
+            return changed
+
+    def run_many(self, statement: Statement, many: Sequence[dict[str, Any]]) -> int:
+        """Run a statement once for each set of values and return how many rows it changed in all."""
+        if not many:
+            return 0
+        with translated():
+            sql = statement.sql(self._dialect)
+            self._cursor.executemany(sql, [_arguments(statement, given) for given in many])
+            changed: int = self._cursor.rowcount
+            return changed
+
+    def plan(self, statement: Statement, **given: Any) -> list[str]:
+        """Return the lines of the statement's query plan."""
+        sql = f"EXPLAIN QUERY PLAN {statement.sql(self._dialect)}"
+        return [row[3] for row in self.raw.execute(sql, _arguments(statement, given))]
+
+    def begin(self) -> None:
+        """Begin a transaction that writes."""
+        self._command("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Make what was written last."""
+        self._command("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo what was written; some errors of SQLite have done so already."""
+        if self.raw.in_transaction:
+            self._command("ROLLBACK")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let every statement of the block see the same state."""
+        self._command("BEGIN")
+        try:
+            yield
+        finally:
+            self.rollback()
+
+    def changes(self) -> int:
+        """Return how many rows were changed since the connection was opened."""
+        changed: int = self.raw.total_changes
+        return changed
+
+    def _command(self, sql: str) -> None:
+        with translated():
+            self._cursor.execute(sql)
+
+
+class SqliteFile:
+    """An open store: its lock, the one connection that writes and the one that reads."""
+
+    def __init__(self, path: Path, *, synchronous: str) -> None:
+        if dbapi2.sqlite_version_info < _LEAST_VERSION:
+            raise InvalidStoreError(f"SQLite {dbapi2.sqlite_version} is too old; install pysqlite3 0.6.1 or later")
+        if synchronous not in _SYNCHRONOUS:
+            raise InvalidStoreError(f"synchronous cannot be {synchronous!r}; write full or normal")
+        self._path = path
+        self._lock = _locked(path)
+        self.engine = _engine(path)
+        try:
+            with _no_store(path):
+                self.fresh = not path.exists() or path.stat().st_size == 0
+                self.writer = self._connect(synchronous)
+                self.reader = self._connect(synchronous)
+                self.tables = frozenset(row[0] for row in self.writer.raw.execute(_TABLES))
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _connect(self, synchronous: str) -> SqliteConnection:
+        raw: Any = self.engine.dialect.connect(str(self._path), isolation_level=None)
+        for pragma in (
+            "journal_mode = WAL",
+            f"synchronous = {synchronous}",
+            "foreign_keys = ON",
+            f"cache_size = {_PAGES_KEPT}",
+            "temp_store = MEMORY",
+        ):
+            raw.execute(f"PRAGMA {pragma}")
+        return SqliteConnection(raw, self.engine.dialect)
+
+    def close(self) -> None:
+        """Write the log back into the file and let the next manager in."""
+        try:
+            self.reader.raw.close()
+            with suppress(dbapi2.Error):
+                self.writer.raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self.writer.raw.close()
+        finally:
+            self._lock.release()
+
+
+_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
+
+
+def _locked(path: Path) -> Lock:
+    if path.is_dir():
+        raise InvalidStoreError(f"the job store {path} is a directory; name a file in it")
+    if not path.parent.is_dir():
+        raise InvalidStoreError(f"the directory {path.parent} of the job store does not exist; make it first")
+    try:
+        return Lock(path)
+    except OSError as error:
+        raise InvalidStoreError(f"the job store {path} cannot be opened: {error.strerror}") from error
+
+
+def _engine(path: Path) -> Engine:
+    engine = create_engine(URL.create("sqlite", database=str(path)), module=dbapi2, poolclass=NullPool)
+    engine.dialect.statement_compiler = _Compiler
+    return engine
+
+
+@contextmanager
+def _no_store(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except dbapi2.Error as error:
+        raise InvalidStoreError(f"{path} is no job store that can be opened: {error}") from error
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the driver's errors about the file, the disk and its locks into ``StoreUnavailableError``."""
+    try:
+        yield
+    except dbapi2.DatabaseError as error:
+        if isinstance(error, _DEFECTS) or getattr(error, "sqlite_errorcode", None) == _SQL_ERROR:
+            raise
+        raise StoreUnavailableError(str(error)) from error
+
+
+def _arguments(statement: Statement, given: dict[str, Any]) -> list[Any]:
+    return [json.dumps(value) if isinstance(value, list) else value for value in statement.arguments(given)]

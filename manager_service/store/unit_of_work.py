@@ -1,0 +1,201 @@
+"""One transaction: the statements of its commands, and what it owes to parent jobs and listeners at its end."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, insert, select, update
+
+from manager_service.domain.errors import ParentJobNotFoundError
+from manager_service.domain.fleet import Timing
+from manager_service.domain.model import Instant
+from manager_service.domain.ports import Hints, IdSource
+from manager_service.store.parents import (
+    SELECT_PARENTS,
+    UPDATE_COUNTS,
+    UPDATE_PARENT,
+    ParentInWork,
+    parent_in_work,
+)
+from manager_service.store.statements import Among, Connection, Statement
+from manager_service.store.tables import events, is_ready, queue, turns
+
+_INSERT_EVENT = Statement(insert(events))
+_TURN = Statement(select(turns.c.turn).where(turns.c.rank == bindparam("rank")))
+_SET_TURN = Statement(update(turns).where(turns.c.rank == bindparam("of")).values(turn=bindparam("turn")))
+_INSERT_TURN = Statement(insert(turns))
+_TARGETS_READY = Statement(
+    select(queue.c.target)
+    .distinct()
+    .with_hint(queue, "INDEXED BY ix_queue_ready_target")
+    .where(is_ready, Among(queue.c.target, "targets"))
+)
+_PARENT_READY = Statement(
+    select(queue.c.target)
+    .with_hint(queue, "INDEXED BY ix_queue_parent_id")
+    .where(queue.c.parent_id == bindparam("parent_id"), is_ready)
+    .limit(1)
+)
+
+
+class UnitOfWork:
+    """What the commands of one transaction share.
+
+    Changes of children are collected per parent job: its counts, its state and its events are written once, at the
+    end, in the order of the ids. ``now`` is the same for all that the transaction does.
+    """
+
+    def __init__(self, connection: Connection, *, now: Instant, ids: IdSource, timing: Timing) -> None:
+        self._connection = connection
+        self.now = now
+        self.ids = ids
+        self.timing = timing
+        self._parents: dict[str, ParentInWork] = {}
+        self._turns: dict[int, int] = {}
+        self._granted_ranks: set[int] = set()
+        self._ready: dict[str, str] = {}
+        self._freed_targets: set[str] = set()
+        self._freed_parents: set[str] = set()
+        self._ended_children: set[str] = set()
+        self._told_parents: set[str] = set()
+        self._sessions: set[str] = set()
+        self._ending: set[str] = set()
+        self._ready_targets: Counter[str] = Counter()
+        self.rows = connection.rows
+        self.run = connection.run
+        self.run_many = connection.run_many
+
+    @property
+    def marks(self) -> int:
+        """How much was noted in memory; a command that was refused must not have noted anything."""
+        parents = sum(len(parent.events) + parent.touched + parent.rewritten for parent in self._parents.values())
+        return parents + len(self._ready) + len(self._sessions) + len(self._ending) + len(self._ready_targets)
+
+    def row(self, statement: Statement, **given: Any) -> Any | None:
+        """Run a statement and return its first row."""
+        found = self.rows(statement, **given)
+        return found[0] if found else None
+
+    # Parent jobs.
+
+    def parents(self, ids: Iterable[str]) -> dict[str, ParentInWork]:
+        """Return parent jobs by id; the unknown ones are left out."""
+        wanted = set(ids)
+        missing = sorted(wanted - self._parents.keys())
+        if missing:
+            for row in self.rows(SELECT_PARENTS, ids=missing):
+                self._parents[row.id] = parent_in_work(row)
+        return {parent_id: self._parents[parent_id] for parent_id in wanted if parent_id in self._parents}
+
+    def parent(self, parent_id: str) -> ParentInWork:
+        """Return a parent job with its state decided; raise ``ParentJobNotFoundError``."""
+        parent = self.parents([parent_id]).get(parent_id)
+        if parent is None:
+            raise ParentJobNotFoundError(parent_id)
+        self._decide(parent)
+        return parent
+
+    def adopt(self, parent: ParentInWork) -> None:
+        """Take in a parent job that this transaction makes."""
+        self._parents[parent.id] = parent
+
+    def forget(self, parent_id: str) -> None:
+        """Drop a parent job that this transaction deletes; watchers look, and find it gone."""
+        self._parents.pop(parent_id, None)
+        self._told_parents.add(parent_id)
+
+    def settle(self) -> None:
+        """Decide the state of every parent job that was touched so far."""
+        for parent in self._parents.values():
+            self._decide(parent)
+
+    def _decide(self, parent: ParentInWork) -> None:
+        if parent.decide(self.now):
+            self._ending.add(parent.id)
+
+    # The queue.
+
+    def turn(self, rank: int) -> int:
+        """Return the turn of the last grant of a rank."""
+        if rank not in self._turns:
+            row = self.row(_TURN, rank=rank)
+            self._turns[rank] = row.turn if row else 0
+        return self._turns[rank]
+
+    def granted(self, child_id: str, rank: int, turn: int) -> None:
+        """Note that a head left the queue with a lease."""
+        self._ready.pop(child_id, None)
+        if turn > self.turn(rank):
+            self._turns[rank] = turn
+            self._granted_ranks.add(rank)
+
+    # Hints.
+
+    def ready(self, child_id: str, target: str) -> None:
+        """Note a head that became claimable."""
+        self._ready[child_id] = target
+
+    def ready_many(self, target: str, number: int = 1) -> None:
+        """Note heads that became claimable, unless the same transaction grants them."""
+        self._ready_targets[target] += number
+
+    def freed(self, parent: ParentInWork, child_id: str, target: str) -> None:
+        """Note the end of a lease: what waited for its target or its parent job's limit may go on."""
+        self._ended_children.add(child_id)
+        self._freed_targets.add(target)
+        if parent.spec.max_parallel:
+            self._freed_parents.add(parent.id)
+
+    def tell_session(self, session_id: str) -> None:
+        """Note that a session has a new directive or a lease to stop."""
+        self._sessions.add(session_id)
+
+    def tell_log(self, child_id: str) -> None:
+        """Note new log entries."""
+        self._ended_children.add(child_id)
+
+    # The end.
+
+    def flush(self) -> None:
+        """Write what is owed to parent jobs and to the dispatch order."""
+        self.settle()
+        self._write_parents([self._parents[parent_id] for parent_id in sorted(self._parents)])
+        for rank in sorted(self._granted_ranks):
+            turn = self._turns[rank]
+            if not self.run(_SET_TURN, of=rank, turn=turn):
+                self.run(_INSERT_TURN, rank=rank, turn=turn)
+        self._granted_ranks.clear()
+
+    def _write_parents(self, parents: Sequence[ParentInWork]) -> None:
+        touched = [parent for parent in parents if parent.touched]
+        rewritten = [parent for parent in parents if parent.rewritten]
+        if touched:
+            self._told_parents.update(parent.id for parent in touched)
+            numbered = [event for parent in touched for event in parent.numbered_events(self.now)]
+            self.run_many(_INSERT_EVENT, numbered)
+            self.run_many(UPDATE_COUNTS, [parent.counts_row() for parent in touched])
+        if rewritten:
+            self.run_many(UPDATE_PARENT, [parent.row() for parent in rewritten])
+        for parent in parents:
+            parent.touched = parent.rewritten = False
+
+    def hints(self) -> Hints:
+        """Return what listeners are to look at. Called after ``flush``, before the commit."""
+        ready = self._ready_targets + Counter(self._ready.values())
+        for target in self._waiting_targets() - ready.keys():
+            ready[target] = 1
+        return Hints(
+            parents=frozenset(self._told_parents),
+            ready=dict(ready),
+            sessions=frozenset(self._sessions),
+            logs=frozenset(self._ended_children),
+            ending=frozenset(self._ending),
+        )
+
+    def _waiting_targets(self) -> set[str]:
+        waiting: set[str] = set()
+        if self._freed_targets:
+            waiting.update(row.target for row in self.rows(_TARGETS_READY, targets=sorted(self._freed_targets)))
+        for parent_id in sorted(self._freed_parents):
+            waiting.update(row.target for row in self.rows(_PARENT_READY, parent_id=parent_id))
+        return waiting

@@ -1,0 +1,174 @@
+"""The one writer: commands queue while a transaction commits, and go together into the next one."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import islice
+from types import GeneratorType
+from typing import Any, Protocol, TypeVar
+
+from manager_service.domain.errors import ManagerError, ShuttingDownError, StoreUnavailableError
+from manager_service.domain.ports import Hints
+from manager_service.store.unit_of_work import UnitOfWork
+
+T = TypeVar("T")
+# A command that works in pieces: between them the transaction stays open and the event loop goes on.
+Bulk = Generator[None, None, T]
+Command = Callable[[UnitOfWork], Any]
+
+_PIECE = 2_000
+
+
+def pieces(items: Iterable[T], size: int = _PIECE) -> Iterator[list[T]]:
+    """Cut items into lists that are written without a pause."""
+    iterator = iter(items)
+    while piece := list(islice(iterator, size)):
+        yield piece
+
+
+class Transactions(Protocol):
+    """The transactions of the connection that writes."""
+
+    def begin(self) -> UnitOfWork:
+        """Begin a transaction."""
+
+    def changes(self) -> int:
+        """Return how many rows were changed so far."""
+
+    def commit(self, tx: UnitOfWork) -> Hints:
+        """Write what the unit of work owes, commit, and return what listeners are to look at."""
+
+    def rollback(self) -> None:
+        """Undo the transaction, if one is open."""
+
+
+class _Entry:
+    """A command that waits for its turn, what came of it, and the future of its caller."""
+
+    __slots__ = ("command", "error", "future", "value")
+
+    def __init__(self, command: Command, future: asyncio.Future[Any]) -> None:
+        self.command = command
+        self.future = future
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def answer(self) -> None:
+        if self.future.done():
+            return  # the caller went away
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.value)
+
+    def refuse(self, error: BaseException) -> None:
+        self.error = error
+        self.answer()
+
+
+class _SpoiltError(Exception):
+    """A command failed after it wrote, or in a way that was not foreseen: the whole transaction is void."""
+
+
+class Writer:
+    """Runs commands in the event loop, many in one transaction, each with its own answer.
+
+    A command that is refused before it wrote anything answers its caller alone. One that fails after it wrote, or
+    unexpectedly, voids the transaction: every command of it then runs again in a transaction of its own, so that
+    one failure never harms another. A caller that goes away loses the answer only.
+    """
+
+    def __init__(self, transactions: Transactions, publish: Callable[[Hints], None]) -> None:
+        self._transactions = transactions
+        self._publish = publish
+        self._queue: deque[_Entry] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def submit(self, command: Command) -> asyncio.Future[Any]:
+        """Queue a command and return the future of its result."""
+        if self._closed:
+            raise ShuttingDownError
+        loop = asyncio.get_running_loop()
+        entry = _Entry(command, loop.create_future())
+        self._queue.append(entry)
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._drain(), name="store-writer")
+        return entry.future
+
+    async def close(self) -> None:
+        """Take no more commands and finish those that queue."""
+        self._closed = True
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _drain(self) -> None:
+        try:
+            while self._queue:
+                entries = list(self._queue)
+                self._queue.clear()
+                await self._serve(entries)
+                await asyncio.sleep(0)
+        finally:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Refuse what still queues when the task is cancelled, which only the end of the loop does."""
+        while self._queue:
+            self._queue.popleft().refuse(ShuttingDownError())
+
+    async def _serve(self, entries: Sequence[_Entry]) -> None:
+        try:
+            await self._together(entries)
+        except asyncio.CancelledError:
+            for entry in entries:
+                entry.refuse(ShuttingDownError())
+            raise
+        except Exception as error:  # noqa: BLE001 -- the callers get it, the writer goes on
+            if len(entries) == 1:
+                entries[0].refuse(
+                    error.__cause__ if isinstance(error, _SpoiltError) and error.__cause__ else error
+                )
+                return
+            for entry in entries:
+                await self._serve([entry])
+
+    async def _together(self, entries: Sequence[_Entry]) -> None:
+        """Run commands in one transaction; raise what made it void. Nobody is answered before the commit."""
+        try:
+            tx = self._transactions.begin()
+            for entry in entries:
+                await self._run(tx, entry)
+            hints = self._transactions.commit(tx)
+        except BaseException:
+            self._transactions.rollback()
+            raise
+        for entry in entries:
+            entry.answer()
+        self._publish(hints)
+
+    async def _run(self, tx: UnitOfWork, entry: _Entry) -> None:
+        """Run one command and keep its result, or its refusal."""
+        before = self._transactions.changes(), tx.marks
+        entry.error = None
+        try:
+            result = entry.command(tx)
+            entry.value = await _exhaust(result) if isinstance(result, GeneratorType) else result
+        except ManagerError as error:
+            if isinstance(error, StoreUnavailableError) or before != (self._transactions.changes(), tx.marks):
+                raise _SpoiltError from error
+            entry.error = error
+        except Exception as error:
+            raise _SpoiltError from error
+
+
+async def _exhaust(bulk: Bulk[T]) -> T:
+    try:
+        while True:
+            next(bulk)
+            await asyncio.sleep(0)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    finally:
+        bulk.close()
