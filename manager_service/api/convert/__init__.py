@@ -1,0 +1,1 @@
+"""Between the wire and the domain: total converters, one module per group of messages."""

@@ -1,0 +1,123 @@
+"""What surrounds every call of ours: errors become statuses, and calls are counted until they have ended."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any, TypeAlias
+
+import grpc
+import structlog
+
+from manager_service.api.errors import defect, refused
+from manager_service.domain.errors import ManagerError
+from manager_service.domain.ports import IdSource
+
+log = structlog.get_logger("manager.calls")
+
+_OURS = "/overhaul.v1."
+_QUIET = frozenset({"AcquireLeases", "Heartbeat", "ReportResults", "AppendLogs", "WatchParentJob", "ReadLogs"})
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+Unary = Callable[[Any, Context], Awaitable[Any]]
+Stream = Callable[[Any, Context], AsyncGenerator[Any, None]]
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Maps errors of handlers to statuses, logs calls, and knows which calls have not ended.
+
+    Args:
+        ids: makes the ids of incidents.
+    """
+
+    def __init__(self, ids: IdSource) -> None:
+        self._ids = ids
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until every call has ended, its clean-up included."""
+        await self._idle.wait()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Wrap the handlers of our services; health and reflection are left alone."""
+        handler = await continuation(handler_call_details)
+        if handler is None or not handler_call_details.method.startswith(_OURS):
+            return handler
+        method = handler_call_details.method.rpartition("/")[2]
+        # The types of a handler are those of the threaded server; ours are coroutines and async generators.
+        inner: Any = handler.unary_stream if handler.response_streaming else handler.unary_unary
+        if handler.response_streaming:
+            outer: Any = self._stream(method, inner)
+            return grpc.unary_stream_rpc_method_handler(
+                outer, handler.request_deserializer, handler.response_serializer
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._unary(method, inner), handler.request_deserializer, handler.response_serializer
+        )
+
+    def _unary(self, method: str, inner: Unary) -> Unary:
+        async def call(request: Any, context: Context) -> Any:
+            with self._counted():
+                begin = time.perf_counter()
+                try:
+                    answer = await inner(request, context)
+                except Exception as error:  # noqa: BLE001 - the last place before the client
+                    return await context.abort_with_status(self._status(method, request, error))
+                _log_call(method, request, begin)
+                return answer
+
+        return call
+
+    def _stream(self, method: str, inner: Stream) -> Unary:
+        async def call(request: Any, context: Context) -> None:
+            # Written here instead of handed on as a generator: so its clean-up has run when the call has ended.
+            with self._counted():
+                try:
+                    async with aclosing(inner(request, context)) as messages:
+                        async for message in messages:
+                            await context.write(message)
+                except Exception as error:  # noqa: BLE001 - the last place before the client
+                    await context.abort_with_status(self._status(method, request, error))
+
+        return call
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._running += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+
+    def _status(self, method: str, request: Any, error: Exception) -> Any:
+        if isinstance(error, ManagerError):
+            log.info(
+                "call refused", method=method, error=type(error).__name__, why=str(error)[:500], **_about(request)
+            )
+            return refused(error)
+        incident = self._ids.new_id()
+        log.error("call failed", method=method, incident=incident, exc_info=error, **_about(request))
+        return defect(incident)
+
+
+def _log_call(method: str, request: Any, begin: float) -> None:
+    if method not in _QUIET:
+        milliseconds = round((time.perf_counter() - begin) * 1_000, 1)
+        log.debug("call answered", method=method, milliseconds=milliseconds, **_about(request))
+
+
+def _about(request: Any) -> dict[str, str]:
+    """Name the job that a call is about, so that its lines can be found."""
+    names = ("parent_job_id", "child_job_id", "session_id", "worker_name")
+    values = {name: getattr(request, name, "") for name in names}
+    return {name: value for name, value in values.items() if value}

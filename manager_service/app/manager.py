@@ -1,0 +1,77 @@
+import asyncio
+
+from manager_service.api.fleet_service import FleetService
+from manager_service.api.job_service import JobService
+from manager_service.api.lease_service import LeaseService
+from manager_service.api.server import Server, Services
+from manager_service.config import Settings
+from manager_service.domain.ports import Clock, Hints, IdSource, JobStore
+from manager_service.housekeeping import Housekeeping, Loop
+from manager_service.leasing import LeaseDesk
+from manager_service.orchestrator import Creation, LogReader, Sweeps, Timers, Watches
+from manager_service.orchestrator.bells import Bells
+from manager_service.progress import ProgressHub
+
+
+class Manager:
+    """A manager on an open store: everything wired, started and stopped in order.
+
+    Args:
+        settings: what the operator set.
+        store: the job store; whoever opened it closes it after the stop.
+        clock: where time comes from.
+        ids: where ids and chance come from.
+    """
+
+    def __init__(self, settings: Settings, store: JobStore, *, clock: Clock, ids: IdSource) -> None:
+        self._settings = settings
+        self._store = store
+        progress = ProgressHub(clock)
+        self._parents, self._logs = Bells(ids), Bells(ids)
+        self._desk = LeaseDesk(store, progress, clock=clock, ids=ids, timing=settings.timing)
+        self._sweeps, self._timers = Sweeps(store), Timers(store)
+        loops = (Loop("sweeps", self._sweeps.turn), Loop("timers", self._timers.turn))
+        self._housekeeping = Housekeeping(store, retention=settings.retention, loops=loops)
+        jobs = JobService(
+            store=store,
+            creation=Creation(store, clock),
+            watches=Watches(store, progress, self._parents),
+            logs=LogReader(store, self._logs),
+            progress=progress,
+        )
+        services = Services(jobs=jobs, leases=LeaseService(self._desk), fleet=FleetService(store, self._desk))
+        self._server = Server(services, ids)
+        self._hurry = asyncio.Event()
+
+    async def start(self) -> int:
+        """Restore what is in memory, start to serve, and return the port.
+
+        Raises:
+            AddressInUseError: the address cannot be bound.
+        """
+        await self._desk.start()
+        self._store.subscribe(self._hear)
+        port = await self._server.start(self._settings.listen)
+        self._housekeeping.start()
+        return port
+
+    def hurry(self) -> None:
+        """Let a stop wait no longer for calls that have not ended."""
+        self._hurry.set()
+
+    async def stop(self) -> None:
+        """Turn clients away, end what hangs, let calls end, and stop the loops."""
+        await self._server.retire()
+        self._desk.stop()
+        self._parents.stop()
+        self._logs.stop()
+        await self._server.stop(self._settings.shutdown_grace, self._hurry)
+        await self._housekeeping.stop()
+
+    def _hear(self, hints: Hints) -> None:
+        self._desk.hear(hints)
+        self._parents.ring(hints.parents)
+        self._logs.ring(hints.logs)
+        self._sweeps.add(hints.ending)
+        if hints.parents:
+            self._timers.look()

@@ -1,0 +1,210 @@
+"""How a request becomes a plan. Pure: what is known of the targets and the time come in as arguments."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from manager_service.domain.checks import Violations
+from manager_service.domain.errors import InvalidRequestError
+from manager_service.domain.fleet import OfferedOperation, OptionType, Target
+from manager_service.domain.lanes import lanes
+from manager_service.domain.model import (
+    Instant,
+    JobSpec,
+    ParentJob,
+    Plan,
+    PlannedChild,
+    RequestedOperation,
+    RetryPolicy,
+)
+from manager_service.domain.request import JobRequest, RetryWish, request_hash, request_violations
+from manager_service.domain.states import Counts, Scope, parent_job_state
+
+DEFAULT_OPERATIONS = tuple(RequestedOperation(name=name) for name in ("vacuum", "analyze", "reindex"))
+MAX_CHILDREN = 1_000_000
+MAX_DRY_RUN_CHILDREN = 100_000
+
+_LONGEST_NAME = 256
+_NAMED_TARGETS = 3
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
+
+Offers = Mapping[str, Mapping[str, OfferedOperation]]
+
+
+def plan(request: JobRequest, known: Mapping[str, Target], now: Instant) -> Plan:
+    """Make the plan of a request.
+
+    Args:
+        request: the request as it was sent.
+        known: what is known of the targets, by name. With target_labels these are the targets.
+        now: the time, for the deadline.
+
+    Raises:
+        InvalidRequestError: one or more fields are wrong.
+    """
+    if wrong := request_violations(request, now):
+        raise InvalidRequestError(wrong)
+    targets = request.targets or tuple(known)
+    operations = request.operations or DEFAULT_OPERATIONS
+    offers = {name: {offer.name: offer for offer in target.operations} for name, target in known.items()}
+    _refuse_impossible(request, targets, operations, offers)
+    return Plan(
+        request_id=request.request_id,
+        request_hash=request_hash(request),
+        spec=_spec(request, targets, operations),
+        children=_children(targets, operations, offers),
+    )
+
+
+def _refuse_impossible(
+    request: JobRequest, targets: tuple[str, ...], operations: tuple[RequestedOperation, ...], offers: Offers
+) -> None:
+    found = Violations()
+    if not targets:
+        found.add("target_labels", "no known target has all these labels; see the list of targets")
+    children = len(targets) * len(operations)
+    most = MAX_DRY_RUN_CHILDREN if request.dry_run else MAX_CHILDREN
+    if children > most:
+        what = "a dry run answers" if request.dry_run else "a parent job has"
+        found.add("operations", f"would make {children} children; {what} at most {most}: split the request")
+    for index, operation in enumerate(operations):
+        _check_operation(found, f"operations[{index}]", operation, offers)
+    found.refuse()
+
+
+def _check_operation(found: Violations, field: str, operation: RequestedOperation, offers: Offers) -> None:
+    offered = {name: by_name[operation.name] for name, by_name in offers.items() if operation.name in by_name}
+    if offers and not offered:
+        names = {name for by_name in offers.values() for name in by_name}
+        found.add(f"{field}.name", f"no target offers {operation.name!r}{_near(operation.name, names)}")
+        return
+    if lacking := [name for name in offers if name not in offered]:
+        found.add(f"{field}.name", f"{_named(lacking)} does not offer {operation.name!r}; leave it out")
+    for option, text in operation.options.items():
+        _check_option(found, f"{field}.options[{option}]", option, text, offered)
+
+
+def _check_option(
+    found: Violations, field: str, option: str, text: str, offered: Mapping[str, OfferedOperation]
+) -> None:
+    lacking, mistyped, expected = [], [], OptionType.STRING
+    for target, offer in offered.items():
+        kind = next((spec.type for spec in offer.options if spec.name == option), None)
+        if kind is None:
+            lacking.append(target)
+        elif not _readable(kind, text):
+            mistyped.append(target)
+            expected = kind
+    if lacking:
+        names = {spec.name for offer in offered.values() for spec in offer.options}
+        found.add(field, f"is not an option of this operation on {_named(lacking)}{_near(option, names)}")
+    if mistyped:
+        found.add(field, f"is {text[:64]!r}, which is not {_EXPECTED[expected]}")
+
+
+_EXPECTED = {
+    OptionType.BOOLEAN: "true or false",
+    OptionType.INTEGER: "a whole number in decimal digits",
+    OptionType.STRING: "a text",
+}
+
+
+def _readable(kind: OptionType, text: str) -> bool:
+    match kind:
+        case OptionType.BOOLEAN:
+            return text in ("true", "false")
+        case OptionType.INTEGER:
+            return _INTEGER.fullmatch(text) is not None
+        case OptionType.STRING:
+            return True
+
+
+def _near(name: str, names: set[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(names), n=3)
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; there are {', '.join(sorted(names)[:12])}" if names else ""
+
+
+def _named(targets: list[str]) -> str:
+    named = ", ".join(repr(name) for name in targets[:_NAMED_TARGETS])
+    more = f" and {len(targets) - _NAMED_TARGETS} more" if len(targets) > _NAMED_TARGETS else ""
+    return f"target {named}{more}"
+
+
+def _spec(request: JobRequest, targets: tuple[str, ...], operations: tuple[RequestedOperation, ...]) -> JobSpec:
+    return JobSpec(
+        name=request.name or _default_name(targets, operations),
+        operations=operations,
+        scope=request.scope or Scope.DATABASE,
+        retry_policy=_retry_policy(request.retry),
+        failure_policy=request.failure_policy,
+        priority=request.priority,
+        max_parallel=request.max_parallel,
+        timeout=request.timeout,
+        deadline=request.deadline,
+        labels=request.labels,
+    )
+
+
+def _retry_policy(wish: RetryWish) -> RetryPolicy:
+    wished: dict[str, Any] = {
+        "max_failures": wish.max_failures,
+        "max_losses": wish.max_losses,
+        "initial_backoff": wish.initial_backoff,
+        "max_backoff": wish.max_backoff,
+        "backoff_multiplier": wish.backoff_multiplier,
+    }
+    return replace(RetryPolicy(), **{name: value for name, value in wished.items() if value is not None})
+
+
+def _default_name(targets: tuple[str, ...], operations: tuple[RequestedOperation, ...]) -> str:
+    what = ", ".join(operation.name for operation in operations)
+    more = f" and {len(targets) - 1} more" if len(targets) > 1 else ""
+    name = f"{what} on {targets[0]}{more}"
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+
+
+def _children(
+    targets: tuple[str, ...], operations: tuple[RequestedOperation, ...], offers: Offers
+) -> tuple[PlannedChild, ...]:
+    pairs = [(target, operation) for target in targets for operation in operations]
+    lane_of = lanes(_exclusive_keys(target, operation.name, offers) for target, operation in pairs)
+    return tuple(
+        PlannedChild(target=target, operation=operation.name, options=operation.options, lane=lane)
+        for (target, operation), lane in zip(pairs, lane_of, strict=True)
+    )
+
+
+def _exclusive_keys(target: str, operation: str, offers: Offers) -> tuple[str, ...]:
+    """Return the keys that a child excludes others by; of an unknown target that is the target itself."""
+    return tuple(_keys(target, operation, offers))
+
+
+def _keys(target: str, operation: str, offers: Offers) -> Iterator[str]:
+    if target not in offers:
+        yield f"target:{target}"
+        return
+    for lock in offers[target][operation].locks:
+        if lock.exclusive:
+            yield lock.key
+
+
+def planned_parent(planned: Plan, now: Instant) -> ParentJob:
+    """Return the parent job that a plan would make, without an id."""
+    counts = Counts(pending=len(planned.children))
+    return ParentJob(
+        id="",
+        spec=planned.spec,
+        state=parent_job_state(counts, planned.spec.failure_policy, cancel_requested=False),
+        counts=counts,
+        sequence=0,
+        paused=False,
+        cancel_requested=False,
+        round=1,
+        create_time=now,
+        start_time=None,
+        end_time=None,
+    )

@@ -1,0 +1,61 @@
+"""What follows a parent job: the messages of a watch."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from manager_service.domain.events import Event
+from manager_service.domain.model import ParentJob, Progress, Span
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The parent job as it stands; ``resynced`` tells that events before it can no longer be told."""
+
+    parent_job: ParentJob
+    resynced: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressUpdate:
+    """The progress of a running child; unnumbered, may be missed."""
+
+    child_job_id: str
+    operation: str
+    target: str
+    progress: Progress
+
+
+Update = Snapshot | Event | ProgressUpdate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressNews:
+    """A progress that its follower was not told yet."""
+
+    child_job_id: str
+    progress: Progress
+
+
+class ProgressFollower(Protocol):
+    """The progress of one parent job's children, as one watcher follows it."""
+
+    def due(self) -> tuple[ProgressNews, ...]:
+        """Return what may be told now: of each child the latest, at most once a second."""
+
+    def wait(self) -> Span | None:
+        """Return how long until more may be told; ``None`` when there is nothing to tell."""
+
+
+class ProgressFeed(Protocol):
+    """Where the progress of running children is published and followed; kept in memory alone."""
+
+    def publish(self, parent_job_id: str, child_job_id: str, attempt: int, progress: Progress) -> None:
+        """Tell how far an attempt is."""
+
+    def latest(self, child_job_id: str, attempt: int) -> Progress | None:
+        """Return how far an attempt is, if it was told."""
+
+    def follow(self, parent_job_id: str, ring: Callable[[], None]) -> AbstractContextManager[ProgressFollower]:
+        """Follow a parent job; ``ring`` is called when there is something new."""

@@ -1,0 +1,165 @@
+"""What is wrong with a call of a worker, whatever the store knows."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from manager_service.domain.checks import MAX_TEXT, Violations, is_uuid
+from manager_service.domain.errors import ProtocolVersionUnsupportedError
+from manager_service.domain.fleet import PROTOCOL_VERSION, OfferedOperation, Registration, ServedTarget
+from manager_service.domain.leases import Heartbeat, LogBatch, Poll, Report
+from manager_service.domain.model import Span
+from manager_service.domain.request import MAX_TARGETS
+from manager_service.domain.states import Outcome
+
+MAX_SLOTS = 1_000
+MAX_BATCH = 1_000
+MAX_MEASURES = 64
+MAX_LOCKS = 16
+MAX_KEY = 512
+MAX_OFFERS = 1_000
+MAX_REASON = 4_096
+MAX_LINE_BYTES = 8_192
+MAX_PARALLEL = 1_000
+LEVELS = frozenset({"debug", "info", "warning", "error"})
+
+
+def check_registration(registration: Registration, protocol_version: int) -> None:
+    """Refuse a registration that makes no sense.
+
+    Raises:
+        ProtocolVersionUnsupportedError: the worker speaks another protocol, so its fields may mean others.
+        InvalidRequestError: one or more fields are wrong.
+    """
+    if protocol_version != PROTOCOL_VERSION:
+        raise ProtocolVersionUnsupportedError(protocol_version, PROTOCOL_VERSION)
+    found = Violations()
+    found.name("worker_name", registration.worker_name)
+    if not is_uuid(registration.instance_id):
+        found.add("instance_id", "must be a UUID in its canonical form, made anew by each process")
+    found.text("build", registration.build)
+    found.text("host", registration.host)
+    found.labels("labels", registration.labels)
+    found.number("slots", registration.slots, 1, MAX_SLOTS)
+    if found.count("targets", registration.targets, MAX_TARGETS):
+        for index, target in enumerate(registration.targets):
+            _check_target(found, f"targets[{index}]", target)
+        found.once("targets", [target.name for target in registration.targets], part=".name")
+    found.refuse()
+
+
+def _check_target(found: Violations, path: str, target: ServedTarget) -> None:
+    found.name(f"{path}.name", target.name)
+    found.name(f"{path}.engine", target.engine)
+    found.text(f"{path}.engine_version", target.engine_version)
+    found.name(f"{path}.identity", target.identity, longest=MAX_KEY)
+    found.labels(f"{path}.labels", target.labels)
+    found.number(f"{path}.max_parallel", target.max_parallel, 1, MAX_PARALLEL)
+    if found.count(f"{path}.operations", target.operations, MAX_OFFERS):
+        for index, offer in enumerate(target.operations):
+            _check_offer(found, f"{path}.operations[{index}]", offer)
+        found.once(f"{path}.operations", [offer.name for offer in target.operations], part=".name")
+
+
+def _check_offer(found: Violations, path: str, offer: OfferedOperation) -> None:
+    found.name(f"{path}.name", offer.name)
+    if found.count(f"{path}.options", offer.options, MAX_MEASURES):
+        for index, option in enumerate(offer.options):
+            found.name(f"{path}.options[{index}].name", option.name)
+        found.once(f"{path}.options", [option.name for option in offer.options], part=".name")
+    if found.count(f"{path}.locks", offer.locks, MAX_LOCKS):
+        for index, lock in enumerate(offer.locks):
+            found.name(f"{path}.locks[{index}].key", lock.key, longest=MAX_KEY)
+
+
+def check_poll(poll: Poll, wait: Span, *, path: str = "") -> None:
+    """Refuse a poll that makes no sense; raise ``InvalidRequestError``."""
+    found = Violations()
+    if poll.sequence < 1:
+        found.add(f"{path}poll_sequence", "must be at least 1, and rise with every new poll")
+    found.number(f"{path}max_leases", poll.max_leases, 1, MAX_SLOTS)
+    found.span("wait", wait)
+    found.refuse()
+
+
+def check_heartbeat(heartbeat: Heartbeat, wait: Span) -> None:
+    """Refuse a heartbeat that makes no sense; raise ``InvalidRequestError``."""
+    found = Violations()
+    if heartbeat.sequence < 1:
+        found.add("sequence", "must be at least 1, and rise with every heartbeat")
+    found.span("wait", wait)
+    if found.count("leases", heartbeat.leases, MAX_SLOTS):
+        for index, lease in enumerate(heartbeat.leases):
+            _check_lease(found, f"leases[{index}].", lease.lease_id, lease.attempt)
+        found.once("leases", [lease.lease_id for lease in heartbeat.leases], part=".lease_id")
+    found.refuse()
+
+
+def _check_lease(found: Violations, path: str, lease_id: str, attempt: int) -> None:
+    found.name(f"{path}lease_id", lease_id)
+    if attempt < 1:
+        found.add(f"{path}attempt", "must be at least 1")
+
+
+def check_reports(reports: Sequence[Report], poll: Poll | None) -> None:
+    """Refuse reports that make no sense; raise ``InvalidRequestError``."""
+    found = Violations()
+    if found.count("results", reports, MAX_BATCH):
+        for index, report in enumerate(reports):
+            _check_report(found, f"results[{index}]", report)
+    found.refuse()
+    if poll:
+        check_poll(poll, 0, path="want_next.")
+
+
+def _check_report(found: Violations, path: str, report: Report) -> None:
+    found.name(f"{path}.child_job_id", report.child_job_id)
+    _check_lease(found, f"{path}.", report.lease_id, report.attempt)
+    if not is_uuid(report.report_id):
+        found.add(f"{path}.report_id", "must be a UUID in its canonical form, made once per report")
+    _check_companions(found, path, report)
+    if len(report.reason) > MAX_REASON:
+        found.add(f"{path}.reason", f"has {len(report.reason)} characters; at most {MAX_REASON} are allowed")
+    _check_measures(found, f"{path}.before", report.before)
+    _check_measures(found, f"{path}.after", report.after)
+
+
+def _check_companions(found: Violations, path: str, report: Report) -> None:
+    """Check that what comes with an outcome is there, and what does not is not."""
+    companions = (
+        ("verdict", report.verdict, Outcome.COMPLETED),
+        ("failure", report.failure, Outcome.FAILED),
+        ("released", report.released, Outcome.RELEASED),
+    )
+    for name, value, outcome in companions:
+        if report.outcome is outcome and value is None:
+            found.add(f"{path}.{name}", f"is required with {outcome.name}")
+        if report.outcome is not outcome and value is not None:
+            found.add(f"{path}.{name}", f"goes with {outcome.name} only")
+    again = report.outcome is Outcome.RELEASED or (report.failure is not None and report.failure.retryable)
+    if report.retry_after is not None and not again:
+        found.add(f"{path}.retry_after", "goes with RELEASED or a retryable failure only")
+    found.span(f"{path}.retry_after", report.retry_after)
+
+
+def _check_measures(found: Violations, path: str, measures: Mapping[str, float]) -> None:
+    if not found.count(path, measures, MAX_MEASURES):
+        return
+    for name, value in measures.items():
+        if found.name(f"{path}[{name[:MAX_TEXT]}]", name) and not math.isfinite(value):
+            found.add(f"{path}[{name}]", "must be a finite number")
+
+
+def check_logs(batch: LogBatch) -> None:
+    """Refuse log entries that make no sense; raise ``InvalidRequestError``."""
+    found = Violations()
+    found.name("child_job_id", batch.child_job_id)
+    _check_lease(found, "", batch.lease_id, batch.attempt)
+    if batch.offset < 0:
+        found.add("offset", "must not be negative")
+    if found.count("entries", batch.entries, MAX_BATCH):
+        for index, entry in enumerate(batch.entries):
+            if entry.level not in LEVELS:
+                found.add(f"entries[{index}].level", f"must be one of {', '.join(sorted(LEVELS))}")
+            if len(entry.message.encode()) > MAX_LINE_BYTES:
+                found.add(f"entries[{index}].message", f"has more than {MAX_LINE_BYTES} bytes; cut it")
+    found.refuse()

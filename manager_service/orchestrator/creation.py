@@ -1,0 +1,90 @@
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from manager_service.domain.errors import FieldViolation, InvalidRequestError, TargetNotFoundError
+from manager_service.domain.fleet import Target
+from manager_service.domain.model import ParentJob, Plan, PlannedChild
+from manager_service.domain.planning import plan, planned_parent
+from manager_service.domain.ports import Clock, JobStore
+from manager_service.domain.request import MAX_TARGETS, JobRequest, request_violations
+
+log = structlog.get_logger("manager.orchestrator")
+
+_PAGE = 1_000
+_NEAR_FOR = 5
+_SMALL = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a request would make: a parent job without an id and its children."""
+
+    parent_job: ParentJob
+    children: tuple[PlannedChild, ...]
+
+
+class Creation:
+    """Makes parent jobs.
+
+    Args:
+        store: knows the targets and keeps the jobs.
+        clock: tells whether a deadline has passed.
+    """
+
+    def __init__(self, store: JobStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def create(self, request: JobRequest) -> ParentJob | Preview:
+        """Make a parent job, or tell what would be made when the request is a dry run.
+
+        Raises:
+            InvalidRequestError: one or more fields are wrong.
+            TargetNotFoundError: no worker ever served some of the targets.
+            RequestIdReusedError: the request_id was used for another request.
+        """
+        planned = await self._plan(request)
+        if request.dry_run:
+            return Preview(parent_job=planned_parent(planned, self._clock.wall()), children=planned.children)
+        created = await self._store.create_parent_job(planned)
+        log.info(
+            "parent job created",
+            parent_job_id=created.parent_job.id,
+            children=len(planned.children),
+            existing=created.existing,
+        )
+        return created.parent_job
+
+    async def _plan(self, request: JobRequest) -> Plan:
+        now = self._clock.wall()
+        if wrong := request_violations(request, now):
+            raise InvalidRequestError(wrong)
+        known = await self._selected(request) if request.target_labels else await self._named(request)
+        if len(request.targets or known) <= _SMALL:
+            return plan(request, known, now)
+        # A large plan takes seconds, during which heartbeats have to be answered.
+        return await asyncio.to_thread(plan, request, known, now)
+
+    async def _named(self, request: JobRequest) -> Mapping[str, Target]:
+        known = await self._store.known_targets(request.targets)
+        missing = [name for name in request.targets if name not in known]
+        if missing and not request.allow_unknown_targets:
+            near = {name: await self._store.target_names_near(name) for name in missing[:_NEAR_FOR]}
+            raise TargetNotFoundError(missing, near)
+        return known
+
+    async def _selected(self, request: JobRequest) -> Mapping[str, Target]:
+        found: dict[str, Target] = {}
+        after = ""
+        while True:
+            page = await self._store.targets(labels=request.target_labels, after=after, limit=_PAGE)
+            found.update((target.name, target) for target in page)
+            if len(found) > MAX_TARGETS:
+                text = f"select more than {MAX_TARGETS} targets; select fewer"
+                raise InvalidRequestError([FieldViolation("target_labels", text)])
+            if len(page) < _PAGE:
+                return found
+            after = page[-1].name

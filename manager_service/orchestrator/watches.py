@@ -1,0 +1,108 @@
+from collections.abc import AsyncGenerator
+
+from manager_service.domain.errors import ChildJobNotFoundError, FieldViolation, InvalidRequestError
+from manager_service.domain.events import EventPage
+from manager_service.domain.model import SECOND, ChildJob
+from manager_service.domain.ports import JobReads
+from manager_service.domain.watch import ProgressFeed, ProgressFollower, ProgressUpdate, Snapshot, Update
+from manager_service.orchestrator.bells import Bells
+
+_PAGE = 500
+_CACHED = 1_000
+
+
+class Watches:
+    """Tells watchers of parent jobs what happens.
+
+    A watcher reads from the store at its own pace; a slow one holds up nobody and costs no memory.
+
+    Args:
+        store: has the events.
+        progress: has the progress of running children.
+        bells: wake watchers; they ring with the parent job's id.
+    """
+
+    def __init__(self, store: JobReads, progress: ProgressFeed, bells: Bells) -> None:
+        self._store = store
+        self._progress = progress
+        self._bells = bells
+
+    async def watch(self, parent_job_id: str, after: int | None) -> AsyncGenerator[Update, None]:
+        """Follow a parent job until the event of its final state.
+
+        Args:
+            parent_job_id: the parent job.
+            after: the last sequence that is known; ``None`` begins with a snapshot.
+
+        Raises:
+            ParentJobNotFoundError: there is no such parent job, or it was deleted.
+            InvalidRequestError: the sequence is not reached yet.
+            ShuttingDownError: the manager is stopping.
+        """
+        # The bell hangs before the store is asked: an event that is written in between is not overlooked.
+        with (
+            self._bells.hang(parent_job_id) as bell,
+            self._progress.follow(parent_job_id, bell.ring) as follower,
+        ):
+            names = _Names(self._store)
+            position = after
+            while True:
+                self._bells.check()
+                if position is None:
+                    snapshot = await self._snapshot(parent_job_id, resynced=after is not None)
+                    yield snapshot
+                    position = snapshot.parent_job.sequence
+                page = await self._store.events(parent_job_id, after=position, limit=_PAGE)
+                _refuse_future(page, position)
+                if page.trimmed:
+                    after, position = position, None
+                    continue
+                for event in page.events:
+                    yield event
+                    position = event.sequence
+                if page.events and position < page.last_sequence:
+                    continue
+                if page.final:
+                    return
+                for news in follower.due():
+                    if child := await names.of(news.child_job_id):
+                        yield ProgressUpdate(
+                            child_job_id=child.id,
+                            operation=child.operation,
+                            target=child.target,
+                            progress=news.progress,
+                        )
+                await bell.wait(self._patience(follower))
+
+    async def _snapshot(self, parent_job_id: str, *, resynced: bool) -> Snapshot:
+        return Snapshot(parent_job=await self._store.parent_job(parent_job_id), resynced=resynced)
+
+    def _patience(self, follower: ProgressFollower) -> float:
+        until_progress = follower.wait()
+        patience = self._bells.patience()
+        return patience if until_progress is None else min(patience, until_progress / SECOND)
+
+
+def _refuse_future(page: EventPage, position: int) -> None:
+    if position > page.last_sequence:
+        text = f"is {position}, but the last event is {page.last_sequence}"
+        raise InvalidRequestError([FieldViolation("after_sequence", text)])
+
+
+class _Names:
+    """Which operation and target a child is, read once per child."""
+
+    def __init__(self, store: JobReads) -> None:
+        self._store = store
+        self._children: dict[str, ChildJob] = {}
+
+    async def of(self, child_job_id: str) -> ChildJob | None:
+        """Return the child; ``None`` when it is gone."""
+        if child_job_id not in self._children:
+            if len(self._children) >= _CACHED:
+                self._children.clear()
+            try:
+                self._children[child_job_id], _ = await self._store.child_job(child_job_id)
+            except ChildJobNotFoundError:
+                return None
+        return self._children[child_job_id]
