@@ -215,6 +215,26 @@ class TestInterrupted:
         assert process.returncode == 130
         assert run.nothing_is_left()
 
+    def test_before_the_store_is_made_it_stops(self, run: Run) -> None:
+        process = run.start("run", "worker-slow", "--store", "sqlite:///kept.db")
+        run.noted("worker.pid")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE)
+
+        assert process.returncode == 130
+        assert run.note("manager.pid") is None
+        assert run.nothing_is_left()
+
+    def test_a_cancel_that_comes_too_late_is_told(self, run: Run) -> None:
+        process = run.start("run", "late")
+        run.noted("watched")
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=PATIENCE)
+
+        assert process.returncode == 130
+        assert "could not be cancelled: it is completed" in stderr
+        assert run.nothing_is_left()
+
     def test_killed_its_programs_end_by_themselves(self, run: Run) -> None:
         process = run.start("run", "slow")
         run.noted("watched")

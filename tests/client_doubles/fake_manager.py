@@ -53,7 +53,7 @@ class Hang:
     """In a stream: wait until the client leaves or the server stops."""
 
 
-Unary = Message | Refusal | Callable[[Any], Message]
+Unary = Message | Refusal | Callable[[Any], Message | Refusal]
 Stream = list[Message | Refusal | Hang] | Callable[[Any], Iterator[Message | Refusal | Hang]]
 
 
@@ -125,9 +125,10 @@ class FakeManager:
     def _unary(self, name: str) -> Callable[[Any, grpc.ServicerContext], Message]:
         def behave(request: Any, context: grpc.ServicerContext) -> Message:
             answer = self._next(name, request)
-            if isinstance(answer, Refusal):
-                answer.abort(context)
-            message: Message = answer(request) if callable(answer) else answer
+            message = answer(request) if callable(answer) else answer
+            if isinstance(message, Refusal):
+                message.abort(context)
+            assert isinstance(message, Message)
             return message
 
         return behave

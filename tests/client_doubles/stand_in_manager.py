@@ -1,7 +1,7 @@
 """A stand-in for `overhaul-manager serve`: keeps the contract with `overhaul run`; the target says what happens.
 
-quick: completes. slow: waits to be cancelled. deaf: never ends. dies, killed: ends when watched.
-refusing: refuses.
+quick: completes. slow: waits to be cancelled. late: refuses that. deaf: never ends.
+dies, killed: ends when watched. refusing: refuses.
 """
 
 # ruff: noqa: T201 - a program of its own, whose voice is stdout and stderr
@@ -67,9 +67,13 @@ class StandIn:
             self._cancelled.wait(30)
         yield wire.parent_event(5, self._final())
 
-    def _cancel(self, request: Any) -> Message:
+    def _cancel(self, request: Any) -> Message | Refusal:
         leave_note("cancelled", request.reason)
         self._cancelled.set()
+        if self._target == "late":
+            return Refusal(
+                code=grpc.StatusCode.FAILED_PRECONDITION, message="it is completed", reason="WRONG_STATE"
+            )
         return job_service_pb2.CancelParentJobResponse(parent_job=wire.parent_job())
 
     def _get(self, _: Any) -> Message:

@@ -1,7 +1,7 @@
 """A stand-in for `overhaul-worker`: keeps the contract with `overhaul run`; the target says what happens.
 
 missing: refused. worker-dies: ends soon after it is ready. worker-garbled: its plan fails.
-Any other: waits for its end.
+worker-slow: its plan takes a minute. Any other: waits for its end.
 """
 
 # ruff: noqa: T201 - a program of its own, whose voice is stdout and stderr
@@ -43,6 +43,9 @@ def main() -> int:
 
 
 def plan(targets: list[str]) -> int:
+    if "worker-slow" in targets:
+        leave_note("worker.pid", str(os.getpid()))
+        time.sleep(60)
     if "worker-garbled" in targets:
         print("a defect", file=sys.stderr)
         return 1

@@ -42,8 +42,8 @@ def run(
 ) -> None:
     """Maintain databases now: starts a manager and a worker, runs one job, stops both and leaves nothing behind.
 
-    Ctrl-C cancels the job and waits for its end; a second one stops at once. No operation beyond its timeout
-    is left running, whatever the others do. Passwords belong into the environment, never into a URL here.
+    Ctrl-C cancels the job and waits for its end; a second one stops at once. --timeout bounds each
+    operation, not the whole run. Passwords belong into the environment, never into a URL here.
     """
     from manager_service.client.request import Operation
     from manager_service.client.run import TEMPORARY, RunRequest
