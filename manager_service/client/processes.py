@@ -27,9 +27,10 @@ class ProgramEndedError(Exception):
 
     def __init__(self, program: str, code: int, last_words: Sequence[str], *, was_ready: bool) -> None:
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        said = " | ".join(last_words)
-        super().__init__(f"{program} ended {how}" + (f"; its last words: {said}" if said else ""))
-        self.refusal = " ".join(last_words) if code == REFUSED and not was_ready else None
+        super().__init__(f"{program} ended {how}" + ("; its last words:" if last_words else ""))
+        self.last_words = last_words
+        """The last lines of its stderr; with `refusal` the last of them is the whole message."""
+        self.refusal = last_words[-1] if code == REFUSED and last_words and not was_ready else None
         """The sentence of a program that refused what it was asked, otherwise ``None``."""
 
 

@@ -22,11 +22,10 @@ TEMPORARY = "temporary"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """What `overhaul run` was asked: `targets` as they were written, `operation_texts` too, for the plan."""
+    """What `overhaul run` was asked; `targets` are as they were written."""
 
     targets: Sequence[str]
     operations: Sequence[Operation] = ()
-    operation_texts: Sequence[str] = ()
     store: str = TEMPORARY
     slots: int | None = None
     timeout: timedelta | None = None
@@ -77,7 +76,7 @@ async def plan(request: RunRequest, commands: Commands) -> dict[str, Any]:
         ProgramEndedError: the worker refused a target or an operation, or died.
     """
     process = await asyncio.create_subprocess_exec(
-        *commands.plan(request.targets, request.operation_texts),
+        *commands.plan(request.targets, [operation.name for operation in request.operations]),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -40,6 +40,8 @@ def show_plan(request: RunRequest, *, as_object: bool) -> ExitCode:
         put(as_json.text(planned))
     else:
         print_statements(planned)
+        if any(operation.options for operation in request.operations):
+            tell("options change these statements; the plan shows them without")
     return ExitCode.COMPLETED
 
 
@@ -60,8 +62,13 @@ def _ended(work: Coroutine[Any, Any, ResultT]) -> ResultT | ExitCode:
         tell("stopped")
         return ExitCode.INTERRUPTED
     except ProgramEndedError as error:
-        complain(error.refusal or str(error))
-        return ExitCode.OTHERWISE if error.refusal is None else ExitCode.REFUSED
+        if error.refusal is not None:
+            complain(error.refusal)
+            return ExitCode.REFUSED
+        complain(str(error))
+        for line in error.last_words:
+            tell(f"  {line}")
+        return ExitCode.OTHERWISE
     except ClientError as error:
         complain(sentence(error))
         return code_of_error(error)

@@ -33,11 +33,12 @@ class TestProgram:
     async def test_one_that_ends_before_it_is_told_with_its_last_words(self) -> None:
         program = await python("import sys; print('no disk', file=sys.stderr); sys.exit(9)")
 
-        with pytest.raises(ProgramEndedError, match="exit code 9; its last words: no disk") as caught:
+        with pytest.raises(ProgramEndedError, match="exit code 9; its last words:") as caught:
             await program.ready()
         await program.stop(grace=1, kill_after=1)
 
         assert caught.value.refusal is None
+        assert caught.value.last_words == ["no disk"]
 
     async def test_exit_code_2_before_it_is_ready_is_a_refusal(self) -> None:
         program = await python("import sys; print('no such file', file=sys.stderr); sys.exit(2)")

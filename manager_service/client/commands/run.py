@@ -53,7 +53,6 @@ def run(
     request = RunRequest(
         targets=targets,
         operations=named,
-        operation_texts=operation or (),
         store=store or TEMPORARY,
         slots=slots,
         timeout=timeout,
