@@ -146,9 +146,8 @@ class Heart:
             return await call
         finally:
             if not call.done():
+                # Not awaited: a cancel of this loop that arrived meanwhile would be swallowed with the call's own.
                 call.cancel()
-                with contextlib.suppress(asyncio.CancelledError, ManagerUnavailableError):
-                    await call
 
     async def _answered(self, call: asyncio.Future[HeartbeatAnswer], sent: float, wait: float) -> bool:
         while not call.done():

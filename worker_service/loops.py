@@ -1,10 +1,11 @@
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 
 import structlog
 
 from worker_service.backoff import Backoff
+
+_STOP_AGAIN = 0.5
 
 log = structlog.get_logger("worker.loop")
 
@@ -34,12 +35,11 @@ class Loop:
 
     async def stop(self) -> None:
         """Cancel the turn under way and wait for its end; harmless when it never began."""
-        if self._task is None:
-            return
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        self._task = None
+        task, self._task = self._task, None
+        while task is not None and not task.done():
+            # Repeated, because a library that swallows a cancel must not hold up the process's end.
+            task.cancel()
+            await asyncio.wait({task}, timeout=_STOP_AGAIN)
 
     async def _run(self) -> None:
         while True:
