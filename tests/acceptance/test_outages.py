@@ -138,7 +138,7 @@ class TestAKilledManager:
         manager = deployment.manager()
         deployment.worker(manager)
         async with stub(manager) as client:
-            parent = await create(client, ("nap", 4_000), ("nap", 10))
+            parent = await create(client, ("nap", 4_000), ("doze", 10))
             await started(deployment)
         manager.kill()
         await asyncio.sleep(2.5)
@@ -156,7 +156,7 @@ class TestAKilledManager:
         deployment.worker(manager)
         seen: list[int] = []
         async with stub(manager) as client:
-            parent = await create(client, ("nap", 10), ("nap", 3_000), ("nap", 10))
+            parent = await create(client, ("nap", 10), ("doze", 3_000), ("rest", 10))
             with pytest.raises(grpc.aio.AioRpcError) as broken:
                 await follow(client, parent, seen, on_event=lambda: kill_in_the_second_nap(deployment, manager))
         again = deployment.manager(listen=address_of(manager))
@@ -173,7 +173,7 @@ class TestCancel:
         manager = deployment.manager()
         deployment.worker(manager)
         async with stub(manager) as client:
-            parent = await create(client, ("nap", 20_000), ("nap", 10))
+            parent = await create(client, ("nap", 20_000), ("doze", 10))
             await started(deployment)
             await client.CancelParentJob(jobs.CancelParentJobRequest(parent_job_id=parent, reason="enough"))
             final = await ended(client, parent)

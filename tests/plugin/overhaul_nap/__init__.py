@@ -1,7 +1,7 @@
 """An engine for tests, found by its entry point as any other plugin would be.
 
-A target ``nap:///path/to/audit`` has the operations ``noop``, ``nap`` (option ``milliseconds``) and ``fail``. The
-start and the end of each but ``noop`` are appended to the audit file, with the monotonic clock of the machine.
+A target ``nap:///path/to/audit`` has the operations ``noop``, ``nap``, ``doze``, ``rest`` (option ``milliseconds``) and
+``fail``. The start and the end of each but ``noop`` are appended to the audit file, with the monotonic clock of the machine.
 """
 
 import os
@@ -23,6 +23,7 @@ from worker_service.domain.ports import Control
 from worker_service.domain.target import Target, TargetDescription
 
 _STEP_SECONDS = 0.02
+_NAPS = ("nap", "doze", "rest", "fail")
 _OPTIONS = (OptionSpec(name="milliseconds", type=OptionType.INTEGER, description="how long to nap"),)
 
 
@@ -42,11 +43,11 @@ class NapEngine:
             raise InvalidTargetError(f"target {target.name}: write nap:///path/to/audit")
 
     def describe(self, target: Target) -> TargetDescription:
-        """Offer the three operations under one exclusive key."""
+        """Offer the operations under one exclusive key."""
         lock = Lock(key=f"nap:{_audit_path(target)}")
         operations = tuple(
             OperationSpec(name=name, description=f"{name} for tests", options=_OPTIONS, locks=(lock,))
-            for name in ("noop", "nap", "fail")
+            for name in ("noop", *_NAPS)
         )
         return TargetDescription(
             engine_version="1", identity=target.identity or _audit_path(target), operations=operations
@@ -73,7 +74,7 @@ class NapWorker:
 
     def validate(self, operation: Operation) -> None:
         """Refuse an unknown operation."""
-        if operation.name not in {"noop", "nap", "fail"}:
+        if operation.name not in {"noop", *_NAPS}:
             raise InvalidOperationError(f"the nap engine has no operation {operation.name}")
 
     def execute(self, operation: Operation) -> Result:
