@@ -1,0 +1,74 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker_service import config
+from worker_service.domain.errors import ConfigurationError
+
+
+class TestFile:
+    def test_keys_may_be_written_with_hyphens(self, tmp_path: Path) -> None:
+        path = tmp_path / "w.toml"
+        path.write_text('drain-grace = 3\nlabels = {zone = "a"}\n[[targets]]\nurl = "a.db"\nmax_parallel = 2\n')
+        content = config.read_file(path)
+        [target] = config.file_targets(content)
+
+        assert content["drain_grace"] == 3
+        assert config.file_labels(content) == {"zone": "a"}
+        assert (target.url, target.max_parallel, target.name) == ("a.db", 2, None)
+
+    @pytest.mark.parametrize("text", ["slotss = 3", "zzz = 1", "a = [", "\xff"])
+    def test_what_means_nothing_is_refused(self, tmp_path: Path, text: str) -> None:
+        path = tmp_path / "w.toml"
+        path.write_bytes(text.encode("latin-1"))
+
+        with pytest.raises(ConfigurationError):
+            config.read_file(path)
+
+    def test_a_misspelt_key_gets_a_hint(self, tmp_path: Path) -> None:
+        path = tmp_path / "w.toml"
+        path.write_text("slotss = 3")
+
+        with pytest.raises(ConfigurationError, match="did you mean 'slots'"):
+            config.read_file(path)
+
+    def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigurationError, match="No such file"):
+            config.read_file(tmp_path / "none.toml")
+
+    @pytest.mark.parametrize(
+        "targets",
+        [
+            {},
+            ["a.db"],
+            [{"name": "a"}],
+            [{"url": 3}],
+            [{"url": "a", "max_parallel": 0}],
+            [{"url": "a", "max_parallel": True}],
+            [{"url": "a", "labels": ["x"]}],
+            [{"url": "a", "label": {}}],
+        ],
+    )
+    def test_a_target_of_another_shape_is_refused(self, targets: Any) -> None:
+        with pytest.raises(ConfigurationError):
+            config.file_targets({"targets": targets})
+
+
+class TestEnvironment:
+    def test_targets_are_separated_by_spaces_or_commas(self) -> None:
+        orders = config.environment_targets("a=/x.db, b=/y.db\n/z.db")
+
+        assert [(order.name, order.url) for order in orders] == [("a", "/x.db"), ("b", "/y.db"), (None, "/z.db")]
+
+    def test_labels_too(self) -> None:
+        assert config.environment_labels("a=1,b=2 c=") == {"a": "1", "b": "2", "c": ""}
+
+    @pytest.mark.parametrize("text", ["a", "=b"])
+    def test_a_label_of_another_form_is_refused(self, text: str) -> None:
+        with pytest.raises(ConfigurationError, match="KEY=VALUE"):
+            config.parse_labels([text])
+
+
+def test_two_workers_of_one_host_differ() -> None:
+    assert config.default_name() != config.default_name()

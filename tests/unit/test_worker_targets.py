@@ -1,0 +1,88 @@
+import pytest
+
+from tests.worker_doubles.fake_engine import FakeEngine
+from worker_service.domain.errors import ConfigurationError, InvalidTargetError
+from worker_service.domain.ports import Engine
+from worker_service.domain.secrets import Redactor, passwords_of
+from worker_service.targets import TargetOrder, parse_target, refuse_passwords, resolve_targets
+
+
+class Engines:
+    def by_name(self, name: str) -> Engine:
+        if name != "fake":
+            raise InvalidTargetError(f"There is no engine {name!r}.")
+        return FakeEngine()
+
+    def for_url(self, url: str) -> Engine:
+        return FakeEngine()
+
+
+def names(*texts: str) -> list[str]:
+    return [one.target.name for one in resolve_targets([parse_target(text) for text in texts], Engines())]
+
+
+class TestParse:
+    @pytest.mark.parametrize(
+        ("text", "name", "url"),
+        [
+            ("app.db", None, "app.db"),
+            ("app=/data/app.db", "app", "/data/app.db"),
+            ("my_app-2=x=y.db", "my_app-2", "x=y.db"),
+            ("./a=b.db", None, "./a=b.db"),
+            ("sqlite:////data/a=b.db", None, "sqlite:////data/a=b.db"),
+            ("2024=x.db", None, "2024=x.db"),
+        ],
+    )
+    def test_a_name_comes_before_an_equals_sign(self, text: str, name: str | None, url: str) -> None:
+        order = parse_target(text)
+
+        assert (order.name, order.url) == (name, url)
+
+
+class TestNames:
+    def test_a_path_is_named_by_its_stem_and_a_server_by_its_database(self) -> None:
+        found = names("/data/app.db", "sqlite:////data/other.sqlite", "postgresql://h/prod.eu", "postgresql://h")
+
+        assert found == ["app", "other", "prod.eu", "h"]
+
+    def test_a_name_that_is_taken_gets_a_number(self) -> None:
+        assert names("a.db", "x/a.db", "a-2=y.db", "z/a.db") == ["a", "a-3", "a-2", "a-4"]
+
+    def test_a_path_without_a_stem_has_a_name_all_the_same(self) -> None:
+        assert names("/") == ["target"]
+
+    @pytest.mark.parametrize(
+        "orders",
+        [
+            [],
+            [TargetOrder(name="a", url="x"), TargetOrder(name="a", url="y")],
+            [TargetOrder(name="a\nb", url="x")],
+            [TargetOrder(name="a", url="")],
+            [TargetOrder(name="a", url="x", engine="oracle")],
+            [TargetOrder(url="http://[broken")],
+            [TargetOrder(name="a", url="missing")],
+        ],
+    )
+    def test_what_cannot_be_served_is_refused(self, orders: list[TargetOrder]) -> None:
+        with pytest.raises((ConfigurationError, InvalidTargetError)):
+            resolve_targets(orders, Engines())
+
+
+class TestPasswords:
+    @pytest.mark.parametrize("url", ["mysql://u:p%40ss@h/d", "postgresql://h/d?password=p%40ss"])
+    def test_they_are_found_refused_on_the_command_line_and_masked(self, url: str) -> None:
+        with pytest.raises(ConfigurationError, match="password"):
+            refuse_passwords([parse_target(f"app={url}")])
+
+        assert "p@ss" in passwords_of(url)
+        assert Redactor([url])("login with p@ss failed") == "login with *** failed"
+
+    @pytest.mark.parametrize("url", ["a.db", "postgresql://u@h/d", "http://[broken"])
+    def test_without_one_nothing_is_refused(self, url: str) -> None:
+        refuse_passwords([TargetOrder(url=url)])
+
+    def test_a_target_does_not_show_its_url(self) -> None:
+        order = TargetOrder(name="a", url="mysql://u:hidden@h/d")
+        [served] = resolve_targets([order], Engines())
+
+        assert "hidden" not in repr(order) + repr(served)
