@@ -1,11 +1,13 @@
 """A factory per stage of a child job's life, each built on the one before."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 from uuid import UUID
 
+from manager_service.domain.events import ChildJobChange, Event
 from manager_service.domain.fleet import Lock, OfferedOperation, Registration, ServedTarget, Timing
 from manager_service.domain.leases import Heartbeat, HeldLease, Lease, Poll, ReleaseReason, Report
 from manager_service.domain.model import (
@@ -13,12 +15,12 @@ from manager_service.domain.model import (
     Failure,
     JobSpec,
     ParentJob,
-    PlannedChild,
     Plan,
+    PlannedChild,
     RequestedOperation,
 )
 from manager_service.domain.ports import ChildJobFilter, Hints, JobStore
-from manager_service.domain.states import FailureCategory, Outcome, ParentJobState, Verdict
+from manager_service.domain.states import ChildJobState, FailureCategory, Outcome, ParentJobState, Verdict
 from tests.doubles import FakeClock
 
 _numbers = count(1)
@@ -195,3 +197,46 @@ class World:
 
     async def state(self, parent_job_id: str) -> ParentJobState:
         return (await self.store.parent_job(parent_job_id)).state
+
+    async def all_events(self, parent_job_id: str) -> list[Event]:
+        """Read every event of a parent job, a page at a time, and show that their numbers have no gap."""
+        events: list[Event] = []
+        while page := (await self.store.events(parent_job_id, after=len(events), limit=7)).events:
+            events.extend(page)
+        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        return events
+
+    async def check(self, parent_job_id: str) -> None:
+        """Show that the counts are what the children are, and the events what the children went through."""
+        parent = await self.store.parent_job(parent_job_id)
+        children = await self.children(parent)
+        counted = Counter(child.state.value for child in children)
+        assert {state.value: getattr(parent.counts, state.value) for state in ChildJobState} == {
+            state.value: counted[state.value] for state in ChildJobState
+        }
+        events = await self.all_events(parent_job_id)
+        assert parent.sequence == len(events)
+        assert (parent.end_time is not None) == parent.state.final
+        _check_versions(events)
+        for child in children:
+            assert (child.state is ChildJobState.PENDING) or child.wait_reason is None
+
+    def ready_hints(self) -> dict[str, int]:
+        """Return how many heads of each target listeners were told of, and forget it."""
+        told: Counter[str] = Counter()
+        for hint in self.hints:
+            told.update(hint.ready)
+        self.hints.clear()
+        return dict(told)
+
+
+def _check_versions(events: Sequence[Event]) -> None:
+    """Show that each child's events follow from one another."""
+    last: dict[str, ChildJobChange] = {}
+    for event in events:
+        if isinstance(event.change, ChildJobChange):
+            before = last.get(event.change.child_job_id)
+            if before is not None:
+                assert event.change.version > before.version
+                assert event.change.attempts >= before.attempts
+            last[event.change.child_job_id] = event.change

@@ -26,6 +26,7 @@ class EmbeddedTransactions:
         self._ids = ids
         self._timing = timing
         self._mark = MarkOfLife(timing)
+        self._changes = 0
         self._clock = StoreClock(clock)
 
     def open(self) -> None:
@@ -39,6 +40,7 @@ class EmbeddedTransactions:
         self._writer.begin()
         now = self._clock.now()
         self._mark.check(self._writer, now)
+        self._changes = self.changes()
         return UnitOfWork(self._writer, now=now, ids=self._ids, timing=self._timing)
 
     def changes(self) -> int:
@@ -53,6 +55,8 @@ class EmbeddedTransactions:
         """Write what the unit of work owes, commit, and return what listeners are to look at."""
         tx.flush()
         hints = tx.hints()
+        if self.changes() != self._changes:
+            self._mark.refresh(self._writer, tx.now)
         self._writer.commit()
         self._mark.committed()
         return hints

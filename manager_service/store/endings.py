@@ -94,7 +94,10 @@ def end_attempts(tx: UnitOfWork, ended: Sequence[Ended]) -> None:
     for item in ended:
         _tell(tx, parents[item.lease.parent_id], item)
     tx.settle()
-    enter_queue(tx, [_again(parents, item) for item in ended if not item.ending.state.final])
+    enter_queue(tx, [_again(tx, parents, item) for item in ended if not item.ending.state.final])
+    for item in ended:
+        if not item.ending.state.final and parents[item.lease.parent_id].stopping:
+            tx.to_sweep(parents[item.lease.parent_id])
     final = [item.lease.child_id for item in ended if item.ending.state.final]
     if final:
         enter_successors(tx, final, parents)
@@ -168,12 +171,11 @@ def _tell(tx: UnitOfWork, parent: ParentInWork, item: Ended) -> None:
     tx.freed(parent, lease.child_id, lease.target)
 
 
-def _again(parents: dict[str, ParentInWork], item: Ended) -> Head:
-    assert item.ending.available_time is not None
+def _again(tx: UnitOfWork, parents: dict[str, ParentInWork], item: Ended) -> Head:
     return Head(
         child_id=item.lease.child_id,
         parent=parents[item.lease.parent_id],
         target=item.lease.target,
         operation=item.lease.operation,
-        available_time=item.ending.available_time,
+        available_time=item.ending.available_time or tx.now,
     )

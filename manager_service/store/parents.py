@@ -176,6 +176,7 @@ class ParentInWork:
         if self.state.final and self.end_time is None:
             self.end_time = now
             self.rewritten = True
+        self.reopened = False
         if self._told != self._to_tell():
             self._tell(counts)
         return self.state is ParentJobState.CANCELLING and was is not ParentJobState.CANCELLING
@@ -185,6 +186,13 @@ class ParentInWork:
         if self.start_time is None:
             self.start_time = now
             self.rewritten = True
+
+    def reopen(self) -> None:
+        """Begin a new round; its state is decided anew from the counts."""
+        self.round += 1
+        self.cancel_requested, self.cancel_reason, self.paused = False, "", False
+        self.end_time = None
+        self.rewritten = self.reopened = True
 
     def numbered_events(self, now: Instant) -> list[dict[str, Any]]:
         """Number the events that were collected and hand them out to be written."""

@@ -32,16 +32,17 @@ _SYNCHRONOUS: Final = ("full", "normal")
 class _Compiler(SQLiteCompiler):
     """Pins plans: a hint names the index, and tables are read in the order in which they are written.
 
-    Tables that were just filled have no statistics, so the planner would sort all ready rows or begin a join at its
-    wrong end. CROSS JOIN is SQLite's way to fix the order.
+    Tables that were just filled have no statistics, so the planner would sort all ready rows or begin a join at
+    its wrong end. CROSS JOIN is SQLite's way to fix the order.
     """
 
-    def get_from_hint_text(self, table: Any, text: str | None) -> str | None:
+    def get_from_hint_text(self, table: Any, text: str | None) -> str | None:  # noqa: ARG002 -- the base's
         return text
 
-    def visit_join(self, join: Any, asfrom: bool = False, from_linter: Any = None, **kwargs: Any) -> str:  # noqa: FBT001, FBT002, D102 -- the base's signature
-        text: str = super().visit_join(join, asfrom=asfrom, from_linter=from_linter, **kwargs)  # type: ignore[no-untyped-call]  # SQLAlchemy's compiler is untyped
-        return text if join.isouter else text.replace(" JOIN ", " CROSS JOIN ", 1)
+    def visit_join(self, join: Any, asfrom: Any = False, from_linter: Any = None, **kwargs: Any) -> Any:  # noqa: ARG002, FBT002 -- the base's
+        left, right = (self.process(side, asfrom=True, **kwargs) for side in (join.left, join.right))
+        kind = "LEFT" if join.isouter else "CROSS"
+        return f"{left} {kind} JOIN {right} ON {self.process(join.onclause, **kwargs)}"
 
 
 @compiles(Among, "sqlite")
@@ -129,7 +130,7 @@ class SqliteConnection:
 
     def plan(self, statement: Statement, **given: Any) -> list[str]:
         """Return the lines of the statement's query plan."""
-        sql = f"EXPLAIN QUERY PLAN {statement.sql(self._dialect)}"
+        sql = "EXPLAIN QUERY PLAN " + statement.sql(self._dialect)
         return [row[3] for row in self.raw.execute(sql, _arguments(statement, given))]
 
     def begin(self) -> None:

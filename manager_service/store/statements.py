@@ -7,12 +7,12 @@ from typing import Any, Protocol
 from sqlalchemy import ColumnElement, bindparam
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.elements import BindParameter
-from sqlalchemy.sql.expression import ClauseElement, Executable
+from sqlalchemy.sql.expression import ClauseElement
 from sqlalchemy.types import Boolean
 
 
 class Among(ColumnElement[bool]):
-    """Whether a column's value is in the list bound as ``name``; each dialect binds a list in its own way."""
+    """Whether a column's value is in the list bound as ``name``; dialects bind lists in their own ways."""
 
     inherit_cache = False
     type = Boolean()
@@ -31,7 +31,7 @@ class Statement:
 
     __slots__ = ("_core", "_names", "_row", "_sql")
 
-    def __init__(self, core: Executable) -> None:
+    def __init__(self, core: ClauseElement) -> None:
         self._core = core
         self._sql = ""
         self._names: tuple[tuple[str, object], ...] = ()
@@ -45,19 +45,19 @@ class Statement:
 
     def arguments(self, given: dict[str, Any]) -> list[Any]:
         """Return the values of the statement's parameters, in their order."""
-        return [given[name] if name in given else default for name, default in self._names]
+        return [given.get(name, default) for name, default in self._names]
 
     def row(self, values: Sequence[object]) -> Any:
         """Return a result row whose columns are attributes."""
         return self._row(values)
 
     def _compile(self, dialect: Dialect) -> None:
-        assert isinstance(self._core, ClauseElement)
         compiled: Any = self._core.compile(dialect=dialect)
         self._names = tuple((name, compiled.params.get(name)) for name in compiled.positiontup)
         columns = [entry.keyname for entry in compiled._result_columns or ()]  # noqa: SLF001 -- no public name
         if columns:
-            self._row = namedtuple("Row", columns, rename=True)._make  # noqa: PYI024 -- made at run time
+            row_type: Any = namedtuple("Row", columns, rename=True)  # noqa: PYI024 -- made at run time
+            self._row = row_type._make
         self._sql = compiled.string
 
 

@@ -1,16 +1,29 @@
 """The job store: every verb of the port, each a line from its use case."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from manager_service.domain.events import EventPage
-from manager_service.domain.fleet import Registration, Timing
-from manager_service.domain.leases import Heartbeat, HeartbeatAnswer, Lease, Poll, Report, ReportAnswer
-from manager_service.domain.model import Attempt, ChildJob, Instant, ParentJob, Plan
+from manager_service.domain.fleet import Registration, Target, Timing, Worker
+from manager_service.domain.leases import Heartbeat, HeartbeatAnswer, Lease, LogBatch, Poll, Report, ReportAnswer
+from manager_service.domain.model import Attempt, ChildJob, Instant, LogPage, ParentJob, Plan, Span
 from manager_service.domain.ports import ChildJobFilter, Created, Hints, Listener, ParentJobFilter
 from manager_service.store.acquire import Polls, acquire
+from manager_service.store.control import cancel_parent_job, pause_parent_job, resume_parent_job
 from manager_service.store.create import create_parent_job
+from manager_service.store.expiry import expire_leases, next_available, release_due
+from manager_service.store.fleet import (
+    drain_worker,
+    forget_target,
+    pause_target,
+    prune_sessions,
+    read_known_targets,
+    read_target_names_near,
+    read_targets,
+    read_workers,
+)
 from manager_service.store.heartbeat import beat
+from manager_service.store.logs import append_logs, read_logs
 from manager_service.store.reads import (
     read_child_job,
     read_child_jobs,
@@ -20,7 +33,10 @@ from manager_service.store.reads import (
 )
 from manager_service.store.register import deregister, register
 from manager_service.store.report import report
+from manager_service.store.retention import delete_parent_job, prune, trim_events
+from manager_service.store.retry import retry_parent_job
 from manager_service.store.statements import Connection
+from manager_service.store.sweep import ending_parent_jobs, fail_overdue, sweep
 from manager_service.store.unit_of_work import UnitOfWork
 from manager_service.store.writer import Transactions, Writer
 
@@ -104,12 +120,42 @@ class SqlJobStore:
         """Read the events of a parent job."""
         return self._backend.read(lambda c: read_events(c, parent_job_id, after=after, limit=limit))
 
+    async def logs(self, child_job_id: str, *, attempt: int, offset: int, limit: int) -> LogPage:
+        """Read log entries of an attempt."""
+        return self._backend.read(
+            lambda c: read_logs(c, child_job_id, attempt=attempt, offset=offset, limit=limit)
+        )
+
     # Changing jobs.
 
     async def create_parent_job(self, plan: Plan) -> Created:
         """Store a parent job and its children."""
         created: Created = await self._write(create_parent_job, plan)
         return created
+
+    async def cancel_parent_job(self, parent_job_id: str, reason: str) -> ParentJob:
+        """Cancel a parent job."""
+        parent: ParentJob = await self._write(cancel_parent_job, parent_job_id, reason)
+        return parent
+
+    async def pause_parent_job(self, parent_job_id: str) -> ParentJob:
+        """Hold a parent job."""
+        parent: ParentJob = await self._write(pause_parent_job, parent_job_id)
+        return parent
+
+    async def resume_parent_job(self, parent_job_id: str) -> ParentJob:
+        """Let a parent job go on."""
+        parent: ParentJob = await self._write(resume_parent_job, parent_job_id)
+        return parent
+
+    async def retry_parent_job(self, parent_job_id: str) -> ParentJob:
+        """Open a new round of the failed children."""
+        parent: ParentJob = await self._write(retry_parent_job, parent_job_id)
+        return parent
+
+    async def delete_parent_job(self, parent_job_id: str) -> None:
+        """Delete a finished parent job."""
+        await self._write(delete_parent_job, parent_job_id)
 
     # The lease protocol.
 
@@ -136,6 +182,98 @@ class SqlJobStore:
     async def deregister(self, session_id: str) -> None:
         """Close a session."""
         await self._write(deregister, self._polls, session_id)
+
+    async def append_logs(self, batch: LogBatch) -> int | None:
+        """Store log entries of a live attempt."""
+        offset: int | None = await self._write(append_logs, batch)
+        return offset
+
+    # Workers and targets.
+
+    async def workers(self, *, include_gone: bool, after: str = "", limit: int) -> tuple[Worker, ...]:
+        """List workers by name."""
+        given: dict[str, Any] = {"include_gone": include_gone, "after": after, "limit": limit}
+        now = self._backend.now()
+        return self._backend.read(lambda c: read_workers(c, self._timing, **given, now=now))
+
+    async def targets(self, *, labels: Mapping[str, str], after: str = "", limit: int) -> tuple[Target, ...]:
+        """List known targets by name."""
+        given: dict[str, Any] = {"labels": labels, "after": after, "limit": limit}
+        now = self._backend.now()
+        return self._backend.read(lambda c: read_targets(c, self._timing, **given, now=now))
+
+    async def known_targets(self, names: Sequence[str]) -> Mapping[str, Target]:
+        """Return the known ones of these targets."""
+        now = self._backend.now()
+        return self._backend.read(lambda c: read_known_targets(c, self._timing, names, now=now))
+
+    async def target_names_near(self, name: str, *, limit: int = 3) -> tuple[str, ...]:
+        """Return known target names that look like this one."""
+        return self._backend.read(lambda c: read_target_names_near(c, name, limit=limit))
+
+    async def drain_worker(self, worker_name: str, *, terminate: bool) -> Worker:
+        """Set a worker's directive."""
+        worker: Worker = await self._write(drain_worker, worker_name, terminate=terminate)
+        return worker
+
+    async def pause_target(self, target: str, *, paused: bool) -> Target:
+        """Hold a target, or let it go on."""
+        read: Target = await self._write(pause_target, target, paused=paused)
+        return read
+
+    async def forget_target(self, target: str) -> None:
+        """Forget a target that nobody serves and nothing needs."""
+        await self._write(forget_target, target)
+
+    # Upkeep.
+
+    async def mark_alive(self) -> None:
+        """Write the mark of life; the transaction made up for an outage before."""
+        await self._write(self._backend.mark_alive)
+
+    async def expire_leases(self, *, limit: int) -> int:
+        """Take back leases that ran out or were not accepted."""
+        number: int = await self._write(expire_leases, limit=limit)
+        return number
+
+    async def sweep(self, parent_job_id: str, *, limit: int) -> bool:
+        """End pending children of a cancelling parent job."""
+        more: bool = await self._write(sweep, parent_job_id, limit=limit)
+        return more
+
+    async def ending_parent_jobs(self) -> tuple[str, ...]:
+        """Return the parent jobs that are to be swept."""
+        return self._backend.read(ending_parent_jobs)
+
+    async def fail_overdue(self, *, limit: int) -> int:
+        """Fail or stop children past the deadline."""
+        number: int = await self._write(fail_overdue, limit=limit)
+        return number
+
+    async def next_available(self) -> Span | None:
+        """Return how long until something falls due."""
+        now, interval = self._backend.now(), self._timing.heartbeat_interval
+        return self._backend.read(lambda c: next_available(c, now=now, heartbeat_interval=interval))
+
+    async def release_due(self) -> int:
+        """Make delayed children claimable whose time has come."""
+        number: int = await self._write(release_due)
+        return number
+
+    async def trim_events(self, *, keep: int, limit: int) -> int:
+        """Delete events beyond what is kept."""
+        number: int = await self._write(trim_events, keep=keep, limit=limit)
+        return number
+
+    async def prune(self, *, age: Span, limit: int) -> int:
+        """Delete rows of parent jobs that ended long ago."""
+        number: int = await self._write(prune, age=age, limit=limit)
+        return number
+
+    async def prune_sessions(self, *, age: Span) -> int:
+        """Delete sessions that have long been gone."""
+        number: int = await self._write(prune_sessions, self._polls, age=age)
+        return number
 
 
 _NOTHING = Hints()

@@ -1,9 +1,9 @@
 """The tables of the job store.
 
-Times are microseconds since the Unix epoch, ids UUID text of version 7, so that both sort by age. Columns are grouped
-by who writes them. What is live lies in narrow tables of its own: ``queue`` holds the children that could be leased
-next, ``leases`` the live leases; a child that has a lease is LEASED or RUNNING whatever its own row says, and its row
-is written when it is made and when an attempt ends.
+Times are microseconds since the Unix epoch, ids UUID text of version 7, so that both sort by age. Columns are
+grouped by who writes them. What is live lies in narrow tables of its own: ``queue`` holds the children that could
+be leased next, ``leases`` the live leases. A child that has a lease is LEASED or RUNNING whatever its own row says;
+its row is written when it is made and when an attempt ends.
 """
 
 from sqlalchemy import (
@@ -32,8 +32,6 @@ metadata = MetaData(
 )
 
 READY, DELAYED, HELD = 0, 1, 2
-
-_NARROW = {"sqlite_with_rowid": False}
 
 
 def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
@@ -87,7 +85,7 @@ parent_jobs = Table(
     # Jobs to sweep, whose heads a claim passes over.
     _partial("ix_parent_jobs_cancelling", "id", where="state = 'cancelling'"),
     Index("ix_parent_jobs_state", "state", "id"),
-    **_NARROW,
+    sqlite_with_rowid=False,
 )
 
 parent_labels = Table(
@@ -98,7 +96,7 @@ parent_labels = Table(
     Column("value", Text, nullable=False),
     PrimaryKeyConstraint("key", "value", "parent_id"),
     Index("ix_parent_labels_parent_id", "parent_id"),
-    **_NARROW,
+    sqlite_with_rowid=False,
 )
 
 # Which parent jobs have a child on a target: one row per parent job and target, however many children.
@@ -109,7 +107,7 @@ parent_targets = Table(
     Column("parent_id", Text, ForeignKey("parent_jobs.id"), nullable=False),
     PrimaryKeyConstraint("target", "parent_id"),
     Index("ix_parent_targets_parent_id", "parent_id"),
-    **_NARROW,
+    sqlite_with_rowid=False,
 )
 
 # The narrow row that every change of a child touches: once per transaction and parent job.
@@ -127,9 +125,7 @@ parent_counts = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("first_sequence", BigInteger, nullable=False),
     Column("last_turn", BigInteger, nullable=False),
-    # trim_events looks for jobs that keep more events than asked for.
-    Index("ix_parent_counts_kept", text("sequence - first_sequence")),
-    **_NARROW,
+    sqlite_with_rowid=False,
 )
 
 child_jobs = Table(
@@ -167,10 +163,10 @@ child_jobs = Table(
     _partial("ix_child_jobs_open_target", "target", where="state = 'pending'"),
     # A retry looks for the failed ones.
     _partial("ix_child_jobs_failed", "parent_id", "lane", "position", where="state = 'failed'"),
-    **_NARROW,
+    sqlite_with_rowid=False,
 )
 
-# Pending children at the head of their lane. `rank` is minus the priority, so that one ascending index is the order.
+# Pending children at the head of their lane. `rank` is minus the priority: one ascending index is the order.
 queue = Table(
     "queue",
     metadata,
@@ -190,7 +186,7 @@ queue = Table(
     _partial("ix_queue_delayed", "available_time", where="hold = 1"),
     # Pausing, resuming and sweeping a parent job.
     Index("ix_queue_parent_id", "parent_id", "hold"),
-    **_NARROW,
+    sqlite_with_rowid=False,
 )
 
 # Live leases only. `version` counts the child's changes since its row was written; `graced` tells that expire_time
@@ -231,7 +227,7 @@ leases = Table(
     Index("ix_leases_expire_time", "expire_time"),
     # Leases that no heartbeat named yet.
     _partial("ix_leases_accept_time", "accept_time", where="state = 'leased'"),
-    **_NARROW,
+    sqlite_with_rowid=False,
 )
 
 live_locks = Table(
@@ -244,7 +240,7 @@ live_locks = Table(
     Index("ix_live_locks_child_id", "child_id"),
     # Two exclusive holders of one key cannot be live, whatever the code above believes.
     _partial("uq_live_locks_exclusive", "key", where="exclusive = 1", unique=True),
-    **_NARROW,
+    sqlite_with_rowid=False,
 )
 
 # Ended attempts. `outcome` is null where the worker was lost.
@@ -263,7 +259,7 @@ attempts = Table(
     Column("start_time", BigInteger),
     Column("end_time", BigInteger, nullable=False),
     PrimaryKeyConstraint("child_id", "attempt"),
-    **_NARROW,
+    sqlite_with_rowid=False,
 )
 
 stale_reports = Table(
@@ -276,7 +272,7 @@ stale_reports = Table(
     Column("reason", Text, nullable=False),
     Column("create_time", BigInteger, nullable=False),
     PrimaryKeyConstraint("child_id", "attempt", "report_id"),
-    **_NARROW,
+    sqlite_with_rowid=False,
 )
 
 # What an event says of a child (operation, target, object) is read from the child's row.
@@ -304,7 +300,7 @@ events = Table(
     # Of the parent job's or a bulk change.
     Column("counts", Text),
     PrimaryKeyConstraint("parent_id", "sequence"),
-    **_NARROW,
+    sqlite_with_rowid=False,
 )
 
 sessions = Table(
@@ -329,7 +325,7 @@ sessions = Table(
     Column("directive", Text, nullable=False),
     UniqueConstraint("instance_id"),
     Index("ix_sessions_worker_name", "worker_name", "create_time"),
-    **_NARROW,
+    sqlite_with_rowid=False,
 )
 
 session_targets = Table(
@@ -341,7 +337,7 @@ session_targets = Table(
     PrimaryKeyConstraint("session_id", "target"),
     # Which workers serve a target.
     Index("ix_session_targets_target", "target"),
-    **_NARROW,
+    sqlite_with_rowid=False,
 )
 
 targets = Table(
@@ -357,7 +353,7 @@ targets = Table(
     Column("operations", Text, nullable=False),
     # Written by operators.
     Column("paused", Boolean, nullable=False),
-    **_NARROW,
+    sqlite_with_rowid=False,
 )
 
 target_labels = Table(
@@ -368,7 +364,7 @@ target_labels = Table(
     Column("value", Text, nullable=False),
     PrimaryKeyConstraint("key", "value", "target"),
     Index("ix_target_labels_target", "target"),
-    **_NARROW,
+    sqlite_with_rowid=False,
 )
 
 job_logs = Table(
@@ -381,7 +377,7 @@ job_logs = Table(
     Column("level", Text, nullable=False),
     Column("message", Text, nullable=False),
     PrimaryKeyConstraint("child_id", "attempt", "offset"),
-    **_NARROW,
+    sqlite_with_rowid=False,
 )
 
 # Conditions of partial indexes have to be spelled out in a statement: a bound value would hide them.

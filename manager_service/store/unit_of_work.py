@@ -146,6 +146,10 @@ class UnitOfWork:
         if parent.spec.max_parallel:
             self._freed_parents.add(parent.id)
 
+    def to_sweep(self, parent: ParentInWork) -> None:
+        """Note a parent job with pending children that will not start any more."""
+        self._ending.add(parent.id)
+
     def tell_session(self, session_id: str) -> None:
         """Note that a session has a new directive or a lease to stop."""
         self._sessions.add(session_id)

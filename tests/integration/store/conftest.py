@@ -1,0 +1,53 @@
+"""A store of each kind, with a clock that tests move."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from manager_service.domain.fleet import Timing
+from manager_service.domain.ports import JobStore
+from manager_service.store import open_store
+from tests.doubles import CountingIds, FakeClock
+from tests.factories import World
+
+Reopen = Callable[[], JobStore]
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def ids() -> CountingIds:
+    return CountingIds()
+
+
+@pytest.fixture
+def timing() -> Timing:
+    return Timing()
+
+
+@pytest.fixture(params=["sqlite"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return {"sqlite": f"sqlite:///{tmp_path}/store.db"}[request.param]
+
+
+@pytest.fixture
+def open_again(store_url: str, clock: FakeClock, ids: CountingIds, timing: Timing) -> Reopen:
+    return lambda: open_store(store_url, clock=clock, ids=ids, timing=timing, synchronous="normal")
+
+
+@pytest.fixture
+async def store(open_again: Reopen) -> AsyncIterator[JobStore]:
+    opened = open_again()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def world(store: JobStore, clock: FakeClock, timing: Timing) -> World:
+    made = World(store, clock, timing)
+    store.subscribe(made.hints.append)
+    return made

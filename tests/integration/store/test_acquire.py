@@ -1,0 +1,299 @@
+import pytest
+
+from manager_service.domain.errors import SessionSupersededError, SessionUnknownError
+from manager_service.domain.fleet import Lock
+from manager_service.domain.leases import Poll
+from manager_service.domain.model import PlannedChild
+from manager_service.domain.ports import JobStore
+from manager_service.domain.states import ChildJobState, FailureMode, FailurePolicy, Outcome
+from tests.factories import World, failure, operation, plan, report_of, served_target
+
+
+class TestAcquire:
+    async def test_a_grant_makes_the_child_leased(self, world: World) -> None:
+        worker = await world.worker("orders")
+        parent = await world.parent_job("orders", timeout=7)
+
+        [lease] = await worker.acquire()
+
+        child, [attempt] = await world.store.child_job(lease.child_job_id)
+        assert (lease.target, lease.operation, lease.attempt, lease.timeout) == ("orders", "vacuum", 1, 7)
+        assert (child.state, child.worker_name, child.attempts) == (ChildJobState.LEASED, "anna", 1)
+        assert (attempt.lease_id, attempt.start_time, attempt.end_time) == (lease.lease_id, None, None)
+        assert (await world.store.parent_job(parent.id)).start_time == world.clock.wall()
+        await world.check(parent.id)
+
+    async def test_options_and_object_come_with_the_lease(self, world: World) -> None:
+        worker = await world.worker("orders")
+        child = PlannedChild(target="orders", operation="vacuum", options={"into": "x"}, object="t", lane="a")
+        await world.parent_job(children=[child])
+
+        [lease] = await worker.acquire()
+
+        assert (lease.options, lease.object) == ({"into": "x"}, "t")
+
+    async def test_an_equal_poll_answers_the_same_leases(self, world: World) -> None:
+        worker = await world.worker("a", "b")
+        await world.parent_job("a", "b")
+        granted = await world.store.acquire(worker.session_id, Poll(sequence=1, max_leases=1))
+
+        again = await world.store.acquire(worker.session_id, Poll(sequence=1, max_leases=2))
+
+        assert again == granted
+        assert len(granted) == 1
+
+    async def test_an_equal_poll_leaves_out_leases_that_ended(self, world: World) -> None:
+        worker, lease = await world.leased_child_job()
+        await worker.end(lease)
+
+        assert await world.store.acquire(worker.session_id, Poll(sequence=1, max_leases=1)) == ()
+
+    async def test_a_lower_poll_gets_nothing(self, world: World) -> None:
+        worker = await world.worker("a", "b")
+        await world.parent_job("a", "b")
+        await world.store.acquire(worker.session_id, Poll(sequence=5, max_leases=1))
+
+        assert await world.store.acquire(worker.session_id, Poll(sequence=4, max_leases=1)) == ()
+
+    async def test_a_poll_below_an_empty_one_gets_nothing(self, world: World) -> None:
+        worker = await world.worker("a")
+        assert await world.store.acquire(worker.session_id, Poll(sequence=5, max_leases=1)) == ()
+        await world.parent_job("a")
+
+        assert await world.store.acquire(worker.session_id, Poll(sequence=4, max_leases=1)) == ()
+        assert len(await world.store.acquire(worker.session_id, Poll(sequence=5, max_leases=1))) == 1
+
+    async def test_live_leases_never_exceed_slots(self, world: World) -> None:
+        worker = await world.worker("a", "b", "c", slots=2)
+        await world.parent_job("a", "b", "c")
+
+        first, second = await worker.acquire(), await worker.acquire()
+
+        assert (len(first), second) == (2, ())
+
+    async def test_an_unserved_target_is_passed_over(self, world: World) -> None:
+        worker = await world.worker("b")
+        await world.parent_job("a", "b")
+
+        assert [lease.target for lease in await worker.acquire()] == ["b"]
+
+    async def test_an_operation_that_is_not_offered_is_passed_over(self, world: World) -> None:
+        worker = await world.worker(served_target("a", operations=("analyze",)), "b")
+        await world.parent_job("a", "b")
+
+        assert [lease.target for lease in await worker.acquire()] == ["b"]
+
+    async def test_an_unknown_session_is_refused(self, store: JobStore) -> None:
+        with pytest.raises(SessionUnknownError):
+            await store.acquire("none", Poll(sequence=1, max_leases=1))
+
+    async def test_a_superseded_session_is_refused(self, world: World) -> None:
+        older = await world.worker("a")
+        await world.worker("a")
+
+        with pytest.raises(SessionSupersededError):
+            await older.acquire()
+
+    async def test_a_draining_worker_is_granted_nothing(self, world: World) -> None:
+        worker = await world.worker("a")
+        await worker.beat(draining=True)
+        await world.parent_job("a")
+
+        assert await worker.acquire() == ()
+
+
+class TestNeverTwoConflictingLeases:
+    async def test_at_most_one_live_lease_per_child(self, world: World) -> None:
+        anna, bert = await world.worker("a"), await world.worker("a", worker_name="bert")
+        await world.parent_job("a")
+
+        assert [len(await anna.acquire()), len(await bert.acquire())] == [1, 0]
+
+    async def test_two_names_of_one_file_never_run_at_once(self, world: World) -> None:
+        lock = Lock(key="file", exclusive=True)
+        worker = await world.worker(served_target("a", locks=[lock]), served_target("b", locks=[lock]))
+        await world.parent_job("a", "b")
+
+        [first] = await worker.acquire()
+        assert await worker.acquire() == ()
+        await worker.end(first)
+        [second] = await worker.acquire()
+
+        assert {first.target, second.target} == {"a", "b"}
+
+    async def test_shared_keys_run_together_but_exclude_an_exclusive_one(self, world: World) -> None:
+        shared, exclusive = Lock(key="k", exclusive=False), Lock(key="k", exclusive=True)
+        target = served_target("a", operations=(), max_parallel=5)
+        target = type(target)(
+            **{
+                **{name: getattr(target, name) for name in target.__slots__},
+                "operations": (operation("analyze", shared), operation("vacuum", exclusive)),
+            }
+        )
+        worker = await world.worker(target)
+        kinds = ("analyze", "vacuum", "analyze")
+        children = [PlannedChild(target="a", operation=o, lane=str(n)) for n, o in enumerate(kinds)]
+        await world.parent_job(children=children)
+
+        leases = await worker.acquire()
+        assert [lease.operation for lease in leases] == ["analyze", "analyze"]
+        await worker.end(leases[0])
+        assert await worker.acquire() == ()
+        await worker.end(leases[1])
+        assert [lease.operation for lease in await worker.acquire()] == ["vacuum"]
+
+    async def test_a_key_given_both_ways_counts_as_exclusive(self, world: World) -> None:
+        locks = [Lock(key="k", exclusive=True), Lock(key="k", exclusive=False)]
+        worker = await world.worker(served_target("a", locks=locks, max_parallel=2))
+        children = [PlannedChild(target="a", operation="vacuum", lane=str(n)) for n in range(2)]
+        await world.parent_job(children=children)
+
+        assert len(await worker.acquire()) == 1
+
+    @pytest.mark.parametrize("limit", [1, 2])
+    async def test_never_more_than_max_parallel_of_a_target(self, world: World, limit: int) -> None:
+        worker = await world.worker(served_target("a", locks=[], max_parallel=limit))
+        children = [PlannedChild(target="a", operation="vacuum", lane=str(n)) for n in range(3)]
+        await world.parent_job(children=children)
+
+        assert [len(await worker.acquire()), len(await worker.acquire())] == [limit, 0]
+
+    async def test_never_more_than_max_parallel_of_a_parent_job(self, world: World) -> None:
+        worker = await world.worker("a", "b", "c")
+        await world.parent_job("a", "b", "c", max_parallel=2)
+
+        leases = await worker.acquire()
+        assert (len(leases), await worker.acquire()) == (2, ())
+        await worker.end(leases[0])
+        assert len(await worker.acquire()) == 1
+
+    async def test_a_full_parent_job_does_not_hide_the_next_one(self, world: World) -> None:
+        names = [f"t{n}" for n in range(120)]
+        worker = await world.worker(*names)
+        await world.parent_job(*names, max_parallel=1, priority=9)
+        await world.parent_job(*names[100:])
+
+        leases = await worker.acquire()
+
+        assert len(leases) == 21
+
+
+class TestDispatchOrder:
+    async def test_priority_comes_first(self, world: World) -> None:
+        worker = await world.worker("a", "b", "c")
+        await world.parent_job("a")
+        await world.parent_job("b", priority=5)
+        await world.parent_job("c", priority=-5)
+
+        assert [lease.target for lease in await worker.acquire()] == ["b", "a", "c"]
+
+    async def test_parent_jobs_share_fairly(self, world: World) -> None:
+        names = [f"t{n}" for n in range(40)]
+        worker = await world.worker(*names, slots=1)
+        big = await world.parent_job(*names[:30])
+        for _ in range(4):
+            [lease] = await worker.acquire()
+            await worker.end(lease)
+        small = await world.parent_job(*names[30:])
+
+        order = []
+        for _ in range(8):
+            [lease] = await worker.acquire()
+            order.append(lease.parent_job_id)
+            await worker.end(lease)
+
+        assert order.count(big.id) == order.count(small.id) == 4
+
+    async def test_the_largest_lane_goes_first_then_the_order_of_the_request(self, world: World) -> None:
+        worker = await world.worker("a", "b", "c", "d")
+        await world.parent_job("a", "b", "c", "d", sizes={"b": 5, "d": 9})
+
+        assert [lease.target for lease in await worker.acquire()] == ["d", "b", "a", "c"]
+
+    async def test_targets_of_a_parent_job_go_round(self, world: World) -> None:
+        worker = await world.worker("a", "b", slots=1)
+        await world.parent_job("a", "b", operations=("vacuum", "analyze"))
+
+        order = []
+        for _ in range(4):
+            [lease] = await worker.acquire()
+            order.append((lease.target, lease.operation))
+            await worker.end(lease)
+
+        assert order == [("a", "vacuum"), ("b", "vacuum"), ("a", "analyze"), ("b", "analyze")]
+
+
+class TestLanes:
+    async def test_children_of_a_lane_run_one_after_the_other(self, world: World) -> None:
+        worker = await world.worker(served_target("a", locks=[], max_parallel=9))
+        parent = await world.parent_job("a", operations=("vacuum", "analyze", "reindex"))
+
+        seen = []
+        while leases := await worker.acquire():
+            [lease] = leases
+            seen.append(lease.operation)
+            await worker.end(lease)
+
+        assert seen == ["vacuum", "analyze", "reindex"]
+        await world.check(parent.id)
+
+    @pytest.mark.parametrize("outcome", [Outcome.SKIPPED, Outcome.COMPLETED])
+    async def test_a_successor_follows_whatever_the_end(self, world: World, outcome: Outcome) -> None:
+        worker, lease = await world.leased_child_job(operations=("vacuum", "analyze"))
+        await worker.end(lease, outcome)
+
+        assert [lease.operation for lease in await worker.acquire()] == ["analyze"]
+
+    async def test_a_successor_follows_a_failed_child(self, world: World) -> None:
+        worker, lease = await world.leased_child_job(operations=("vacuum", "analyze"))
+        await worker.end(lease, Outcome.FAILED, failure=failure(retryable=False))
+
+        assert [lease.operation for lease in await worker.acquire()] == ["analyze"]
+
+    async def test_a_tripped_failure_policy_stops_the_lane_in_the_same_call(self, world: World) -> None:
+        policy = FailurePolicy(mode=FailureMode.FAIL_FAST)
+        worker, lease = await world.leased_child_job(operations=("vacuum", "analyze"), failure_policy=policy)
+        report = report_of(lease, Outcome.FAILED, failure=failure(retryable=False))
+
+        answer = await world.store.report(worker.session_id, [report], worker.poll())
+
+        assert answer.leases == ()
+        assert world.hints[-1].ending == {lease.parent_job_id}
+
+
+class TestWakeUps:
+    async def test_a_freed_target_wakes_a_waiter(self, world: World) -> None:
+        worker, lease = await world.leased_child_job()
+        await world.parent_job("orders")
+        world.ready_hints()
+
+        await worker.end(lease)
+
+        assert world.ready_hints() == {"orders": 1}
+
+    async def test_what_is_granted_at_once_wakes_nobody(self, world: World) -> None:
+        worker, lease = await world.leased_child_job(operations=("vacuum", "analyze"))
+        world.ready_hints()
+
+        await world.store.report(worker.session_id, [report_of(lease)], worker.poll())
+
+        assert world.ready_hints() == {}
+
+    async def test_room_in_a_limited_parent_job_wakes_a_waiter(self, world: World) -> None:
+        worker = await world.worker("a", "b")
+        await world.parent_job("a", "b", max_parallel=1)
+        [lease] = await worker.acquire()
+        world.ready_hints()
+
+        await worker.end(lease)
+
+        assert world.ready_hints() == {"b": 1}
+
+    async def test_a_newly_served_target_wakes_a_waiter(self, world: World) -> None:
+        await world.store.create_parent_job(plan("a"))
+        world.ready_hints()
+
+        worker = await world.worker("a")
+        assert world.ready_hints() == {"a": 1}
+        await worker.register_again()
+        assert world.ready_hints() == {}
