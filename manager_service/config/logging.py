@@ -24,7 +24,12 @@ class LogFormat(StrEnum):
 def set_up_logging(level: LogLevel, form: LogFormat) -> None:
     """Send log lines to stderr: one per event, a constant text with key-values."""
     renderers: dict[LogFormat, list[structlog.typing.Processor]] = {
-        LogFormat.CONSOLE: [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())],
+        # Plain tracebacks: the usual ones show local variables, and with them what should not be logged.
+        LogFormat.CONSOLE: [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ],
         LogFormat.JSON: [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()],
     }
     structlog.configure(

@@ -1,0 +1,13 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.manager_harness import RunningManager, running, settings_on
+
+
+@pytest.fixture
+async def manager(tmp_path: Path) -> AsyncIterator[RunningManager]:
+    """Run a manager in this process, on a store of its own."""
+    async with running(settings_on(tmp_path)) as running_manager:
+        yield running_manager
