@@ -34,7 +34,7 @@ class Commands:
         """Return the command line of the worker."""
         return [
             *self.worker,
-            *("--manager", "-", "--stdin-lifeline"),
+            *("--manager", "-", "--stdin-lifeline", "--log-level", "warning"),
             *(() if slots is None else ("--slots", str(slots))),
             *(part for target in targets for part in ("--target", target)),
         ]

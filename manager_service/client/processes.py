@@ -9,12 +9,13 @@ import contextlib
 import json
 import os
 import signal
+import tempfile
 from asyncio.subprocess import PIPE, Process
-from collections import deque
 from collections.abc import Sequence
-from typing import Any, NoReturn, Self
+from typing import IO, Any, NoReturn, Self
 
 LAST_WORDS = 20
+LAST_BYTES = 16 * 1024
 REFUSED = 2
 LINE_BYTES = 4 * 1024 * 1024
 """The ready line of a worker names all its targets."""
@@ -37,26 +38,38 @@ class ProgramEndedError(Exception):
 class Program:
     """A running program that announces with one line of JSON that it is ready."""
 
-    def __init__(self, name: str, process: Process) -> None:
+    def __init__(self, name: str, process: Process, stderr: IO[bytes]) -> None:
         self.name = name
         self._process = process
-        self._stderr: deque[str] = deque(maxlen=LAST_WORDS)
+        self._stderr = stderr
         self._ready: asyncio.Future[Announcement] = asyncio.get_running_loop().create_future()
-        self._readers = [asyncio.create_task(self._read_stdout()), asyncio.create_task(self._read_stderr())]
+        self._reader = asyncio.create_task(self._read_stdout())
 
     @classmethod
     async def start(cls, name: str, argv: Sequence[str]) -> Self:
         """Start it; nothing is awaited but its existence."""
-        process = await asyncio.create_subprocess_exec(
-            *argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True, limit=LINE_BYTES
-        )
-        return cls(name, process)
+        # A file without a name, not a pipe: when this process is killed, the program can still write what it
+        # does until its own end, and no file stays behind.
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *argv, stdin=PIPE, stdout=PIPE, stderr=stderr, start_new_session=True, limit=LINE_BYTES
+            )
+        except BaseException:
+            stderr.close()
+            raise
+        return cls(name, process, stderr)
 
     @property
     def announcement(self) -> Announcement | None:
         """What it announced, if it did."""
         done = self._ready.done() and not self._ready.cancelled() and self._ready.exception() is None
         return self._ready.result() if done else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code, negative for a signal; ``None`` while it runs."""
+        return self._process.returncode
 
     async def ready(self) -> Announcement:
         """Wait for its announcement.
@@ -79,9 +92,9 @@ class Program:
             ProgramEndedError: it ended.
         """
         code = await self._process.wait()
-        # What it started may hold the pipes open; its own words are in them already.
-        await asyncio.wait(self._readers, timeout=1)
-        raise ProgramEndedError(self.name, code, list(self._stderr), was_ready=self.announcement is not None)
+        # What it started may hold the pipe open; its own announcement is in it already.
+        await asyncio.wait({self._reader}, timeout=1)
+        raise ProgramEndedError(self.name, code, self._last_words(), was_ready=self.announcement is not None)
 
     def write_line(self, line: str) -> None:
         """Write a line to its stdin; a program that is gone is noticed by `ended`."""
@@ -97,10 +110,10 @@ class Program:
                 break
             self._signal(number)
         await self._process.wait()
-        for reader in self._readers:
-            reader.cancel()
-        await asyncio.gather(*self._readers, return_exceptions=True)
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
         self._ready.cancel()
+        self._stderr.close()
 
     async def _gone_within(self, seconds: float) -> bool:
         try:
@@ -123,9 +136,8 @@ class Program:
                 if not self._ready.done() and isinstance(said, dict) and said.get("event") == "ready":
                     self._ready.set_result(said)
 
-    async def _read_stderr(self) -> None:
-        stream = self._process.stderr
-        while stream is not None and (line := await stream.readline()):
-            text = line.decode(errors="replace").strip()
-            if text:
-                self._stderr.append(text)
+    def _last_words(self) -> list[str]:
+        end = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, end - LAST_BYTES))
+        lines = self._stderr.read().decode(errors="replace").splitlines()
+        return [line.strip() for line in lines if line.strip()][-LAST_WORDS:]
