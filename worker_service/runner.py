@@ -14,6 +14,9 @@ from worker_service.reporting import LogShipper, Reporter
 
 log = structlog.get_logger("worker.runner")
 
+LISTED_AFTER = 0.1
+"""A cancel reaches only what a heartbeat listed, so what is not over by then is listed; what is costs no beat."""
+
 
 class Runner:
     """Turns leases into running operations and their ends into reports.
@@ -70,7 +73,7 @@ class Runner:
         execution = Execution(
             lease,
             fence=sent + lease.lease_duration.total_seconds(),
-            accept_by=self._clock() + lease.accept_within.total_seconds() / 2,
+            accept_by=self._clock() + min(lease.accept_within.total_seconds() / 2, LISTED_AFTER),
             clock=self._clock,
             redact=self._redact,
         )
