@@ -17,6 +17,19 @@ log = structlog.get_logger("manager.calls")
 
 _OURS = "/overhaul.v1."
 _QUIET = frozenset({"AcquireLeases", "Heartbeat", "ReportResults", "AppendLogs", "WatchParentJob", "ReadLogs"})
+_STEERING = frozenset(
+    {
+        "CancelParentJob",
+        "PauseParentJob",
+        "ResumeParentJob",
+        "RetryParentJob",
+        "DeleteParentJob",
+        "DrainWorker",
+        "PauseTarget",
+        "ResumeTarget",
+        "ForgetTarget",
+    }
+)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
@@ -113,11 +126,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 def _log_call(method: str, request: Any, begin: float) -> None:
     if method not in _QUIET:
         milliseconds = round((time.perf_counter() - begin) * 1_000, 1)
-        log.debug("call answered", method=method, milliseconds=milliseconds, **_about(request))
+        write = log.info if method in _STEERING else log.debug
+        write("call answered", method=method, milliseconds=milliseconds, **_about(request))
 
 
 def _about(request: Any) -> dict[str, str]:
-    """Name the job that a call is about, so that its lines can be found."""
-    names = ("parent_job_id", "child_job_id", "session_id", "worker_name")
+    """Name what a call is about, so that its lines can be found."""
+    names = ("parent_job_id", "child_job_id", "session_id", "worker_name", "target")
     values = {name: getattr(request, name, "") for name in names}
     return {name: value for name, value in values.items() if value}
