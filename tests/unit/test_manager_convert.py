@@ -146,19 +146,27 @@ class TestRequests:
 
 
 CHANGES = [
-    (ChildJobChange(
-        child_job_id=CHILD_ID,
-        operation="vacuum",
-        target="app",
-        object="t",
-        previous_state=ChildJobState.RUNNING,
-        state=ChildJobState.COMPLETED,
-        attempts=1,
-        version=4,
-        verdict=Verdict.EFFECTIVE,
-        reason="r",
-    ), "child_job"),
-    (ParentJobChange(state=ParentJobState.RUNNING, paused=True, cancel_requested=True, counts=Counts(pending=2)),
+    (
+        ChildJobChange(
+            child_job_id=CHILD_ID,
+            operation="vacuum",
+            target="app",
+            object="t",
+            previous_state=ChildJobState.RUNNING,
+            state=ChildJobState.COMPLETED,
+            attempts=1,
+            version=4,
+            verdict=Verdict.EFFECTIVE,
+            reason="r",
+        ),
+        "child_job",
+    ),
+    (
+        ParentJobChange(
+            state=ParentJobState.RUNNING, paused=True, cancel_requested=True, counts=Counts(pending=2)
+        ),
+        "parent_job",
+    ),
     (BulkChange(kind=BulkChangeKind.ENDED, affected=3, counts=Counts(cancelled=3)), "bulk"),
 ]
 
