@@ -5,7 +5,7 @@ from sqlalchemy import bindparam, case, insert, literal, select, update
 from manager_service.domain.fleet import SessionState, Timing
 from manager_service.domain.model import SECOND, Instant, Span
 from manager_service.domain.ports import Clock
-from manager_service.store.statements import Connection, Statement
+from manager_service.store.statements import Among, Connection, Statement
 from manager_service.store.tables import is_delayed, leases, queue, sessions, store_state
 
 _MARK = Statement(select(store_state.c.mark))
@@ -22,7 +22,7 @@ _SHIFT_LEASES = Statement(
 )
 _SHIFT_SESSIONS = Statement(
     update(sessions)
-    .where(sessions.c.state.in_([SessionState.READY.value, SessionState.DRAINING.value]))
+    .where(Among(sessions.c.state, "open"))
     .values(heartbeat_time=sessions.c.heartbeat_time + bindparam("gap"))
 )
 _SHIFT_DELAYED = Statement(
@@ -97,7 +97,7 @@ class MarkOfLife:
     def _make_up(self, connection: Connection, gap: Span, now: Instant) -> None:
         grace = _GRACE_INTERVALS * self._timing.heartbeat_interval
         connection.run(_SHIFT_LEASES, gap=gap, grace=grace)
-        connection.run(_SHIFT_SESSIONS, gap=gap)
+        connection.run(_SHIFT_SESSIONS, gap=gap, open=[SessionState.READY.value, SessionState.DRAINING.value])
         if gap < 0:
             # The clock went back: what waits would wait that much longer.
             connection.run(_SHIFT_DELAYED, gap=gap)

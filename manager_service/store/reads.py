@@ -12,7 +12,7 @@ from manager_service.domain.ports import ChildJobFilter, ParentJobFilter
 from manager_service.domain.states import ChildJobState, Outcome, ParentJobState, Verdict, WaitReason
 from manager_service.store.parents import PARENT_COLUMNS, PARENTS, SELECT_PARENTS, parent_of
 from manager_service.store.rows import event_of, failure_of, mapping_of
-from manager_service.store.statements import Connection, Statement
+from manager_service.store.statements import Among, Connection, Statement
 from manager_service.store.tables import (
     attempts,
     child_jobs,
@@ -110,7 +110,7 @@ def read_parent_jobs(
     """List parent jobs by age."""
     statement = select(*PARENT_COLUMNS).select_from(PARENTS).limit(limit)
     if wanted.states:
-        statement = statement.where(_p.state.in_(sorted(wanted.states)))
+        statement = statement.where(Among(_p.state, "states"))
     for key, value in sorted(wanted.labels.items()):
         label = parent_labels.alias()
         statement = statement.where(
@@ -131,7 +131,7 @@ def read_parent_jobs(
     if after:
         statement = statement.where(_p.id > after if wanted.oldest_first else _p.id < after)
     statement = statement.order_by(_p.id if wanted.oldest_first else _p.id.desc())
-    return tuple(parent_of(row) for row in connection.rows(Statement(statement)))
+    return tuple(parent_of(row) for row in connection.rows(Statement(statement), states=sorted(wanted.states)))
 
 
 def read_child_job(
@@ -165,12 +165,13 @@ def read_child_jobs(
         .limit(limit)
     )
     if wanted.states:
-        statement = statement.where(_state.in_(sorted(wanted.states)))
+        statement = statement.where(Among(_state, "states"))
     if wanted.target:
         statement = statement.where(_c.target == wanted.target)
     if wanted.operation:
         statement = statement.where(_c.operation == wanted.operation)
-    return _children(connection, connection.rows(Statement(statement)), now=now, alive_since=alive_since)
+    rows = connection.rows(Statement(statement), states=sorted(wanted.states))
+    return _children(connection, rows, now=now, alive_since=alive_since)
 
 
 def read_events(connection: Connection, parent_job_id: str, *, after: int, limit: int) -> EventPage:

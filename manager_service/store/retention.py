@@ -29,6 +29,16 @@ _DELETE_LOGS = Statement(delete(job_logs).where(Among(job_logs.c.child_id, "ids"
 _DELETE_STALE = Statement(delete(stale_reports).where(Among(stale_reports.c.child_id, "ids")))
 _DELETE_ATTEMPTS = Statement(delete(attempts).where(Among(attempts.c.child_id, "ids")))
 _DELETE_CHILDREN = Statement(delete(child_jobs).where(Among(_c.id, "ids")))
+_TARGETS = Statement(
+    select(parent_targets.c.target)
+    .where(parent_targets.c.parent_id == bindparam("parent_id"))
+    .limit(bindparam("limit"))
+)
+_DELETE_TARGETS = Statement(
+    delete(parent_targets).where(
+        parent_targets.c.parent_id == bindparam("of"), Among(parent_targets.c.target, "names")
+    )
+)
 _DELETE_EVENTS = Statement(delete(events).where(_e.parent_id == bindparam("of"), _e.sequence < bindparam("below")))
 _KEPT = Statement(
     select(_n.parent_id, _n.sequence, _n.first_sequence).where(_n.parent_id == bindparam("parent_id"))
@@ -52,7 +62,6 @@ _DELETE_PARENT = tuple(
     Statement(delete(table).where(column == bindparam("of")))
     for table, column in (
         (parent_labels, parent_labels.c.parent_id),
-        (parent_targets, parent_targets.c.parent_id),
         (parent_counts, _n.parent_id),
         (parent_jobs, _p.id),
     )
@@ -108,6 +117,9 @@ def _remove(tx: UnitOfWork, parent_id: str, limit: int) -> tuple[int, bool]:
         for statement in (_DELETE_LOGS, _DELETE_STALE, _DELETE_ATTEMPTS, _DELETE_CHILDREN):
             tx.run(statement, ids=ids)
         removed += len(ids)
+    if removed < limit:
+        named = tx.rows(_TARGETS, parent_id=parent_id, limit=limit - removed)
+        removed += tx.run(_DELETE_TARGETS, of=parent_id, names=[row.target for row in named])
     if removed >= limit:
         return removed, False
     for statement in _DELETE_PARENT:

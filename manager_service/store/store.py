@@ -74,7 +74,9 @@ class SqlJobStore:
         self._listeners.append(listener)
 
     async def close(self) -> None:
-        """Finish what is queued and close the store."""
+        """Finish what is queued and close the store. Idempotent."""
+        if self._writer.closed:
+            return
         await self._writer.close()
         self._backend.close()
 

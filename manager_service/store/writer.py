@@ -83,11 +83,11 @@ class Writer:
         self._publish = publish
         self._queue: deque[_Entry] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._closed = False
+        self.closed = False
 
     def submit(self, command: Command) -> asyncio.Future[Any]:
         """Queue a command and return the future of its result."""
-        if self._closed:
+        if self.closed:
             raise ShuttingDownError
         loop = asyncio.get_running_loop()
         entry = _Entry(command, loop.create_future())
@@ -98,7 +98,7 @@ class Writer:
 
     async def close(self) -> None:
         """Take no more commands and finish those that queue."""
-        self._closed = True
+        self.closed = True
         if self._task is not None:
             await asyncio.wait([self._task])
 
