@@ -115,9 +115,10 @@ class Heart:
             return
         self._sessions.reached()
         self._backoff.reset()
+        unnamed = any(not execution.accepted for execution in self._inventory)
         news = self._carry_out(answer, sent)
         if wait and not news and self._clock() - sent < wait / 2:
-            await self._pause()
+            await self._hear_why(unnamed=unnamed)
 
     def _wait(self, session: Session) -> float:
         hurried, self._hurried = self._hurried, False
@@ -202,6 +203,13 @@ class Heart:
             if directive is LeaseDirective.CANCEL:
                 execution.stop(StopReason.CANCELLED)
         return execution.control.stop_reason is not before
+
+    async def _hear_why(self, *, unnamed: bool) -> None:
+        """Go on after an answer that came early and said nothing: it may be about a lease not named yet."""
+        if unnamed:
+            self._hurried = True
+        else:
+            await self._pause()
 
     async def _pause(self) -> None:
         # An answer that came early and says nothing new (a cancel that still takes effect) must not spin.

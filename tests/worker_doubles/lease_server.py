@@ -45,6 +45,7 @@ class LeaseServer(LeaseServiceServicer):
         self.cancelled: set[str] = set()
         self.gone: set[str] = set()
         self.directive = wire.WORKER_DIRECTIVE_NONE
+        self.nudged = False
         self.session = ""
         self.most_live = 0
         self.superseded = False
@@ -88,6 +89,11 @@ class LeaseServer(LeaseServiceServicer):
 
     async def direct(self, directive: wire.WorkerDirective.ValueType) -> None:
         self.directive = directive
+        await self.wake()
+
+    async def nudge(self) -> None:
+        """Answer the hanging heartbeat now, as a manager does that has news of a lease it does not list."""
+        self.nudged = True
         await self.wake()
 
     async def wake(self) -> None:
@@ -137,9 +143,10 @@ class LeaseServer(LeaseServiceServicer):
         loop = asyncio.get_running_loop()
         end = loop.time() + _seconds(request.wait)
         told = self._directives(request)
-        while told == self._quiet(request) and (left := end - loop.time()) > 0:
+        while told == self._quiet(request) and not self.nudged and (left := end - loop.time()) > 0:
             await self._wait(left)
             told = self._directives(request)
+        self.nudged = False
         return wire.HeartbeatResponse(
             leases=[wire.LeaseStatus(lease_id=one, directive=what) for one, what in told[0].items()],
             directive=told[1],
