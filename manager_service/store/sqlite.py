@@ -22,6 +22,8 @@ from manager_service.store.statements import Among, Statement
 
 # Before this version two connections could race when the write-ahead log was reset, and damage the file.
 _LEAST_VERSION: Final = (3, 51, 3)
+# Seconds to wait for another program that has the file locked; the event loop stands still meanwhile.
+_PATIENCE: Final = 0.5
 _PAGES_KEPT: Final = -32_000
 # Errors of ours, not of the disk: they pass as they are.
 _DEFECTS: Final = (dbapi2.IntegrityError, dbapi2.ProgrammingError)
@@ -187,7 +189,7 @@ class SqliteFile:
             raise
 
     def _connect(self, synchronous: str) -> SqliteConnection:
-        raw: Any = self.engine.dialect.connect(str(self._path), isolation_level=None)
+        raw: Any = self.engine.dialect.connect(str(self._path), isolation_level=None, timeout=_PATIENCE)
         for pragma in (
             "journal_mode = WAL",
             f"synchronous = {synchronous}",

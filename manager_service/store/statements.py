@@ -8,14 +8,15 @@ from sqlalchemy import ColumnElement, bindparam
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.expression import ClauseElement
-from sqlalchemy.types import Boolean
+from sqlalchemy.types import NullType
 
 
 class Among(ColumnElement[bool]):
     """Whether a column's value is in the list bound as ``name``; dialects bind lists in their own ways."""
 
     inherit_cache = False
-    type = Boolean()
+    # Not Boolean: SQLAlchemy would add "= 1", which hides the index of the column.
+    type = NullType()
 
     def __init__(self, column: ColumnElement[Any], name: str) -> None:
         self.column = column
@@ -56,9 +57,14 @@ class Statement:
         self._names = tuple((name, compiled.params.get(name)) for name in compiled.positiontup)
         columns = [entry.keyname for entry in compiled._result_columns or ()]  # noqa: SLF001 -- no public name
         if columns:
-            row_type: Any = namedtuple("Row", columns, rename=True)  # noqa: PYI024 -- made at run time
-            self._row = row_type._make
+            self._row = _row_type(columns)
         self._sql = compiled.string
+
+
+def _row_type(columns: Sequence[str]) -> Callable[[Sequence[object]], Any]:
+    make: Callable[..., Any] = namedtuple  # noqa: PYI024 -- the columns are known at run time only
+    row: Callable[[Sequence[object]], Any] = make("Row", columns, rename=True)._make
+    return row
 
 
 class Connection(Protocol):

@@ -1,0 +1,570 @@
+"""What only the SQLite store has: its file, its lock, its schema, its writer, its plans."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pysqlite3 import dbapi2
+
+from manager_service.domain.errors import (
+    InvalidStoreError,
+    ManagerError,
+    ShuttingDownError,
+    StoreInUseError,
+    StoreUnavailableError,
+)
+from manager_service.domain.fleet import Timing
+from manager_service.domain.ports import JobStore
+from manager_service.domain.states import ChildJobState
+from manager_service.store import candidates, endings, expiry, heartbeat, lanes, open_store, schema, sqlite
+from manager_service.store.store import SqlJobStore
+from manager_service.store.tables import metadata
+from manager_service.store.unit_of_work import UnitOfWork
+from tests.doubles import CountingIds, FakeClock
+from tests.factories import World, plan, registration, served_target
+
+
+def opened(path: Path | str, **given: Any) -> JobStore:
+    url = f"sqlite:///{path}"
+    return open_store(url, **{"clock": FakeClock(), "ids": CountingIds(), "timing": Timing(), **given})
+
+
+@pytest.fixture
+def sql(store: JobStore) -> Any:
+    """The connection that writes, to look behind the port."""
+    assert isinstance(store, SqlJobStore)
+    return store._backend._writer  # type: ignore[attr-defined]  # the embedded backend's
+
+
+class TestOpen:
+    async def test_a_relative_url_names_a_file_of_the_directory(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        store = opened("jobs.db")
+        await store.close()
+
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["jobs.db"]
+
+    async def test_closing_twice_is_harmless_and_ends_the_service(self, tmp_path: Path) -> None:
+        store = opened(tmp_path / "a b%20?.db")
+        await store.close()
+        await store.close()
+
+        with pytest.raises(ShuttingDownError):
+            await store.create_parent_job(plan())
+
+    @pytest.mark.parametrize(
+        "url",
+        ["", "orders", "sqlite://", "sqlite:///:memory:", "sqlite://host/x.db", "sqlite:x", "mysql://x", "x://"],
+    )
+    async def test_a_wrong_url_is_refused(self, url: str) -> None:
+        with pytest.raises(InvalidStoreError, match="write sqlite:///FILE"):
+            open_store(url, clock=FakeClock(), ids=CountingIds(), timing=Timing())
+
+    @pytest.mark.parametrize("url", ["postgresql://host/db", "postgresql+psycopg://host/db"])
+    async def test_postgresql_is_for_later(self, url: str) -> None:
+        with pytest.raises(InvalidStoreError, match="not in this release"):
+            open_store(url, clock=FakeClock(), ids=CountingIds(), timing=Timing())
+
+    async def test_a_missing_directory_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InvalidStoreError, match="does not exist"):
+            opened(tmp_path / "none" / "x.db")
+
+    async def test_a_directory_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InvalidStoreError, match="is a directory"):
+            opened(tmp_path)
+
+    async def test_an_unwritable_directory_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "x.db.lock").mkdir()
+        with pytest.raises(InvalidStoreError, match="cannot be opened"):
+            opened(tmp_path / "x.db")
+
+    async def test_a_file_that_is_no_database_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.db"
+        path.write_bytes(b"Dear diary, " * 1000)
+
+        with pytest.raises(InvalidStoreError, match="is no job store"):
+            opened(path)
+        assert not (tmp_path / "x.db.lock").exists()
+
+    async def test_another_database_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.db"
+        with dbapi2.connect(str(path)) as other:
+            other.execute("CREATE TABLE customers (id)")
+        other.close()
+
+        with pytest.raises(InvalidStoreError, match="no job store"):
+            opened(path)
+
+    async def test_an_old_library_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sqlite.dbapi2, "sqlite_version_info", (3, 51, 2))
+
+        with pytest.raises(InvalidStoreError, match="too old"):
+            opened(tmp_path / "x.db")
+
+    async def test_synchronous_is_full_or_normal(self, tmp_path: Path) -> None:
+        with pytest.raises(InvalidStoreError, match="write full or normal"):
+            opened(tmp_path / "x.db", synchronous="off")
+
+
+class TestOneManager:
+    async def test_a_second_manager_is_refused(self, tmp_path: Path) -> None:
+        store = opened(tmp_path / "x.db")
+
+        with pytest.raises(StoreInUseError, match="in use by another manager"):
+            opened(tmp_path / "x.db")
+
+        await store.close()
+        await opened(tmp_path / "x.db").close()
+        assert [p.name for p in tmp_path.iterdir()] == ["x.db"]
+
+    async def test_a_killed_manager_does_not_block_the_next(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.db"
+        code = (
+            "import asyncio, sys, time; from tests.integration.store.test_sqlite_store import opened;"
+            f"s = opened({str(path)!r}); from tests.factories import plan;"
+            "asyncio.run(s.create_parent_job(plan(request_id='r'))); print('up', flush=True); time.sleep(60)"
+        )
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as manager:
+            assert manager.stdout is not None
+            assert manager.stdout.readline() == "up\n"
+            with pytest.raises(StoreInUseError):
+                opened(path)
+            os.kill(manager.pid, signal.SIGKILL)
+
+        store = opened(path)
+        assert (await store.create_parent_job(plan(request_id="r"))).existing
+        await store.close()
+
+    async def test_a_lock_file_that_its_holder_removed_is_taken_anew(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lock, flock, raced = tmp_path / "x.db.lock", sqlite.fcntl.flock, []
+
+        def flock_late(descriptor: int, how: int) -> None:
+            if not raced:
+                raced.append(lock.unlink())  # type: ignore[func-returns-value]  # noted only
+            flock(descriptor, how)
+
+        monkeypatch.setattr(sqlite.fcntl, "flock", flock_late)
+        store = opened(tmp_path / "x.db")
+
+        with pytest.raises(StoreInUseError):
+            opened(tmp_path / "x.db")
+        await store.close()
+
+
+class TestSchema:
+    def shape(self, path: Path) -> set[tuple[str, str]]:
+        connection = dbapi2.connect(str(path))
+        rows = connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
+        columns = {
+            (f"{name}.{c[1]}", f"{c[2]} {c[3]} {c[5]}")
+            for name, statement in rows
+            if statement.startswith("CREATE TABLE")
+            for c in connection.execute(f"PRAGMA table_xinfo({name})")
+        }
+        keys = {
+            (f"{name}->{k[2]}", f"{k[3]} {k[4]}")
+            for name, statement in rows
+            if statement.startswith("CREATE TABLE")
+            for k in connection.execute(f"PRAGMA foreign_key_list({name})")
+        }
+        indexes = {(n, " ".join(s.split())) for n, s in rows if not s.startswith("CREATE TABLE")}
+        rowids = {(n, str("WITHOUT ROWID" in s)) for n, s in rows if s.startswith("CREATE TABLE")}
+        names = {(n, word) for n, s in rows for word in s.split() if word.startswith(("uq_", "pk_", "fk_", "ck_"))}
+        connection.close()
+        return columns | keys | indexes | rowids | names
+
+    async def test_the_migrations_make_the_same_tables(self, tmp_path: Path) -> None:
+        fresh, migrated = tmp_path / "fresh.db", tmp_path / "migrated.db"
+        await opened(fresh).close()
+        connection = dbapi2.connect(str(migrated))
+        connection.execute(
+            "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
+            "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+        )
+        connection.close()
+        engine = sqlite._engine(migrated)
+        with engine.connect() as raw:
+            schema._migrate(raw, "x")
+            raw.commit()
+        engine.dispose()
+
+        assert self.shape(migrated) == self.shape(fresh)
+        store = opened(migrated)
+        assert len(store._backend._file.tables) == len(metadata.tables) + 1  # type: ignore[attr-defined]  # internal
+        await store.close()
+
+    async def test_the_newest_migration_is_the_one_that_a_fresh_store_is_stamped_with(self) -> None:
+        from alembic.config import Config
+        from alembic.script import ScriptDirectory
+
+        config = Config()
+        config.set_main_option("script_location", str(schema._MIGRATIONS))
+        config.set_main_option("path_separator", "os")
+        assert ScriptDirectory.from_config(config).get_current_head() == schema.HEAD
+
+    async def test_a_newer_schema_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.db"
+        await opened(path).close()
+        with dbapi2.connect(str(path)) as connection:
+            connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.close()
+
+        with pytest.raises(InvalidStoreError, match=r"newer release \(schema 9999\)"):
+            opened(path)
+
+    async def test_a_fresh_store_needs_no_alembic(self, tmp_path: Path) -> None:
+        code = (
+            "import sys; from tests.integration.store.test_sqlite_store import opened;"
+            f"opened({str(tmp_path / 'x.db')!r}); sys.exit('alembic' in sys.modules)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class Refusal(ManagerError):
+    """A refusal of these tests."""
+
+
+class TestGroupCommit:
+    @pytest.fixture
+    def writer(self, store: JobStore) -> Any:
+        assert isinstance(store, SqlJobStore)
+        return store._writer
+
+    @pytest.fixture
+    def begun(self, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """How many transactions were begun."""
+        backend = store._backend  # type: ignore[attr-defined]  # internal
+        begin, begun = backend.begin, []
+        monkeypatch.setattr(backend, "begin", lambda: begun.append(1) or begin())  # type: ignore[func-returns-value]  # counts
+        return begun
+
+    def register(self, name: str) -> Callable[[UnitOfWork], str]:
+        def command(tx: UnitOfWork) -> str:
+            tx.rows(candidates.CLOSED_PARENTS)
+            _insert_target(tx, name)
+            return name
+
+        return command
+
+    async def names(self, store: JobStore) -> list[str]:
+        return [t.name for t in await store.targets(labels={}, limit=99)]
+
+    async def test_commands_that_queue_share_a_transaction(
+        self, store: JobStore, writer: Any, begun: list[int]
+    ) -> None:
+        results = await asyncio.gather(*(writer.submit(self.register(f"t{n}")) for n in range(9)))
+
+        assert results == [f"t{n}" for n in range(9)]
+        assert len(begun) == 1
+
+    async def test_a_refusal_harms_no_other_and_costs_nothing(
+        self, store: JobStore, writer: Any, begun: list[int]
+    ) -> None:
+        def refuse(tx: UnitOfWork) -> None:
+            raise Refusal
+
+        results = await asyncio.gather(
+            writer.submit(self.register("a")),
+            writer.submit(refuse),
+            writer.submit(self.register("b")),
+            return_exceptions=True,
+        )
+
+        assert [results[0], type(results[1]), results[2]] == ["a", Refusal, "b"]
+        assert len(begun) == 1
+
+    @pytest.mark.parametrize("error", [Refusal, ValueError, ZeroDivisionError])
+    async def test_a_failure_after_a_write_harms_no_other(
+        self, store: JobStore, writer: Any, error: type[Exception]
+    ) -> None:
+        def fail(tx: UnitOfWork) -> None:
+            self.register("gone")(tx)
+            raise error
+
+        results = await asyncio.gather(
+            writer.submit(self.register("a")),
+            writer.submit(fail),
+            writer.submit(self.register("b")),
+            return_exceptions=True,
+        )
+
+        assert [results[0], type(results[1]), results[2]] == ["a", error, "b"]
+        assert await self.names(store) == ["a", "b"]
+
+    async def test_an_unexpected_failure_before_any_write_harms_no_other(
+        self, store: JobStore, writer: Any
+    ) -> None:
+        results = await asyncio.gather(
+            writer.submit(self.register("a")), writer.submit(lambda tx: 1 / 0), return_exceptions=True
+        )
+
+        assert (results[0], type(results[1])) == ("a", ZeroDivisionError)
+
+    async def test_a_refusal_after_a_note_in_memory_leaves_nothing_behind(self, world: World, writer: Any) -> None:
+        parent = await world.parent_job("a")
+
+        def pause_and_fail(tx: UnitOfWork) -> None:
+            tx.parent(parent.id).paused = True
+            tx.settle()
+            raise Refusal
+
+        with pytest.raises(Refusal):
+            await writer.submit(pause_and_fail)
+
+        assert await world.store.parent_job(parent.id) == parent
+
+    async def test_a_caller_that_goes_away_loses_the_answer_only(self, store: JobStore) -> None:
+        call = asyncio.ensure_future(store.register(registration("a")))
+        await asyncio.sleep(0)
+        call.cancel()
+        await store.mark_alive()
+
+        assert await self.names(store) == ["a"]
+
+    async def test_reads_and_callers_go_on_while_a_bulk_command_runs(self, store: JobStore, writer: Any) -> None:
+        seen: list[str] = []
+
+        def bulk(tx: UnitOfWork) -> Generator[None, None, str]:
+            self.register("bulk")(tx)
+            for _ in range(5):
+                seen.append("piece")
+                yield
+            return "done"
+
+        future = writer.submit(bulk)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert await self.names(store) == []
+        later = writer.submit(self.register("later"))
+        seen.append("read")
+
+        assert (await future, await later) == ("done", "later")
+        assert seen.index("read") < 5
+        assert await self.names(store) == ["bulk", "later"]
+
+    async def test_the_end_of_the_loop_undoes_a_bulk_command(self, store: JobStore, writer: Any) -> None:
+        def bulk(tx: UnitOfWork) -> Iterator[None]:
+            self.register("bulk")(tx)
+            while True:
+                yield
+
+        def generate(tx: UnitOfWork) -> Generator[None, None, None]:
+            yield from bulk(tx)
+
+        running = writer.submit(generate)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        queued = writer.submit(self.register("queued"))
+        writer._task.cancel()
+
+        results = await asyncio.gather(running, queued, return_exceptions=True)
+        assert [type(r) for r in results] == [ShuttingDownError, ShuttingDownError]
+        assert await self.names(store) == []
+        assert await writer.submit(self.register("after")) == "after"
+
+    async def test_closing_finishes_what_is_queued(self, tmp_path: Path) -> None:
+        store = opened(tmp_path / "x.db")
+        call = asyncio.ensure_future(store.create_parent_job(plan(request_id="r")))
+        await asyncio.sleep(0)
+        await store.close()
+
+        assert not (await call).existing
+        store = opened(tmp_path / "x.db")
+        assert (await store.create_parent_job(plan(request_id="r"))).existing
+        await store.close()
+
+
+def _insert_target(tx: UnitOfWork, name: str) -> None:
+    from manager_service.store.register import _INSERT_TARGET, _target_row
+
+    tx.run(_INSERT_TARGET, **_target_row(served_target(name)), paused=False)
+
+
+class TestAStoreThatCannotBeWritten:
+    async def test_a_full_disk_loses_nothing_and_is_got_over(self, world: World, sql: Any) -> None:
+        before = await world.parent_job("a")
+        [pages] = sql.raw.execute("PRAGMA page_count").fetchone()
+        sql.raw.execute(f"PRAGMA max_page_count = {pages + 5}").fetchall()
+        many = plan(*(f"t{n}" for n in range(5000)))
+
+        with pytest.raises(StoreUnavailableError, match="full"):
+            await world.store.create_parent_job(many)
+        results = await asyncio.gather(
+            world.store.create_parent_job(many), world.store.pause_parent_job(before.id), return_exceptions=True
+        )
+
+        assert isinstance(results[0], StoreUnavailableError)
+        assert (await world.store.parent_job(before.id)).paused
+        sql.raw.execute("PRAGMA max_page_count = 1000000").fetchall()
+        assert (await world.store.create_parent_job(many)).parent_job.counts.pending == 5000
+        await world.check(before.id)
+
+    async def test_a_locked_file_is_told_and_got_over(self, world: World, store_url: str) -> None:
+        other = dbapi2.connect(store_url.removeprefix("sqlite:///"), isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailableError, match="locked"):
+            await world.parent_job("a")
+        other.execute("ROLLBACK")
+        other.close()
+
+        await world.check((await world.parent_job("a")).id)
+
+    async def test_a_defect_is_not_blamed_on_the_disk(self, store: JobStore, sql: Any) -> None:
+        await store.create_parent_job(plan(children=[]))
+        sql.raw.execute("DROP TABLE job_logs")
+
+        with pytest.raises(dbapi2.OperationalError, match="no such table"):
+            await store.prune(age=-1, limit=100)
+
+
+class TestAnEmptyPollWritesNothing:
+    @pytest.mark.parametrize("wanted", [1, 50])
+    async def test_no_row_changes(self, world: World, sql: Any, wanted: int) -> None:
+        worker = await world.worker("a")
+        await world.parent_job(*(f"t{n}" for n in range(100)))
+        world.clock.pass_time(5_000_000)
+        before = sql.changes()
+
+        for _ in range(3):
+            assert await worker.acquire(wanted) == ()
+
+        assert sql.changes() == before
+
+    async def test_listeners_hear_nothing(self, world: World) -> None:
+        worker = await world.worker("a")
+        world.hints.clear()
+
+        await worker.acquire()
+
+        assert world.hints == []
+
+
+PINNED = {
+    "claim": (candidates.FIRST_HEADS, ["queue USING INDEX ix_queue_ready"]),
+    "claim by target": (
+        candidates.SERVED_TARGETS,
+        ["session_targets USING", "best USING INDEX ix_queue_ready_target"],
+    ),
+    "claim of a target": (candidates.TARGET_HEADS, ["queue USING INDEX ix_queue_ready_target"]),
+    "claim's locks": (candidates.LIVE_LOCKS, ["live_locks USING"]),
+    "expiry": (expiry.EXPIRED, ["leases USING INDEX ix_leases_expire_time"]),
+    "expiry of the unaccepted": (expiry.UNACCEPTED, ["leases USING INDEX ix_leases_accept_time"]),
+    "delays": (expiry.DUE, ["queue USING", "ix_queue_delayed"]),
+    "heartbeat": (heartbeat.LEASES_OF_SESSION, ["leases USING INDEX ix_leases_session_id"]),
+    "renewal": (heartbeat.RENEW, ["SEARCH leases USING", "lease_id=?"]),
+    "report": (endings.LEASES_OF_CHILDREN, ["leases USING PRIMARY KEY"]),
+    "end": (endings.END_LEASE, ["leases USING INDEX", "lease_id=?"]),
+    "successors": (lanes.SUCCESSORS, ["ix_child_jobs_open"]),
+}
+
+
+class TestPlansArePinned:
+    @pytest.mark.parametrize("name", PINNED)
+    async def test_no_table_is_scanned(self, sql: Any, name: str) -> None:
+        statement, wanted = PINNED[name]
+
+        steps = sql.plan(statement)
+
+        for text in wanted:
+            assert any(text in step for step in steps), steps
+        scanned = [s for s in steps if s.startswith("SCAN") and not s.startswith(("SCAN json_each", "SCAN heads"))]
+        assert all("ix_queue_ready" in step for step in scanned), steps
+
+
+class TestAClaimCostsItsGrantsAndServedLanes:
+    """Counted in steps of SQLite's virtual machine, so that the machine's speed does not matter."""
+
+    MOST = 40_000
+
+    def steps_of(self, sql: Any) -> Callable[[], int]:
+        count = [0]
+
+        def tick() -> int:
+            count[0] += 1
+            return 0
+
+        sql.raw.set_progress_handler(tick, 100)
+        return lambda: count[0] * 100
+
+    def crowd(self, sql: Any, *, parent_id: str, target: str, rank: int = -1) -> None:
+        """Put 100,000 ready heads in front."""
+        sql.raw.execute("PRAGMA foreign_keys = OFF")
+        sql.raw.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) INSERT INTO queue "
+            f"SELECT printf('0-%06d', i), '{parent_id}', {target}, 'vacuum', {rank}, i, 0, 0 FROM n"
+        )
+        sql.raw.execute("PRAGMA foreign_keys = ON")
+
+    async def claim(self, world: World, sql: Any, *served: Any) -> int:
+        worker = await world.worker(*served, "mine", worker_name="claimer")
+        await world.parent_job("mine")
+        steps = self.steps_of(sql)
+        [lease] = await worker.acquire()
+        assert lease.target == "mine"
+        return steps()
+
+    async def test_heads_of_unserved_targets(self, world: World, sql: Any) -> None:
+        parent = await world.parent_job("x")
+        self.crowd(sql, parent_id=parent.id, target="'t' || i")
+
+        assert await self.claim(world, sql) < self.MOST
+
+    async def test_heads_of_a_busy_target(self, world: World, sql: Any) -> None:
+        worker, lease = await world.leased_child_job()
+        self.crowd(sql, parent_id=lease.parent_job_id, target="'orders'")
+
+        assert await self.claim(world, sql, "orders") < self.MOST
+
+    async def test_heads_of_a_paused_target(self, world: World, sql: Any) -> None:
+        await world.worker("orders")
+        parent = await world.parent_job("orders")
+        await world.store.pause_target("orders", paused=True)
+        self.crowd(sql, parent_id=parent.id, target="'orders'")
+
+        assert await self.claim(world, sql, "orders") < self.MOST
+
+    async def test_blocked_children(self, world: World, sql: Any) -> None:
+        parent = await world.parent_job("busy", operations=("vacuum", "analyze"))
+        sql.raw.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) "
+            "INSERT INTO child_jobs SELECT printf('0-%06d', i), parent_id, position + i, lane, target, operation, "
+            "options, object, size, create_time, attempts, failures, losses, version, state, verdict, reason, "
+            "failure, before, after, available_time, start_time, end_time FROM child_jobs, n "
+            f"WHERE parent_id = '{parent.id}' AND position = 1"
+        )
+
+        assert await self.claim(world, sql) < self.MOST
+
+    async def test_heads_of_a_parent_job_at_its_limit(self, world: World, sql: Any) -> None:
+        names = [f"t{n}" for n in range(200)]
+        worker = await world.worker(*names, worker_name="bert", slots=1)
+        parent = await world.parent_job(*names, priority=9, max_parallel=1)
+        await worker.acquire()
+
+        assert parent.counts.pending == 200
+        assert await self.claim(world, sql, *names) < 2 * self.MOST
+
+
+async def test_a_fresh_store_opens_quickly(tmp_path: Path) -> None:
+    began = time.monotonic()
+    await opened(tmp_path / "x.db").close()
+
+    assert time.monotonic() - began < 0.5
+
+
+async def test_live_state_is_never_written_to_the_child(world: World, sql: Any) -> None:
+    _, lease = await world.running_child_job()
+
+    [state] = sql.raw.execute("SELECT state FROM child_jobs WHERE id = ?", [lease.child_job_id]).fetchone()
+    assert state == ChildJobState.PENDING
