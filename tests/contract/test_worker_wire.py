@@ -189,7 +189,10 @@ class TestHeartbeat:
 
             assert time.monotonic() - began < 10  # the heartbeat's interval is 60 s
 
-    async def test_an_early_answer_makes_a_lease_named_that_was_not_yet(self) -> None:
+    async def test_an_early_answer_makes_a_lease_named_that_was_not_yet(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("worker_service.heartbeat._NO_NEWS_PAUSE", 300.0)
         server = LeaseServer(heartbeat=60.0)
         async with rig(server) as r:
             await server.until(lambda: server.calls["Heartbeat"])
