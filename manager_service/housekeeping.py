@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from manager_service.domain.errors import ManagerError
+from manager_service.domain.fleet import Timing
 from manager_service.domain.model import SECOND, Span
 from manager_service.domain.ports import Upkeep
 
 log = structlog.get_logger("manager.housekeeping")
 
-MARK_EVERY: Span = 2 * SECOND
-EXPIRE_EVERY: Span = 2 * SECOND
+LOOK_EVERY: Span = 2 * SECOND
 RETAIN_EVERY: Span = 60 * SECOND
 EVENTS_KEPT = 10_000
 SESSIONS_KEPT: Span = 86_400 * SECOND
@@ -57,7 +57,7 @@ class Loop:
     async def _run(self) -> None:
         while True:
             await self._turn()
-            backoff = min(_LONGEST_BACKOFF, 0.25 * 2 ** min(self._failures, 10)) if self._failures else 0.0
+            backoff = min(_LONGEST_BACKOFF, 0.1 * 2 ** min(self._failures, 10)) if self._failures else 0.0
             await asyncio.sleep(max(self._every / SECOND, backoff))
 
     async def _turn(self) -> None:
@@ -78,16 +78,18 @@ class Housekeeping:
 
     Args:
         store: what is kept.
+        timing: the store takes two heartbeat intervals without a mark for an outage, so marks come more often.
         retention: how long finished parent jobs are kept.
         loops: further loops, run alike.
     """
 
-    def __init__(self, store: Upkeep, *, retention: Span, loops: Sequence[Loop] = ()) -> None:
+    def __init__(self, store: Upkeep, *, timing: Timing, retention: Span, loops: Sequence[Loop] = ()) -> None:
         self._store = store
         self._retention = retention
+        often = min(LOOK_EVERY, timing.heartbeat_interval // 2)
         self._loops = (
-            Loop("mark_alive", store.mark_alive, every=MARK_EVERY),
-            Loop("expire_leases", self._expire_leases, every=EXPIRE_EVERY),
+            Loop("mark_alive", store.mark_alive, every=often),
+            Loop("expire_leases", self._expire_leases, every=often),
             Loop("retention", self._retain, every=RETAIN_EVERY),
             *loops,
         )

@@ -51,6 +51,7 @@ _OPTIONS = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
+_JUST_CAME_IN = 0.02
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
@@ -118,12 +119,18 @@ class Server:
             hurry: set to wait no longer.
         """
         ending = asyncio.create_task(self._server.stop(grace / SECOND))
-        hurrying = asyncio.create_task(hurry.wait())
-        await asyncio.wait({ending, hurrying}, return_when=asyncio.FIRST_COMPLETED)
-        if not ending.done():
-            ending.cancel()
-            await asyncio.wait({ending})
-            await self._server.stop(None)
-        hurrying.cancel()
+        ended = (ending, asyncio.create_task(self._ours_ended()), asyncio.create_task(hurry.wait()))
+        await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.cancel()
+        await asyncio.wait(ended)
+        # Ends what is left: calls of ours when the time is over, and watches of health, which never end.
+        await self._server.stop(None)
         # The server does not wait for the clean-up of its handlers.
+        await self._calls.idle()
+
+    async def _ours_ended(self) -> None:
+        """Wait until no call of ours is under way, also none that had just come in."""
+        await self._calls.idle()
+        await asyncio.sleep(_JUST_CAME_IN)
         await self._calls.idle()

@@ -31,7 +31,7 @@ class Manager:
         self._desk = LeaseDesk(store, progress, clock=clock, ids=ids, timing=settings.timing)
         self._sweeps, self._timers = Sweeps(store), Timers(store)
         loops = (Loop("sweeps", self._sweeps.turn), Loop("timers", self._timers.turn))
-        self._housekeeping = Housekeeping(store, retention=settings.retention, loops=loops)
+        self._housekeeping = Housekeeping(store, timing=settings.timing, retention=settings.retention, loops=loops)
         jobs = JobService(
             store=store,
             creation=Creation(store, clock),

@@ -34,6 +34,12 @@ TIMING = Timing(
     accept_within=4 * SECOND,
     poll_window=3 * SECOND,
 )
+BRISK = Timing(
+    heartbeat_interval=200 * MILLISECOND,
+    lease_duration=1 * SECOND,
+    accept_within=400 * MILLISECOND,
+    poll_window=500 * MILLISECOND,
+)
 NOBODY = str(uuid.UUID(int=0))
 
 

@@ -164,13 +164,13 @@ class TestAcquireLeases:
 
         assert await worker.acquire(wait=30, timeout=1) == []
 
-    async def test_it_hangs_no_longer_than_the_poll_window(self, manager: RunningManager) -> None:
-        worker = await manager.worker()
+    async def test_it_hangs_no_longer_than_the_poll_window(self, brisk: RunningManager) -> None:
+        worker = await brisk.worker()
 
         begin = now()
 
         assert await worker.acquire(wait=60, timeout=60) == []
-        assert 2.6 < now() - begin < 3.5
+        assert 0.4 < now() - begin < 1
 
     async def test_the_same_sequence_again_answers_the_same_leases(self, manager: RunningManager) -> None:
         worker = await manager.worker()
@@ -237,17 +237,17 @@ class TestAcquireLeases:
         assert lease.attempt == 1
         assert (await worker.beat(lease)).leases[0].directive == CONTINUE
 
-    async def test_a_caller_that_vanished_for_good_loses_them_at_no_cost(self, manager: RunningManager) -> None:
-        worker = await manager.worker()
-        parent = await manager.create(operations=("vacuum",))
+    async def test_a_caller_that_vanished_for_good_loses_them_at_no_cost(self, brisk: RunningManager) -> None:
+        worker = await brisk.worker()
+        parent = await brisk.create(operations=("vacuum",))
         await worker.acquire()
 
         async def pending() -> bool:
-            [child] = await manager.children(parent.id)
+            [child] = await brisk.children(parent.id)
             return bool(child.state == job_pb2.CHILD_JOB_STATE_PENDING)
 
         await eventually(pending, seconds=8)
-        [child] = await manager.children(parent.id)
+        [child] = await brisk.children(parent.id)
         assert (child.failures, child.losses, child.attempts) == (0, 0, 1)
 
     async def test_a_worker_that_hangs_up_costs_the_others_nothing(self, manager: RunningManager) -> None:

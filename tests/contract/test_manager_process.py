@@ -14,7 +14,9 @@ from typing import Any
 import grpc
 import pytest
 
-from overhaul.v1 import job_service_pb2, job_service_pb2_grpc, lease_service_pb2, lease_service_pb2_grpc
+from overhaul.v1 import job_service_pb2, job_service_pb2_grpc, lease_service_pb2, lease_service_pb2_grpcfrom typer.testing import CliRunner
+
+from manager_service.__main__ import program
 from tests.contract.manager_harness import span
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +66,13 @@ def refused(*arguments: str, cwd: Path, **variables: str) -> str:
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
     return done.stderr
+
+
+def refused_early(*arguments: str) -> str:
+    """Ask in this process for a manager that is refused before it opens anything, and return what is said."""
+    result = CliRunner().invoke(program, ["serve", *arguments], env={"COLUMNS": "200"})
+    assert (result.exit_code, result.stdout) == (2, "")
+    return result.stderr
 
 
 def test_it_says_once_on_stdout_that_it_is_ready(tmp_path: Path) -> None:
@@ -124,8 +133,8 @@ def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "manager.example:0"])
-def test_plaintext_beyond_loopback_is_refused(tmp_path: Path, address: str) -> None:
-    assert "--insecure" in refused("--store", "temporary", "--listen", address, cwd=tmp_path)
+def test_plaintext_beyond_loopback_is_refused(address: str) -> None:
+    assert "--insecure" in refused_early("--store", "temporary", "--listen", address)
 
 
 def test_plaintext_beyond_loopback_can_be_allowed(tmp_path: Path) -> None:
@@ -152,8 +161,8 @@ def test_a_wrong_store_is_refused(tmp_path: Path, url: str) -> None:
         (["--synchronous", "off"], "off"),
     ],
 )
-def test_wrong_settings_are_refused(tmp_path: Path, arguments: list[str], says: str) -> None:
-    assert says in refused("--store", "temporary", *arguments, cwd=tmp_path, COLUMNS="200")
+def test_wrong_settings_are_refused(arguments: list[str], says: str) -> None:
+    assert says in refused_early("--store", "temporary", *arguments)
 
 
 def test_settings_come_from_a_file_too(tmp_path: Path) -> None:
@@ -179,7 +188,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
 def test_a_misspelt_key_of_the_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manager.toml").write_text('stoer = "x"\n')
 
-    assert "unknown key 'stoer'" in refused("--config", "manager.toml", cwd=tmp_path, COLUMNS="200")
+    assert "unknown key 'stoer'" in refused_early("--config", str(tmp_path / "manager.toml"))
 
 
 def test_the_version_is_shown(tmp_path: Path) -> None:

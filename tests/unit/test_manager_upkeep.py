@@ -12,6 +12,7 @@ from manager_service.domain.errors import (
     StoreUnavailableError,
 )
 from manager_service.domain.events import EventPage
+from manager_service.domain.fleet import Timing
 from manager_service.domain.model import MILLISECOND, SECOND, LogPage, Progress
 from manager_service.housekeeping import Housekeeping, Loop
 from manager_service.orchestrator import LogReader, Sweeps, Timers, Watches
@@ -144,7 +145,7 @@ class TestLoop:
 
 class TestHousekeeping:
     async def test_it_marks_expires_and_retains(self, store: Any) -> None:
-        keeping = Housekeeping(store, retention=7)
+        keeping = Housekeeping(store, timing=Timing(), retention=7)
 
         keeping.start()
         await until(lambda: "prune_sessions" in store.asked)
@@ -160,7 +161,7 @@ class TestHousekeeping:
 
     async def test_it_goes_on_while_pieces_are_full(self, store: Any) -> None:
         store.expired = [1_000, 1_000, 3, 0]
-        keeping = Housekeeping(store, retention=7)
+        keeping = Housekeeping(store, timing=Timing(), retention=7)
 
         with capture_logs() as lines:
             keeping.start()
