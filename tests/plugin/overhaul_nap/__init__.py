@@ -1,8 +1,8 @@
 """An engine for tests, found by its entry point as any other plugin would be.
 
-A target ``nap:///path/to/audit`` has the operations ``noop``, ``nap``, ``doze``, ``rest`` and ``fail``, the last four
-with the option ``milliseconds``. The start and the end of each but ``noop`` are appended to the audit file, with the
-monotonic clock of the machine.
+A target ``nap:///path/to/audit`` has the operations ``noop``, ``nap``, ``doze``, ``rest`` and ``fail``, the last
+four with the option ``milliseconds``. The start and the end of each but ``noop`` are appended to the audit file,
+with the monotonic clock of the machine.
 """
 
 import os
