@@ -35,20 +35,15 @@ class WaitFacts:
 
 def wait_reason(facts: WaitFacts, *, now: Instant) -> tuple[WaitReason | None, str]:
     """Return the first reason that applies and what it says in words; ``None``: about to be granted."""
-    if facts.parent_paused:
-        return WaitReason.PARENT_PAUSED, ""
-    if facts.ahead:
-        return WaitReason.PREDECESSOR, facts.ahead
-    if facts.available_time is not None and facts.available_time > now:
-        return WaitReason.AVAILABLE_TIME, facts.last_reason
-    if facts.target_paused:
-        return WaitReason.TARGET_PAUSED, ""
-    if not facts.served:
-        return WaitReason.NO_WORKER, ""
-    if facts.holder:
-        return WaitReason.TARGET_BUSY, facts.holder
-    if facts.parent_full:
-        return WaitReason.PARENT_LIMIT, ""
-    if not facts.slots_free:
-        return WaitReason.SLOTS_FULL, ""
-    return None, ""
+    later = facts.available_time is not None and facts.available_time > now
+    in_order = (
+        (facts.parent_paused, WaitReason.PARENT_PAUSED, ""),
+        (bool(facts.ahead), WaitReason.PREDECESSOR, facts.ahead),
+        (later, WaitReason.AVAILABLE_TIME, facts.last_reason),
+        (facts.target_paused, WaitReason.TARGET_PAUSED, ""),
+        (not facts.served, WaitReason.NO_WORKER, ""),
+        (bool(facts.holder), WaitReason.TARGET_BUSY, facts.holder),
+        (facts.parent_full, WaitReason.PARENT_LIMIT, ""),
+        (not facts.slots_free, WaitReason.SLOTS_FULL, ""),
+    )
+    return next(((reason, detail) for applies, reason, detail in in_order if applies), (None, ""))

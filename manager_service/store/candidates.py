@@ -22,6 +22,7 @@ from manager_service.store.unit_of_work import UnitOfWork
 
 # How many ready heads are looked at in order before each served target is asked for its first ones.
 _WINDOW = 64
+_WIDEST = 512
 _PER_TARGET = 8
 # How many served targets with waiting heads are looked into.
 _TARGETS = 256
@@ -138,7 +139,7 @@ def candidates(tx: UnitOfWork, session_id: str, *, wanted: int) -> Iterator[Any]
 
     The walk is lazy: who has enough stops reading. A head may come twice.
     """
-    window = min(_WINDOW, 2 * wanted + 2)
+    window = min(_WIDEST, 2 * wanted + 2)
     while True:
         yield from tx.rows(FIRST_HEADS, session_id=session_id, window=window, now=tx.now)
         seen = tx.row(READY_HEADS, window=window + 1)

@@ -8,15 +8,15 @@ from sqlalchemy import ColumnElement, bindparam
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.expression import ClauseElement
-from sqlalchemy.types import NullType
+from sqlalchemy.types import NullType, TypeEngine
 
 
-class Among(ColumnElement[bool]):
+class Among(ColumnElement[Any]):
     """Whether a column's value is in the list bound as ``name``; dialects bind lists in their own ways."""
 
     inherit_cache = False
     # Not Boolean: SQLAlchemy would add "= 1", which hides the index of the column.
-    type = NullType()
+    type: TypeEngine[Any] = NullType()
 
     def __init__(self, column: ColumnElement[Any], name: str) -> None:
         self.column = column
@@ -26,7 +26,7 @@ class Among(ColumnElement[bool]):
 class Statement:
     """A Core statement, compiled at its first use.
 
-    The store runs the same few dozen statements again and again, two dozen for a single report: compiling each once
+    The store runs the same few dozen statements again and again, twenty for a single report: compiling each once
     and handing plain tuples to the driver costs a quarter of what an execution through the engine does.
     """
 

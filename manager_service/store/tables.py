@@ -2,8 +2,8 @@
 
 Times are microseconds since the Unix epoch, ids UUID text of version 7, so that both sort by age. Columns are
 grouped by who writes them. What is live lies in narrow tables of its own: ``queue`` holds the children that could
-be leased next, ``leases`` the live leases. A child that has a lease is LEASED or RUNNING whatever its own row says;
-its row is written when it is made and when an attempt ends.
+be leased next, ``leases`` the live leases. A child that has a lease is LEASED or RUNNING whatever its row says:
+that is written when it is made and when an attempt ends.
 """
 
 from sqlalchemy import (

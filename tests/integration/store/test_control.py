@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from manager_service.domain.errors import ParentJobNotFoundError, WrongStateError
@@ -13,12 +15,12 @@ from manager_service.domain.states import (
     ParentJobState,
     WaitReason,
 )
-from tests.factories import World, failure
+from tests.factories import FakeWorker, World, failure
 
 FINAL = failure(retryable=False)
 
 
-def many(number: int, **fields: object) -> list[PlannedChild]:
+def many(number: int) -> list[PlannedChild]:
     return [PlannedChild(target=f"t{n}", operation="vacuum", lane=str(n)) for n in range(number)]
 
 
@@ -196,7 +198,7 @@ class TestPause:
 
 
 class TestRetryParentJob:
-    async def failed(self, world: World, **fields: object) -> tuple[object, str]:
+    async def failed(self, world: World, **fields: Any) -> tuple[FakeWorker, str]:
         worker, lease = await world.running_child_job(operations=("vacuum", "analyze", "reindex"), **fields)
         await worker.end(lease, Outcome.FAILED, failure=FINAL)
         [lease] = await worker.acquire()
@@ -216,9 +218,9 @@ class TestRetryParentJob:
         assert [c.state.value for c in children] == ["pending", "completed", "pending"]
         assert [(c.failures, c.attempts) for c in children] == [(0, 1), (0, 1), (0, 1)]
         order = []
-        while leases := await worker.acquire():  # type: ignore[attr-defined]  # a FakeWorker
+        while leases := await worker.acquire():
             order.append((leases[0].operation, leases[0].attempt))
-            await worker.end(leases[0])  # type: ignore[attr-defined]  # a FakeWorker
+            await worker.end(leases[0])
         assert order == [("vacuum", 2), ("reindex", 2)]
         assert await world.state(parent_id) is ParentJobState.COMPLETED
         await world.check(parent_id)

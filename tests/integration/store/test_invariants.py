@@ -11,7 +11,7 @@ import pytest
 from manager_service.domain.errors import ManagerError
 from manager_service.domain.fleet import Lock
 from manager_service.domain.leases import Lease, Poll
-from manager_service.domain.model import SECOND
+from manager_service.domain.model import SECOND, ParentJob
 from manager_service.domain.ports import ParentJobFilter
 from manager_service.domain.states import FailureMode, FailurePolicy, Outcome
 from tests.factories import FakeWorker, World, report_of, served_target
@@ -132,6 +132,7 @@ class Load:
 
     async def finish(self) -> None:
         """Show that everything comes to its end."""
+        open_jobs: list[ParentJob] = []
         for _ in range(400):
             open_jobs = [
                 parent

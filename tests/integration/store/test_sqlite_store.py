@@ -1,6 +1,7 @@
 """What only the SQLite store has: its file, its lock, its schema, its writer, its plans."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
@@ -36,6 +37,18 @@ def opened(path: Path | str, **given: Any) -> JobStore:
     return open_store(url, **{"clock": FakeClock(), "ids": CountingIds(), "timing": Timing(), **given})
 
 
+def names_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def started(code: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def ended(code: str) -> int:
+    return subprocess.run([sys.executable, "-c", code], check=False).returncode
+
+
 @pytest.fixture
 def sql(store: JobStore) -> Any:
     """The connection that writes, to look behind the port."""
@@ -51,7 +64,7 @@ class TestOpen:
         store = opened("jobs.db")
         await store.close()
 
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["jobs.db"]
+        assert names_in(tmp_path) == ["jobs.db"]
 
     async def test_closing_twice_is_harmless_and_ends_the_service(self, tmp_path: Path) -> None:
         store = opened(tmp_path / "a b%20?.db")
@@ -105,7 +118,7 @@ class TestOpen:
             opened(path)
 
     async def test_an_old_library_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sqlite.dbapi2, "sqlite_version_info", (3, 51, 2))
+        monkeypatch.setattr(dbapi2, "sqlite_version_info", (3, 51, 2))
 
         with pytest.raises(InvalidStoreError, match="too old"):
             opened(tmp_path / "x.db")
@@ -124,7 +137,7 @@ class TestOneManager:
 
         await store.close()
         await opened(tmp_path / "x.db").close()
-        assert [p.name for p in tmp_path.iterdir()] == ["x.db"]
+        assert names_in(tmp_path) == ["x.db"]
 
     async def test_a_killed_manager_does_not_block_the_next(self, tmp_path: Path) -> None:
         path = tmp_path / "x.db"
@@ -133,7 +146,7 @@ class TestOneManager:
             f"s = opened({str(path)!r}); from tests.factories import plan;"
             "asyncio.run(s.create_parent_job(plan(request_id='r'))); print('up', flush=True); time.sleep(60)"
         )
-        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as manager:
+        with started(code) as manager:
             assert manager.stdout is not None
             assert manager.stdout.readline() == "up\n"
             with pytest.raises(StoreInUseError):
@@ -147,14 +160,16 @@ class TestOneManager:
     async def test_a_lock_file_that_its_holder_removed_is_taken_anew(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        lock, flock, raced = tmp_path / "x.db.lock", sqlite.fcntl.flock, []
+        lock, flock = tmp_path / "x.db.lock", fcntl.flock
+        raced: list[bool] = []
 
         def flock_late(descriptor: int, how: int) -> None:
             if not raced:
-                raced.append(lock.unlink())  # type: ignore[func-returns-value]  # noted only
+                lock.unlink()
+                raced.append(True)
             flock(descriptor, how)
 
-        monkeypatch.setattr(sqlite.fcntl, "flock", flock_late)
+        monkeypatch.setattr(fcntl, "flock", flock_late)
         store = opened(tmp_path / "x.db")
 
         with pytest.raises(StoreInUseError):
@@ -228,10 +243,10 @@ class TestSchema:
             "import sys; from tests.integration.store.test_sqlite_store import opened;"
             f"opened({str(tmp_path / 'x.db')!r}); sys.exit('alembic' in sys.modules)"
         )
-        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+        assert ended(code) == 0
 
 
-class Refusal(ManagerError):
+class RefusalError(ManagerError):
     """A refusal of these tests."""
 
 
@@ -245,8 +260,15 @@ class TestGroupCommit:
     def begun(self, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         """How many transactions were begun."""
         backend = store._backend  # type: ignore[attr-defined]  # internal
-        begin, begun = backend.begin, []
-        monkeypatch.setattr(backend, "begin", lambda: begun.append(1) or begin())  # type: ignore[func-returns-value]  # counts
+        begin = backend.begin
+        begun: list[int] = []
+
+        def counted() -> UnitOfWork:
+            begun.append(1)
+            tx: UnitOfWork = begin()
+            return tx
+
+        monkeypatch.setattr(backend, "begin", counted)
         return begun
 
     def register(self, name: str) -> Callable[[UnitOfWork], str]:
@@ -272,7 +294,7 @@ class TestGroupCommit:
         self, store: JobStore, writer: Any, begun: list[int]
     ) -> None:
         def refuse(tx: UnitOfWork) -> None:
-            raise Refusal
+            raise RefusalError
 
         results = await asyncio.gather(
             writer.submit(self.register("a")),
@@ -281,10 +303,10 @@ class TestGroupCommit:
             return_exceptions=True,
         )
 
-        assert [results[0], type(results[1]), results[2]] == ["a", Refusal, "b"]
+        assert [results[0], type(results[1]), results[2]] == ["a", RefusalError, "b"]
         assert len(begun) == 1
 
-    @pytest.mark.parametrize("error", [Refusal, ValueError, ZeroDivisionError])
+    @pytest.mark.parametrize("error", [RefusalError, ValueError, ZeroDivisionError])
     async def test_a_failure_after_a_write_harms_no_other(
         self, store: JobStore, writer: Any, error: type[Exception]
     ) -> None:
@@ -317,9 +339,9 @@ class TestGroupCommit:
         def pause_and_fail(tx: UnitOfWork) -> None:
             tx.parent(parent.id).paused = True
             tx.settle()
-            raise Refusal
+            raise RefusalError
 
-        with pytest.raises(Refusal):
+        with pytest.raises(RefusalError):
             await writer.submit(pause_and_fail)
 
         assert await world.store.parent_job(parent.id) == parent
@@ -521,7 +543,7 @@ class TestAClaimCostsItsGrantsAndServedLanes:
         assert await self.claim(world, sql) < self.MOST
 
     async def test_heads_of_a_busy_target(self, world: World, sql: Any) -> None:
-        worker, lease = await world.leased_child_job()
+        _, lease = await world.leased_child_job()
         self.crowd(sql, parent_id=lease.parent_job_id, target="'orders'")
 
         assert await self.claim(world, sql, "orders") < self.MOST
