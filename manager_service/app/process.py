@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -121,9 +121,12 @@ class _StopRequest:
         loop = asyncio.get_running_loop()
 
         def read() -> None:
-            while os.read(0, 4_096):
-                pass
-            loop.call_soon_threadsafe(self.ask, "end of stdin")
+            # A stdin that was never open counts as ended; a loop that is closed needs no word any more.
+            with suppress(OSError):
+                while os.read(0, 4_096):
+                    pass
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self.ask, "end of stdin")
 
         # A thread, because stdin may be a file, which no event loop can wait for.
         threading.Thread(target=read, name="lifeline", daemon=True).start()

@@ -13,10 +13,10 @@ from typing import Any
 
 import grpc
 import pytest
-
-from overhaul.v1 import job_service_pb2, job_service_pb2_grpc, lease_service_pb2, lease_service_pb2_grpcfrom typer.testing import CliRunner
+from typer.testing import CliRunner
 
 from manager_service.__main__ import program
+from overhaul.v1 import job_service_pb2, job_service_pb2_grpc, lease_service_pb2, lease_service_pb2_grpc
 from tests.contract.manager_harness import span
 
 ROOT = Path(__file__).parents[2]
