@@ -106,6 +106,8 @@ class ParentInWork:
     touched: bool = False
     rewritten: bool = False
     reopened: bool = False
+    # Counts what was noted, for the whole unit of work.
+    notes: list[int] = field(default_factory=lambda: [0])
     _deltas: dict[ChildJobState, int] = field(default_factory=dict)
     _told: tuple[ParentJobState, bool, bool] = (ParentJobState.RUNNING, False, False)
 
@@ -124,6 +126,7 @@ class ParentInWork:
         if state is not None:
             self._deltas[state] = self._deltas.get(state, 0) + number
         self.touched = True
+        self.notes[0] += 1
 
     def child_changed(
         self,
@@ -254,6 +257,7 @@ class ParentInWork:
     def _tell(self, counts: Counts) -> None:
         self._told = self._to_tell()
         self.touched = self.rewritten = True
+        self.notes[0] += 1
         self.events.append(
             {
                 **_NO_CHANGE,

@@ -81,6 +81,7 @@ def delete_parent_job(tx: UnitOfWork, parent_job_id: str) -> Bulk[None]:
 def prune(tx: UnitOfWork, *, age: Span, limit: int) -> int:
     """Delete rows of parent jobs that ended long ago, the oldest first."""
     removed = 0
+    tx.flush()
     for row in tx.rows(_OLD, before=tx.now - age, limit=limit):
         if removed >= limit:
             break

@@ -24,6 +24,7 @@ from manager_service.store.statements import Among, Statement
 _LEAST_VERSION: Final = (3, 51, 3)
 # Seconds to wait for another program that has the file locked; the event loop stands still meanwhile.
 _PATIENCE: Final = 0.5
+_LOG_KEPT: Final = 64 * 1024 * 1024
 _PAGES_KEPT: Final = -32_000
 # Errors of ours, not of the disk: they pass as they are.
 _DEFECTS: Final = (dbapi2.IntegrityError, dbapi2.ProgrammingError)
@@ -137,7 +138,8 @@ class SqliteConnection:
         return [row[3] for row in self.raw.execute(sql, _arguments(statement, given))]
 
     def begin(self) -> None:
-        """Begin a transaction that writes."""
+        """Begin a transaction that writes; one that could not be undone before is undone now."""
+        self.rollback()
         self._command("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
@@ -197,6 +199,7 @@ class SqliteFile:
             "foreign_keys = ON",
             f"cache_size = {_PAGES_KEPT}",
             "temp_store = MEMORY",
+            f"journal_size_limit = {_LOG_KEPT}",
         ):
             raw.execute(f"PRAGMA {pragma}")
         return SqliteConnection(raw, self.engine.dialect)

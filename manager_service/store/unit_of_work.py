@@ -51,6 +51,7 @@ class UnitOfWork:
         self.ids = ids
         self.timing = timing
         self._parents: dict[str, ParentInWork] = {}
+        self._notes = [0]
         self._turns: dict[int, int] = {}
         self._granted_ranks: set[int] = set()
         self._ready: dict[str, str] = {}
@@ -68,8 +69,9 @@ class UnitOfWork:
     @property
     def marks(self) -> int:
         """How much was noted in memory; a command that was refused must not have noted anything."""
-        parents = sum(len(parent.events) + parent.touched + parent.rewritten for parent in self._parents.values())
-        return parents + len(self._ready) + len(self._sessions) + len(self._ending) + len(self._ready_targets)
+        return (
+            self._notes[0] + len(self._ready) + len(self._sessions) + len(self._ending) + len(self._ready_targets)
+        )
 
     def row(self, statement: Statement, **given: Any) -> Any | None:
         """Run a statement and return its first row."""
@@ -84,7 +86,7 @@ class UnitOfWork:
         missing = sorted(wanted - self._parents.keys())
         if missing:
             for row in self.rows(SELECT_PARENTS, ids=missing):
-                self._parents[row.id] = parent_in_work(row)
+                self.adopt(parent_in_work(row))
         return {parent_id: self._parents[parent_id] for parent_id in wanted if parent_id in self._parents}
 
     def parent(self, parent_id: str) -> ParentInWork:
@@ -96,7 +98,8 @@ class UnitOfWork:
         return parent
 
     def adopt(self, parent: ParentInWork) -> None:
-        """Take in a parent job that this transaction makes."""
+        """Take in a parent job that this transaction read or makes."""
+        parent.notes = self._notes
         self._parents[parent.id] = parent
 
     def forget(self, parent_id: str) -> None:

@@ -118,8 +118,9 @@ class Writer:
             self._queue.popleft().refuse(ShuttingDownError())
 
     async def _serve(self, entries: Sequence[_Entry]) -> None:
+        """Run commands together, or each alone where that fails, and answer their callers."""
         try:
-            await self._together(entries)
+            hints = await self._together(entries)
         except asyncio.CancelledError:
             for entry in entries:
                 entry.refuse(ShuttingDownError())
@@ -132,20 +133,29 @@ class Writer:
                 return
             for entry in entries:
                 await self._serve([entry])
+            return
+        for entry in entries:
+            entry.answer()
+        self._tell(hints)
 
-    async def _together(self, entries: Sequence[_Entry]) -> None:
-        """Run commands in one transaction; raise what made it void. Nobody is answered before the commit."""
+    def _tell(self, hints: Hints) -> None:
+        """Pass the hints on; what was committed stands, whatever a listener makes of it."""
+        try:
+            self._publish(hints)
+        except Exception as error:  # noqa: BLE001 -- told where unhandled errors of the loop are told
+            context = {"message": "a listener of the job store failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+
+    async def _together(self, entries: Sequence[_Entry]) -> Hints:
+        """Run commands in one transaction; raise what made it void."""
         try:
             tx = self._transactions.begin()
             for entry in entries:
                 await self._run(tx, entry)
-            hints = self._transactions.commit(tx)
+            return self._transactions.commit(tx)
         except BaseException:
             self._transactions.rollback()
             raise
-        for entry in entries:
-            entry.answer()
-        self._publish(hints)
 
     async def _run(self, tx: UnitOfWork, entry: _Entry) -> None:
         """Run one command and keep its result, or its refusal."""

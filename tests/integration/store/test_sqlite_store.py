@@ -22,7 +22,7 @@ from manager_service.domain.errors import (
     StoreUnavailableError,
 )
 from manager_service.domain.fleet import Timing
-from manager_service.domain.ports import JobStore
+from manager_service.domain.ports import Hints, JobStore
 from manager_service.domain.states import ChildJobState
 from manager_service.store import candidates, endings, expiry, heartbeat, lanes, open_store, schema, sqlite
 from manager_service.store.store import SqlJobStore
@@ -394,6 +394,21 @@ class TestGroupCommit:
         assert [type(r) for r in results] == [ShuttingDownError, ShuttingDownError]
         assert await self.names(store) == []
         assert await writer.submit(self.register("after")) == "after"
+
+    async def test_a_listener_that_fails_changes_nothing(self, store: JobStore, begun: list[int]) -> None:
+        told: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+
+        def fail(hints: Hints) -> None:
+            raise ZeroDivisionError
+
+        store.subscribe(fail)
+
+        created = await asyncio.gather(*(store.create_parent_job(plan()) for _ in range(3)))
+
+        assert len({c.parent_job.id for c in created}) == 3
+        assert told == ["a listener of the job store failed"]
+        assert len(begun) == 1
 
     async def test_closing_finishes_what_is_queued(self, tmp_path: Path) -> None:
         store = opened(tmp_path / "x.db")
