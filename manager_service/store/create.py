@@ -36,6 +36,9 @@ def create_parent_job(tx: UnitOfWork, plan: Plan) -> Bulk[Created]:
     if known is not None:
         return known
     parent = _insert_parent(tx, plan)
+    for targets in pieces(sorted({child.target for child in plan.children})):
+        tx.run_many(_INSERT_TARGET, [{"parent_id": parent.id, "target": target} for target in targets])
+        yield
     children = Children(tx, parent, plan)
     for rows in pieces(children.rows()):
         tx.run_many(_INSERT_CHILD, rows)
@@ -79,8 +82,6 @@ def _insert_parent(tx: UnitOfWork, plan: Plan) -> ParentInWork:
         _INSERT_LABEL,
         [{"parent_id": parent.id, "key": key, "value": value} for key, value in plan.spec.labels.items()],
     )
-    targets = sorted({child.target for child in plan.children})
-    tx.run_many(_INSERT_TARGET, [{"parent_id": parent.id, "target": target} for target in targets])
     tx.adopt(parent)
     return parent
 

@@ -21,7 +21,8 @@ from manager_service.store.tables import (
 from manager_service.store.unit_of_work import UnitOfWork
 from manager_service.store.writer import Bulk
 
-_PIECE = 2_000
+# Each row takes its attempts, logs and index entries along.
+_PIECE = 500
 
 _p, _n, _e, _c = parent_jobs.c, parent_counts.c, events.c, child_jobs.c
 _CHILDREN = Statement(select(_c.id).where(_c.parent_id == bindparam("parent_id")).limit(bindparam("limit")))

@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 
 from manager_service.domain.errors import SessionSupersededError, SessionUnknownError
@@ -259,6 +261,28 @@ class TestLanes:
 
         assert answer.leases == ()
         assert world.hints[-1].ending == {lease.parent_job_id}
+
+
+class TestNothingStartsInAStoppingParentJob:
+    async def test_not_in_the_call_that_trips_its_policy(self, world: World) -> None:
+        worker = await world.worker("a", "b")
+        policy = FailurePolicy(mode=FailureMode.FAIL_FAST)
+        await world.parent_job("a", "b", failure_policy=policy)
+        [lease] = await worker.acquire(1)
+        report = report_of(lease, Outcome.FAILED, failure=failure(retryable=False))
+
+        answer = await world.store.report(worker.session_id, [report], worker.poll())
+
+        assert answer.leases == ()
+
+    async def test_not_in_the_transaction_that_cancels_it(self, world: World) -> None:
+        worker = await world.worker("t0")
+        children = [PlannedChild(target="t0", operation="vacuum", lane=str(n)) for n in range(1500)]
+        parent = await world.parent_job(children=children)
+
+        _, leases = await asyncio.gather(world.store.cancel_parent_job(parent.id, ""), worker.acquire())
+
+        assert leases == ()
 
 
 class TestWakeUps:
