@@ -1,4 +1,5 @@
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
 
@@ -38,8 +39,8 @@ class Backoff:
         """Begin anew after a success."""
         self._failures = 0
 
-    async def pause(self) -> None:
-        """Wait before the next try."""
-        ceiling = min(self._cap, self._base * 2 ** min(self._failures, 16))
+    async def pause(self, *, at_most: float = math.inf) -> None:
+        """Wait before the next try, for no longer than so many seconds."""
+        ceiling = min(at_most, self._cap, self._base * 2 ** min(self._failures, 16))
         self._failures += 1
         await self._sleep(ceiling * self._draw())

@@ -97,7 +97,8 @@ class Heart:
         except ManagerUnavailableError as error:
             self._sessions.unreachable(error)
             self._hurried = True
-            await self._backoff.pause()
+            # A manager that is back gives live leases two intervals to be named again.
+            await self._backoff.pause(at_most=session.heartbeat_interval.total_seconds())
         except SessionUnknownError:
             self._hurried = True
             await self._renew(session)

@@ -17,7 +17,7 @@ from overhaul.v1 import job_service_pb2 as jobs
 from overhaul.v1 import job_service_pb2_grpc as jobs_grpc
 from tests.services import Service, address_of, start_manager, start_worker
 
-QUICK = ("--heartbeat-interval", "300ms", "--lease-duration", "1500ms", "--accept-within", "1s")
+QUICK = ("--heartbeat-interval", "300ms", "--lease-duration", "2500ms", "--accept-within", "2500ms")
 PATIENCE = 30.0
 
 
@@ -138,10 +138,10 @@ class TestAKilledManager:
         manager = deployment.manager()
         deployment.worker(manager)
         async with stub(manager) as client:
-            parent = await create(client, ("nap", 4_000), ("doze", 10))
+            parent = await create(client, ("nap", 5_000), ("doze", 10))
             await started(deployment)
         manager.kill()
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(3)
         again = deployment.manager(listen=address_of(manager))
         async with stub(again) as client:
             final = await ended(client, parent)
