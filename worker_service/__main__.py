@@ -12,7 +12,7 @@ import typer
 
 from worker_service import config as settings
 from worker_service.domain.errors import WorkerError
-from worker_service.plan import DEFAULT_OPERATIONS, TargetPlan
+from worker_service.plan import DEFAULT_OPERATIONS, TargetPlan, WantedOperation
 from worker_service.targets import TargetOrder, parse_target, refuse_passwords
 
 PROGRAM = "overhaul-worker"
@@ -176,7 +176,9 @@ def plan(
     target: TargetOption = None,
     operation: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="An operation. Repeatable. Default: vacuum, analyze, reindex."),
+        typer.Option(
+            metavar="NAME[:OPT=VAL,...]", help="An operation. Repeatable. Default: vacuum, analyze, reindex."
+        ),
     ] = None,
     output: Annotated[
         Output, typer.Option(envvar="OVERHAUL_OUTPUT", help="A table for people or JSON for programs.")
@@ -186,7 +188,8 @@ def plan(
     """Print the statements that operations would run. Needs no manager and changes nothing."""
     from worker_service.app import plan as make  # noqa: PLC0415 - --help and --version load nothing heavy
 
-    plans = make(_targets(context, target), tuple(operation or DEFAULT_OPERATIONS))
+    wanted = tuple(WantedOperation.parse(text) for text in operation or ())
+    plans = make(_targets(context, target), wanted or DEFAULT_OPERATIONS)
     typer.echo(json.dumps(_as_json(plans)) if output is Output.JSON else _as_table(plans))
 
 

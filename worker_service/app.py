@@ -24,7 +24,7 @@ from worker_service.domain.ports import Engines
 from worker_service.domain.secrets import Redactor
 from worker_service.log_setup import configure_logs
 from worker_service.operations.registry import EngineRegistry
-from worker_service.plan import TargetPlan, plan_target
+from worker_service.plan import TargetPlan, WantedOperation, plan_target
 from worker_service.stdin import Lifeline
 from worker_service.targets import TargetOrder, resolve_targets
 from worker_service.worker import Timing, Worker
@@ -57,7 +57,7 @@ def serve(config: WorkerConfig, engines: Engines | None = None) -> int:
 
 
 def plan(
-    orders: Sequence[TargetOrder], operations: Sequence[str], engines: Engines | None = None
+    orders: Sequence[TargetOrder], operations: Sequence[WantedOperation], engines: Engines | None = None
 ) -> list[TargetPlan]:
     """Tell what the operations would run on the targets, without a manager and without a change."""
     served = resolve_targets(orders, engines or EngineRegistry.load())

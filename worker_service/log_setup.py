@@ -1,7 +1,9 @@
+import contextlib
 import logging
 import sys
 from collections.abc import Callable
-from typing import TextIO
+from io import TextIOBase
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -29,9 +31,28 @@ def configure_logs(*, form: str, level: str, redact: Callable[[str], str], strea
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", Unfailing(stream))),
         cache_logger_on_first_use=False,
     )
+
+
+class Unfailing(TextIOBase):
+    """A stream that drops what cannot be written: a broken pipe or a full disk must not stop the work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write the text, or drop it."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def _renderer(form: str, stream: TextIO) -> Processor:

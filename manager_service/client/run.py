@@ -76,7 +76,7 @@ async def plan(request: RunRequest, commands: Commands) -> dict[str, Any]:
         ProgramEndedError: the worker refused a target or an operation, or died.
     """
     process = await asyncio.create_subprocess_exec(
-        *commands.plan(request.targets, [operation.name for operation in request.operations]),
+        *commands.plan(request.targets, [_as_text(operation) for operation in request.operations]),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -92,6 +92,11 @@ async def plan(request: RunRequest, commands: Commands) -> dict[str, Any]:
         raise ProgramEndedError(WORKER, process.returncode, words, was_ready=False)
     planned: dict[str, Any] = json.loads(stdout)
     return planned
+
+
+def _as_text(operation: Operation) -> str:
+    options = ",".join(f"{name}={value}" for name, value in operation.options.items())
+    return f"{operation.name}:{options}" if options else operation.name
 
 
 async def _maintain(ready: Ready, request: RunRequest, interrupted: asyncio.Event, view: View) -> RunEnd:

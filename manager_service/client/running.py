@@ -40,8 +40,6 @@ def show_plan(request: RunRequest, *, as_object: bool) -> ExitCode:
         put(as_json.text(planned))
     else:
         print_statements(planned)
-        if any(operation.options for operation in request.operations):
-            tell("options change these statements; the plan shows them without")
     return ExitCode.COMPLETED
 
 

@@ -1,6 +1,9 @@
+import contextlib
 import logging
 import sys
 from enum import StrEnum, auto
+from io import TextIOBase
+from typing import TextIO, cast
 
 import structlog
 
@@ -21,6 +24,25 @@ class LogFormat(StrEnum):
     JSON = auto()
 
 
+class Unfailing(TextIOBase):
+    """A stream that drops what cannot be written: a broken pipe or a full disk must not stop the service."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write the text, or drop it."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 def set_up_logging(level: LogLevel, form: LogFormat) -> None:
     """Send log lines to stderr: one per event, a constant text with key-values."""
     renderers: dict[LogFormat, list[structlog.typing.Processor]] = {
@@ -39,7 +61,7 @@ def set_up_logging(level: LogLevel, form: LogFormat) -> None:
             *renderers[form],
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", Unfailing(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     # What libraries say through the standard library's logging.

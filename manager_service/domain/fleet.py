@@ -7,6 +7,7 @@ from enum import StrEnum, auto
 from manager_service.domain.model import Instant, Span
 
 PROTOCOL_VERSION = 1
+MAX_SERVED_TARGETS = 10_000  # with all they offer they have to fit into one message
 
 
 class OptionType(StrEnum):

@@ -94,6 +94,9 @@ class JobReads(Protocol):
     async def parent_job(self, parent_job_id: str) -> ParentJob:
         """Read a parent job; raise ``ParentJobNotFoundError``."""
 
+    async def requested_parent_job(self, request_id: str, request_hash: str) -> ParentJob | None:
+        """Return the parent job that this very request made before; raise ``RequestIdReusedError``."""
+
     async def parent_jobs(self, wanted: ParentJobFilter, *, after: str = "", limit: int) -> tuple[ParentJob, ...]:
         """List up to ``limit`` parent jobs in order of their ids, beyond the id ``after``."""
 

@@ -5,10 +5,15 @@ from collections.abc import Mapping, Sequence
 
 from manager_service.domain.checks import MAX_TEXT, Violations, is_uuid
 from manager_service.domain.errors import ProtocolVersionUnsupportedError
-from manager_service.domain.fleet import PROTOCOL_VERSION, OfferedOperation, Registration, ServedTarget
+from manager_service.domain.fleet import (
+    MAX_SERVED_TARGETS,
+    PROTOCOL_VERSION,
+    OfferedOperation,
+    Registration,
+    ServedTarget,
+)
 from manager_service.domain.leases import Heartbeat, LogBatch, Poll, Report
 from manager_service.domain.model import Span
-from manager_service.domain.request import MAX_TARGETS
 from manager_service.domain.states import Outcome
 
 MAX_SLOTS = 1_000
@@ -40,7 +45,7 @@ def check_registration(registration: Registration, protocol_version: int) -> Non
     found.text("host", registration.host)
     found.labels("labels", registration.labels)
     found.number("slots", registration.slots, 1, MAX_SLOTS)
-    if found.count("targets", registration.targets, MAX_TARGETS):
+    if found.count("targets", registration.targets, MAX_SERVED_TARGETS):
         for index, target in enumerate(registration.targets):
             _check_target(found, f"targets[{index}]", target)
         found.once("targets", [target.name for target in registration.targets], part=".name")

@@ -9,7 +9,7 @@ from manager_service.domain.fleet import Target
 from manager_service.domain.model import ParentJob, Plan, PlannedChild
 from manager_service.domain.planning import plan, planned_parent
 from manager_service.domain.ports import Clock, JobStore
-from manager_service.domain.request import MAX_TARGETS, JobRequest, request_violations
+from manager_service.domain.request import MAX_TARGETS, JobRequest, request_hash, request_violations
 
 log = structlog.get_logger("manager.orchestrator")
 
@@ -46,6 +46,8 @@ class Creation:
             TargetNotFoundError: no worker ever served some of the targets.
             RequestIdReusedError: the request_id was used for another request.
         """
+        if (before := await self._created_before(request)) is not None:
+            return before
         planned = await self._plan(request)
         if request.dry_run:
             return Preview(parent_job=planned_parent(planned, self._clock.wall()), children=planned.children)
@@ -57,6 +59,12 @@ class Creation:
             existing=created.existing,
         )
         return created.parent_job
+
+    async def _created_before(self, request: JobRequest) -> ParentJob | None:
+        """Find what the same request made; its deadline may have passed or its target be forgotten since."""
+        if request.request_id is None or request.dry_run:
+            return None
+        return await self._store.requested_parent_job(request.request_id, request_hash(request))
 
     async def _plan(self, request: JobRequest) -> Plan:
         now = self._clock.wall()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import insert
 
 from manager_service.domain.errors import RequestIdReusedError
 from manager_service.domain.events import BulkChangeKind
@@ -11,18 +11,13 @@ from manager_service.domain.model import Plan
 from manager_service.domain.ports import Created
 from manager_service.domain.states import ChildJobState, Counts, ParentJobState
 from manager_service.store.lanes import Head, enter_queue
-from manager_service.store.parents import ParentInWork
+from manager_service.store.parents import PARENT_OF_REQUEST, ParentInWork
 from manager_service.store.rows import spec_text, text_of
 from manager_service.store.statements import Statement
 from manager_service.store.tables import child_jobs, parent_counts, parent_jobs, parent_labels, parent_targets
 from manager_service.store.unit_of_work import UnitOfWork
 from manager_service.store.writer import Bulk, pieces
 
-_KNOWN = Statement(
-    select(parent_jobs.c.id, parent_jobs.c.request_hash).where(
-        parent_jobs.c.request_id.is_not(None), parent_jobs.c.request_id == bindparam("request_id")
-    )
-)
 _INSERT_PARENT = Statement(insert(parent_jobs))
 _INSERT_COUNTS = Statement(insert(parent_counts))
 _INSERT_LABEL = Statement(insert(parent_labels))
@@ -52,7 +47,7 @@ def create_parent_job(tx: UnitOfWork, plan: Plan) -> Bulk[Created]:
 
 
 def _known(tx: UnitOfWork, plan: Plan) -> Created | None:
-    row = tx.row(_KNOWN, request_id=plan.request_id) if plan.request_id is not None else None
+    row = tx.row(PARENT_OF_REQUEST, request_id=plan.request_id) if plan.request_id is not None else None
     if row is None:
         return None
     if row.request_hash != plan.request_hash:

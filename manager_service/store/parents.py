@@ -30,6 +30,11 @@ PARENT_COLUMNS = (
     *(column for column in _n if column.name != "parent_id"),
 )
 PARENTS = parent_jobs.join(parent_counts, _n.parent_id == _p.id)
+PARENT_OF_REQUEST = Statement(
+    select(parent_jobs.c.id, parent_jobs.c.request_hash).where(
+        parent_jobs.c.request_id.is_not(None), parent_jobs.c.request_id == bindparam("request_id")
+    )
+)
 SELECT_PARENTS = Statement(select(*PARENT_COLUMNS).select_from(PARENTS).where(Among(_p.id, "ids")))
 UPDATE_PARENT = Statement(
     update(parent_jobs)

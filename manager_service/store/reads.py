@@ -5,12 +5,12 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, literal, select
 
-from manager_service.domain.errors import ChildJobNotFoundError, ParentJobNotFoundError
+from manager_service.domain.errors import ChildJobNotFoundError, ParentJobNotFoundError, RequestIdReusedError
 from manager_service.domain.events import EventPage
 from manager_service.domain.model import Attempt, ChildJob, Instant, ParentJob, StaleReport
 from manager_service.domain.ports import ChildJobFilter, ParentJobFilter
 from manager_service.domain.states import ChildJobState, Outcome, ParentJobState, Verdict, WaitReason
-from manager_service.store.parents import PARENT_COLUMNS, PARENTS, SELECT_PARENTS, parent_of
+from manager_service.store.parents import PARENT_COLUMNS, PARENT_OF_REQUEST, PARENTS, SELECT_PARENTS, parent_of
 from manager_service.store.rows import event_of, failure_of, mapping_of
 from manager_service.store.statements import Among, Connection, Statement
 from manager_service.store.tables import (
@@ -102,6 +102,16 @@ def read_parent_job(connection: Connection, parent_job_id: str) -> ParentJob:
     if not rows:
         raise ParentJobNotFoundError(parent_job_id)
     return parent_of(rows[0])
+
+
+def read_requested_parent_job(connection: Connection, request_id: str, request_hash: str) -> ParentJob | None:
+    """Return the parent job that this very request made; raise ``RequestIdReusedError``."""
+    rows = connection.rows(PARENT_OF_REQUEST, request_id=request_id)
+    if not rows:
+        return None
+    if rows[0].request_hash != request_hash:
+        raise RequestIdReusedError(request_id, rows[0].id)
+    return read_parent_job(connection, rows[0].id)
 
 
 def read_parent_jobs(

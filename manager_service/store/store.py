@@ -30,6 +30,7 @@ from manager_service.store.reads import (
     read_events,
     read_parent_job,
     read_parent_jobs,
+    read_requested_parent_job,
 )
 from manager_service.store.register import deregister, register
 from manager_service.store.report import report
@@ -97,6 +98,10 @@ class SqlJobStore:
     async def parent_job(self, parent_job_id: str) -> ParentJob:
         """Read a parent job."""
         return self._backend.read(lambda c: read_parent_job(c, parent_job_id))
+
+    async def requested_parent_job(self, request_id: str, request_hash: str) -> ParentJob | None:
+        """Find the parent job of a request."""
+        return self._backend.read(lambda c: read_requested_parent_job(c, request_id, request_hash))
 
     async def parent_jobs(self, wanted: ParentJobFilter, *, after: str = "", limit: int) -> tuple[ParentJob, ...]:
         """List parent jobs."""

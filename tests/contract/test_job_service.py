@@ -59,6 +59,16 @@ class TestCreateParentJob:
 
         assert again.id == first.id
 
+    async def test_a_late_repeat_is_answered_though_its_deadline_has_passed(self, manager: RunningManager) -> None:
+        await manager.worker()
+        deadline = moment(milliseconds=200)
+
+        first = await manager.create(request_id="r1", deadline=deadline)
+        await asyncio.sleep(0.25)
+        again = await manager.create(request_id="r1", deadline=deadline)
+
+        assert again.id == first.id
+
     async def test_the_same_request_id_with_another_request_is_refused(self, manager: RunningManager) -> None:
         await manager.worker()
         first = await manager.create(request_id="r1")

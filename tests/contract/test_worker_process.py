@@ -1,5 +1,6 @@
 import asyncio
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -90,6 +91,19 @@ class TestPlan:
         assert [one["operation"] for one in target["operations"]] == ["vacuum", "analyze", "reindex"]
         assert target["operations"][0]["statements"] == ["VACUUM"]
         assert (folder / "app.db").read_bytes() == before
+
+    def test_options_change_the_statements(self, folder: Path) -> None:
+        done = run("plan", "--target", "app.db", "--operation", "analyze:analysis_limit=400", "--output", "json")
+
+        [planned] = json.loads(done.stdout)["targets"][0]["operations"]
+        assert any("400" in statement for statement in planned["statements"])
+
+    @pytest.mark.parametrize("operation", ["analyze:", ":limit=1", "analyze:limit", "analyze:nonsense=1"])
+    def test_options_that_cannot_be_are_refused(self, folder: Path, operation: str) -> None:
+        done = run("plan", "--target", "app.db", "--operation", operation)
+
+        assert done.returncode == 2
+        assert len(done.stderr.strip().splitlines()) == 1
 
     def test_a_table_for_people_with_targets_of_the_file(self, folder: Path) -> None:
         (folder / "w.toml").write_text('[[targets]]\nname = "shop"\nurl = "app.db"\n')
@@ -189,6 +203,22 @@ class TestServing:
         [request] = server.calls["RegisterWorker"]
         assert (request.slots, request.worker_name, dict(request.labels)) == (3, "environment", {"a": "1"})
         assert announced["targets"] == ["e"]
+
+    async def test_a_stderr_that_nobody_reads_any_more_stops_nothing(self, folder: Path) -> None:
+        server = LeaseServer()
+        reader, writer = os.pipe()
+        async with serving(server) as address:
+            arguments = ("--manager", address, "--target", "app.db")
+            process = await asyncio.create_subprocess_exec(*PROGRAM, *arguments, stdout=PIPE, stderr=writer)
+            os.close(writer)
+            os.close(reader)
+            await ready(process)
+            await server.offer("vacuum")
+            await server.until(lambda: server.results)
+            process.terminate()
+            code = await asyncio.wait_for(process.wait(), PATIENCE)
+
+        assert code == 0
 
     async def test_a_second_sigterm_releases(self, folder: Path) -> None:
         server = LeaseServer()

@@ -20,7 +20,7 @@ from worker_service.log_setup import configure_logs
 from worker_service.logs import LogStream
 from worker_service.loops import Loop
 from worker_service.maintenance import MaintenanceWorker
-from worker_service.plan import plan_target
+from worker_service.plan import WantedOperation, plan_target
 from worker_service.polling import PollTurn
 from worker_service.stdin import Lifeline
 
@@ -143,7 +143,10 @@ class TestMaintenanceWorker:
 
 class TestPlan:
     def test_it_tells_the_statements(self) -> None:
-        plan = plan_target(Served(target=TARGET, engine=FakeEngine()), ["noop", "block"])
+        plan = plan_target(
+            Served(target=TARGET, engine=FakeEngine()),
+            [WantedOperation(name="noop"), WantedOperation(name="block")],
+        )
 
         assert [(one.operation, one.statements) for one in plan.operations] == [
             ("noop", ("NOOP",)),
@@ -153,7 +156,7 @@ class TestPlan:
     @pytest.mark.parametrize(("name", "hint"), [("nop", "did you mean 'noop'"), ("zzzz", "it knows noop")])
     def test_an_unknown_operation_gets_a_hint(self, name: str, hint: str) -> None:
         with pytest.raises(InvalidOperationError, match=hint):
-            plan_target(Served(target=TARGET, engine=FakeEngine()), [name])
+            plan_target(Served(target=TARGET, engine=FakeEngine()), [WantedOperation(name=name)])
 
 
 class TestLifeline:

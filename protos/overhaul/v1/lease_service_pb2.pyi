@@ -404,7 +404,7 @@ class RegisterWorkerRequest(_message.Message):
 
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedTarget]:
-        """The targets it serves, none twice, at most 50,000."""
+        """The targets it serves, none twice, at most 10,000."""
 
     def __init__(
         self,

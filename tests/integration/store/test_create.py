@@ -70,6 +70,17 @@ class TestCreateParentJob:
 
         assert refused.value.parent_job_id == first.parent_job.id
 
+    async def test_the_parent_job_of_a_request_is_found(self, store: JobStore) -> None:
+        first = await store.create_parent_job(plan(request_id="r1", request_hash="h"))
+
+        found = await store.requested_parent_job("r1", "h")
+        unknown = await store.requested_parent_job("r2", "h")
+        with pytest.raises(RequestIdReusedError):
+            await store.requested_parent_job("r1", "other")
+
+        assert found == first.parent_job
+        assert unknown is None
+
     async def test_without_a_request_id_each_call_makes_another(self, store: JobStore) -> None:
         first, second = await store.create_parent_job(plan()), await store.create_parent_job(plan())
 
