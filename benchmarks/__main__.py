@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Callable, Mapping
 
-from benchmarks import latency, one_database, startup
+from benchmarks import latency, lifecycle, one_database, startup
 from benchmarks.figures import Figure
 
 BENCHMARKS: Mapping[str, Callable[[], list[Figure]]] = {
     "startup": startup.measure,
     "latency": latency.measure,
     "one_database": one_database.measure,
+    "lifecycle": lifecycle.measure,
 }
 
 

@@ -88,11 +88,13 @@ def start_manager(store: Path, *arguments: str, listen: str = "127.0.0.1:0") -> 
     return Service("manager_service", [*command, "--log-level", "info", *arguments])
 
 
-def start_worker(address: str, *targets: str, name: str = "worker", slots: int = 2, grace: str = "10") -> Service:
+def start_worker(
+    address: str, *targets: str, name: str = "worker", slots: int = 2, grace: str = "10", level: str = "info"
+) -> Service:
     """Start a worker for some targets."""
     command = ["--manager", address, "--name", name, "--slots", str(slots), "--drain-grace", grace]
     command += [part for target in targets for part in ("--target", target)]
-    return Service("worker_service", [*command, "--log-format", "json", "--log-level", "info"])
+    return Service("worker_service", [*command, "--log-format", "json", "--log-level", level])
 
 
 def address_of(manager: Service) -> str:

@@ -138,9 +138,10 @@ class _Limits:
         self._parents: dict[str, int] = {}
 
     def allow(self, head: Any) -> bool:
+        if self._targets.setdefault(head.target, head.room) <= 0:
+            return False
         parent = self._tx.parent(head.parent_id)
-        room = self._targets.setdefault(head.target, head.room)
-        return room > 0 and not parent.stopping and not parent.paused and self._room(parent) > 0
+        return not parent.stopping and not parent.paused and self._room(parent) > 0
 
     def take(self, head: Any) -> None:
         self._targets[head.target] -= 1

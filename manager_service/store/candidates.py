@@ -22,7 +22,6 @@ from manager_service.store.unit_of_work import UnitOfWork
 
 # How many ready heads are looked at in order before each served target is asked for its first ones.
 _WINDOW = 64
-_WIDEST = 512
 _PER_TARGET = 8
 # How many served targets with waiting heads are looked into.
 _TARGETS = 256
@@ -31,6 +30,7 @@ _q, _st, _t, _p = queue.c, session_targets.c, targets.c, parent_jobs.c
 _live_on_target = (
     select(func.count()).select_from(leases).where(leases.c.target == _t.name).correlate(targets).scalar_subquery()
 )
+_is_open = (_p.state == "running", (_p.deadline.is_(None)) | (_p.deadline > bindparam("now")))
 
 
 def _heads(window: Any) -> Select[Any]:
@@ -52,11 +52,7 @@ def _heads(window: Any) -> Select[Any]:
             .join(targets, _t.name == w.target)
             .join(parent_jobs, _p.id == w.parent_id)
         )
-        .where(
-            _t.paused == literal_column("0"),
-            _p.state == "running",
-            (_p.deadline.is_(None)) | (_p.deadline > bindparam("now")),
-        )
+        .where(_t.paused == literal_column("0"), *_is_open)
         .order_by(w.rank, w.turn, w.child_id)
     )
 
@@ -95,15 +91,34 @@ _first_of_target = (
     .correlate(session_targets)
     .scalar_subquery()
 )
-# The served targets that have room and a head, those with the most urgent head first.
+_served = session_targets.join(targets, _t.name == _st.target).join(queue, _q.child_id == _first_of_target)
+_has_room = (
+    _st.session_id == bindparam("session_id"),
+    _t.paused == literal_column("0"),
+    _t.max_parallel > _live_on_target,
+)
+# The best head of each served target that has room, the most urgent first.
+SERVED_HEADS = Statement(
+    select(
+        _q.child_id,
+        _q.parent_id,
+        _q.target,
+        _q.operation,
+        _q.rank,
+        _q.turn,
+        _st.operations,
+        (_t.max_parallel - _live_on_target).label("room"),
+    )
+    .select_from(_served.join(parent_jobs, _p.id == _q.parent_id))
+    .where(*_has_room, *_is_open)
+    .order_by(_q.rank, _q.turn, _q.child_id)
+    .limit(bindparam("most"))
+)
+# The same targets; what their best heads left is looked for in each.
 SERVED_TARGETS = Statement(
     select(_st.target)
-    .select_from(session_targets.join(targets, _t.name == _st.target).join(queue, _q.child_id == _first_of_target))
-    .where(
-        _st.session_id == bindparam("session_id"),
-        _t.paused == literal_column("0"),
-        _t.max_parallel > _live_on_target,
-    )
+    .select_from(_served)
+    .where(*_has_room)
     .order_by(_q.rank, _q.turn, _q.child_id)
     .limit(_TARGETS)
 )
@@ -139,18 +154,16 @@ def candidates(tx: UnitOfWork, session_id: str, *, wanted: int) -> Iterator[Any]
 
     The walk is lazy: who has enough stops reading. A head may come twice.
     """
-    window = min(_WIDEST, 2 * wanted + 2)
-    while True:
-        yield from tx.rows(FIRST_HEADS, session_id=session_id, window=window, now=tx.now)
-        seen = tx.row(READY_HEADS, window=window + 1)
-        if seen is None or seen.seen <= window:
-            return
-        if window >= _WINDOW:
-            break
-        window = _WINDOW
+    window = min(_WINDOW, 2 * wanted + 2)
+    yield from tx.rows(FIRST_HEADS, session_id=session_id, window=window, now=tx.now)
+    seen = tx.row(READY_HEADS, window=window + 1)
+    if seen is None or seen.seen <= window:
+        return
     closed = [row.id for row in tx.rows(CLOSED_PARENTS)]
-    for row in tx.rows(SERVED_TARGETS, session_id=session_id, closed=closed):
-        yield from tx.rows(TARGET_HEADS, session_id=session_id, target=row.target, closed=closed, now=tx.now)
+    served = {"session_id": session_id, "closed": closed, "now": tx.now}
+    yield from tx.rows(SERVED_HEADS, most=2 * wanted + 2, **served)
+    for row in tx.rows(SERVED_TARGETS, **served):
+        yield from tx.rows(TARGET_HEADS, target=row.target, **served)
 
 
 class LockTable:

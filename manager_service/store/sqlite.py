@@ -254,5 +254,8 @@ def translated() -> Iterator[None]:
         raise StoreUnavailableError(str(error)) from error
 
 
-def _arguments(statement: Statement, given: dict[str, Any]) -> list[Any]:
-    return [json.dumps(value) if isinstance(value, list) else value for value in statement.arguments(given)]
+def _arguments(statement: Statement, given: dict[str, Any]) -> Sequence[Any]:
+    values = statement.arguments(given)
+    if statement.lists:
+        return [json.dumps(value) if isinstance(value, list) else value for value in values]
+    return values

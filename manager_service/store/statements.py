@@ -2,10 +2,12 @@
 
 from collections import namedtuple
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, bindparam
 from sqlalchemy.engine import Dialect
+from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.expression import ClauseElement
 from sqlalchemy.types import NullType, TypeEngine
@@ -30,12 +32,15 @@ class Statement:
     and handing plain tuples to the driver costs a quarter of what an execution through the engine does.
     """
 
-    __slots__ = ("_core", "_names", "_row", "_sql")
+    __slots__ = ("_core", "_defaults", "_names", "_pick", "_row", "_sql", "lists")
 
     def __init__(self, core: ClauseElement) -> None:
         self._core = core
         self._sql = ""
-        self._names: tuple[tuple[str, object], ...] = ()
+        self._names: tuple[str, ...] = ()
+        self._defaults: dict[str, object] = {}
+        self._pick: Callable[[dict[str, Any]], Sequence[Any]] = list
+        self.lists = False
         self._row: Callable[[Sequence[object]], Any] = tuple
 
     def sql(self, dialect: Dialect) -> str:
@@ -44,9 +49,13 @@ class Statement:
             self._compile(dialect)
         return self._sql
 
-    def arguments(self, given: dict[str, Any]) -> list[Any]:
-        """Return the values of the statement's parameters, in their order."""
-        return [given.get(name, default) for name, default in self._names]
+    def arguments(self, given: dict[str, Any]) -> Sequence[Any]:
+        """Return the values of the statement's parameters, in their order; those not given have their default."""
+        values = {**self._defaults, **given} if self._defaults else given
+        try:
+            return self._pick(values)
+        except KeyError:
+            return [values.get(name) for name in self._names]
 
     def row(self, values: Sequence[object]) -> Any:
         """Return a result row whose columns are attributes."""
@@ -54,11 +63,21 @@ class Statement:
 
     def _compile(self, dialect: Dialect) -> None:
         compiled: Any = self._core.compile(dialect=dialect)
-        self._names = tuple((name, compiled.params.get(name)) for name in compiled.positiontup)
+        self._names = tuple(compiled.positiontup)
+        self._defaults = {name: value for name in self._names if (value := compiled.params.get(name)) is not None}
+        self._pick = _picker(self._names)
+        self.lists = any(isinstance(part, Among) for part in visitors.iterate(self._core))
         columns = [entry.keyname for entry in compiled._result_columns or ()]  # noqa: SLF001 -- no public name
         if columns:
             self._row = _row_type(columns)
         self._sql = compiled.string
+
+
+def _picker(names: Sequence[str]) -> Callable[[dict[str, Any]], Sequence[Any]]:
+    """Return the fastest way to take these values out of a mapping, as a sequence."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda values: [values[name] for name in names]
 
 
 def _row_type(columns: Sequence[str]) -> Callable[[Sequence[object]], Any]:

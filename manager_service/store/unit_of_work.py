@@ -91,7 +91,7 @@ class UnitOfWork:
 
     def parent(self, parent_id: str) -> ParentInWork:
         """Return a parent job with its state decided; raise ``ParentJobNotFoundError``."""
-        parent = self.parents([parent_id]).get(parent_id)
+        parent = self._parents.get(parent_id) or self.parents([parent_id]).get(parent_id)
         if parent is None:
             raise ParentJobNotFoundError(parent_id)
         self._decide(parent)

@@ -1,0 +1,82 @@
+"""No-op children through a manager and two workers: what Overhaul itself costs."""
+
+import asyncio
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+
+from benchmarks.figures import RUNS, Figure
+from overhaul.v1 import job_pb2 as job
+from overhaul.v1 import job_service_pb2 as jobs
+from overhaul.v1 import job_service_pb2_grpc as jobs_grpc
+from tests.services import Service, address_of, start_manager, start_worker
+
+_CHILDREN = {1: 3_000, 10: 10_000, 100: 20_000}
+_TARGETS = 200
+_AIMS = {(1, "normal"): "at least 1,000", (10, "normal"): "at least 3,000"}
+
+
+def measure() -> list[Figure]:
+    figures = []
+    for synchronous in ("normal", "full"):
+        for slots, children in _CHILDREN.items():
+            runs = [_run(slots, children, synchronous) for _ in range(RUNS)]
+            rates, *cpus = zip(*runs, strict=True)
+            label = f"slots {slots}, synchronous {synchronous}"
+            figures.append(Figure(name=label, values=rates, unit="/s", aim=_AIMS.get((slots, synchronous), "")))
+            for who, values in zip(("manager", "both workers"), cpus, strict=True):
+                figures.append(Figure(name=f"  CPU of {who} per 1,000 children", values=values, unit="s"))
+    return figures
+
+
+def _run(slots: int, children: int, synchronous: str) -> tuple[float, float, float]:
+    """Return children per second, and the CPU seconds of manager and workers per 1,000 children."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        options = ("--synchronous", synchronous, "--log-level", "warning")
+        manager = stack.enter_context(start_manager(Path(folder) / "jobs.db", *options))
+        targets = [f"t{n}=nap://{folder}/audit{n}" for n in range(_TARGETS)]
+        half = _TARGETS // 2
+        workers = [
+            stack.enter_context(start_worker(address_of(manager), *some, name=name, slots=slots, level="warning"))
+            for name, some in (("one", targets[:half]), ("two", targets[half:]))
+        ]
+        before = [_cpu(manager), sum(map(_cpu, workers))]
+        seconds = asyncio.run(_drive(address_of(manager), children))
+        after = [_cpu(manager), sum(map(_cpu, workers))]
+    spent = [(end - begin) / children * 1_000 for begin, end in zip(before, after, strict=True)]
+    return children / seconds, spent[0], spent[1]
+
+
+async def _drive(address: str, children: int) -> float:
+    """Create enough parent jobs of one no-op per target, and return the seconds until all have ended."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        client = jobs_grpc.JobServiceStub(channel)
+        names = [f"t{n}" for n in range(_TARGETS)]
+        noop = job.OperationSpec(name="noop")
+        begun = time.perf_counter()
+        parents = [
+            (
+                await client.CreateParentJob(jobs.CreateParentJobRequest(targets=names, operations=[noop]))
+            ).parent_job.id
+            for _ in range(children // _TARGETS)
+        ]
+        for parent in parents:
+            await _ended(client, parent)
+        return time.perf_counter() - begun
+
+
+async def _ended(client: jobs_grpc.JobServiceStub, parent: str) -> None:
+    while True:
+        answer = await client.GetParentJob(jobs.GetParentJobRequest(parent_job_id=parent))
+        if answer.parent_job.HasField("end_time"):
+            return
+        await asyncio.sleep(0.01)
+
+
+def _cpu(service: Service) -> float:
+    """Return the CPU seconds that a process has used so far."""
+    fields = Path(f"/proc/{service.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
