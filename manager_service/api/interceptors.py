@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from manager_service.api.errors import defect, refused
-from manager_service.domain.errors import ManagerError
+from manager_service.domain.errors import FieldViolation, InvalidRequestError, ManagerError
 from manager_service.domain.ports import IdSource
 
 log = structlog.get_logger("manager.calls")
@@ -35,6 +36,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 Unary = Callable[[Any, Context], Awaitable[Any]]
 Stream = Callable[[Any, Context], AsyncGenerator[Any, None]]
+Decoder = Callable[[bytes], Any]
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -66,20 +68,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method.rpartition("/")[2]
         # The types of a handler are those of the threaded server; ours are coroutines and async generators.
         inner: Any = handler.unary_stream if handler.response_streaming else handler.unary_unary
+        # Requests are decoded here: gRPC would answer one that cannot be with UNKNOWN and the exception's text.
+        decode: Any = handler.request_deserializer
         if handler.response_streaming:
-            outer: Any = self._stream(method, inner)
-            return grpc.unary_stream_rpc_method_handler(
-                outer, handler.request_deserializer, handler.response_serializer
-            )
+            outer: Any = self._stream(method, inner, decode)
+            return grpc.unary_stream_rpc_method_handler(outer, None, handler.response_serializer)
         return grpc.unary_unary_rpc_method_handler(
-            self._unary(method, inner), handler.request_deserializer, handler.response_serializer
+            self._unary(method, inner, decode), None, handler.response_serializer
         )
 
-    def _unary(self, method: str, inner: Unary) -> Unary:
-        async def call(request: Any, context: Context) -> Any:
+    def _unary(self, method: str, inner: Unary, decode: Decoder) -> Unary:
+        async def call(data: bytes, context: Context) -> Any:
             with self._counted():
                 begin = time.perf_counter()
+                request = None
                 try:
+                    request = _decoded(data, decode)
                     answer = await inner(request, context)
                 except Exception as error:  # noqa: BLE001 - the last place before the client
                     return await context.abort_with_status(self._status(method, request, error))
@@ -88,11 +92,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _stream(self, method: str, inner: Stream) -> Unary:
-        async def call(request: Any, context: Context) -> None:
+    def _stream(self, method: str, inner: Stream, decode: Decoder) -> Unary:
+        async def call(data: bytes, context: Context) -> None:
             # Written here instead of handed on as a generator: so its clean-up has run when the call has ended.
             with self._counted():
+                request = None
                 try:
+                    request = _decoded(data, decode)
                     async with aclosing(inner(request, context)) as messages:
                         async for message in messages:
                             await context.write(message)
@@ -121,6 +127,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         incident = self._ids.new_id()
         log.error("call failed", method=method, incident=incident, exc_info=error, **_about(request))
         return defect(incident)
+
+
+def _decoded(data: bytes, decode: Decoder) -> Any:
+    try:
+        return decode(data)
+    except DecodeError:
+        raise InvalidRequestError([FieldViolation("request", "is not a message of this call")]) from None
 
 
 def _log_call(method: str, request: Any, begin: float) -> None:
