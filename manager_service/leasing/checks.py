@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from manager_service.domain.checks import MAX_TEXT, Violations, is_uuid
+from manager_service.domain.checks import MAX_NAME, MAX_TEXT, Violations, is_uuid
 from manager_service.domain.errors import ProtocolVersionUnsupportedError
 from manager_service.domain.fleet import (
     MAX_SERVED_TARGETS,
@@ -14,6 +14,7 @@ from manager_service.domain.fleet import (
 )
 from manager_service.domain.leases import Heartbeat, LogBatch, Poll, Report
 from manager_service.domain.model import Span
+from manager_service.domain.request import LAST_INSTANT
 from manager_service.domain.states import Outcome
 
 MAX_SLOTS = 1_000
@@ -67,9 +68,11 @@ def _check_target(found: Violations, path: str, target: ServedTarget) -> None:
 
 def _check_offer(found: Violations, path: str, offer: OfferedOperation) -> None:
     found.name(f"{path}.name", offer.name)
+    _check_length(found, f"{path}.description", offer.description, MAX_REASON)
     if found.count(f"{path}.options", offer.options, MAX_MEASURES):
         for index, option in enumerate(offer.options):
             found.name(f"{path}.options[{index}].name", option.name)
+            _check_length(found, f"{path}.options[{index}].description", option.description, MAX_REASON)
         found.once(f"{path}.options", [option.name for option in offer.options], part=".name")
     if found.count(f"{path}.locks", offer.locks, MAX_LOCKS):
         for index, lock in enumerate(offer.locks):
@@ -122,10 +125,18 @@ def _check_report(found: Violations, path: str, report: Report) -> None:
     if not is_uuid(report.report_id):
         found.add(f"{path}.report_id", "must be a UUID in its canonical form, made once per report")
     _check_companions(found, path, report)
-    if len(report.reason) > MAX_REASON:
-        found.add(f"{path}.reason", f"has {len(report.reason)} characters; at most {MAX_REASON} are allowed")
+    _check_length(found, f"{path}.reason", report.reason, MAX_REASON)
+    if report.failure is not None:
+        found.text(f"{path}.failure.reason", report.failure.reason, longest=MAX_NAME)
+        _check_length(found, f"{path}.failure.message", report.failure.message, MAX_REASON)
     _check_measures(found, f"{path}.before", report.before)
     _check_measures(found, f"{path}.after", report.after)
+
+
+def _check_length(found: Violations, path: str, text: str, most: int) -> None:
+    """Check a text for people, which may have more than one line."""
+    if len(text) > most:
+        found.add(path, f"has {len(text)} characters; at most {most} are allowed")
 
 
 def _check_companions(found: Violations, path: str, report: Report) -> None:
@@ -163,6 +174,8 @@ def check_logs(batch: LogBatch) -> None:
         found.add("offset", "must not be negative")
     if found.count("entries", batch.entries, MAX_BATCH):
         for index, entry in enumerate(batch.entries):
+            if not 0 <= entry.time <= LAST_INSTANT:
+                found.add(f"entries[{index}].time", "must lie between the years 1970 and 9999")
             if entry.level not in LEVELS:
                 found.add(f"entries[{index}].level", f"must be one of {', '.join(sorted(LEVELS))}")
             if len(entry.message.encode()) > MAX_LINE_BYTES:
