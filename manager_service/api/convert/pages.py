@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -15,6 +16,8 @@ from manager_service.domain.errors import FieldViolation, InvalidRequestError
 DEFAULT_PAGE = 100
 MAX_PAGE = 1_000
 T = TypeVar("T")
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class _Listing(Protocol):
@@ -56,7 +59,7 @@ def read_page(request: _Listing, *, numeric: bool = False) -> Page:
         )
     digest = _digest(request)
     after = _after(request.page_token, digest) if request.page_token else ""
-    if numeric and not (after or "0").isdecimal():
+    if numeric and _NUMBER.fullmatch(after or "0") is None:
         raise _wrong_token()
     return Page(size=request.page_size or DEFAULT_PAGE, after=after, digest=digest)
 
@@ -80,9 +83,10 @@ def _token(after: str, digest: str) -> str:
 def _after(token: str, digest: str) -> str:
     try:
         after, of_list = json.loads(base64.urlsafe_b64decode(token.encode()))
-    except (binascii.Error, ValueError, TypeError):
+    except (binascii.Error, ValueError, TypeError, RecursionError):
         raise _wrong_token() from None
-    if of_list != digest or not isinstance(after, str):
+    # What is not printable, such as half a surrogate pair, is no text that a store can look for.
+    if of_list != digest or not isinstance(after, str) or not after.isprintable():
         raise _wrong_token()
     return after
 
