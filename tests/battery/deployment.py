@@ -62,6 +62,7 @@ class Deployment:
     stack: ExitStack
     died: dict[int, int] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
+    services: dict[int, Service] = field(default_factory=dict)
 
     @property
     def store(self) -> Path:
@@ -82,6 +83,7 @@ class Deployment:
             start_worker(address, *(targets or (self.bed(),)), name=name, slots=slots, grace="10")
         )
         self.names[worker.process.pid] = name
+        self.services[worker.process.pid] = worker
         return worker
 
     def kill(self, service: Service) -> None:

@@ -1,8 +1,8 @@
 """An engine for tests, found by its entry point as any other plugin would be.
 
-A target ``nap:///path/to/audit`` has the operations ``noop``, ``nap``, ``doze``, ``rest`` and ``fail``, the last
-four with the option ``milliseconds``. The start and the end of each but ``noop`` are appended to the audit file,
-with the monotonic clock of the machine.
+A target ``nap:///path/to/audit`` has the operations ``noop``, ``nap``, ``doze``, ``rest``, ``fail`` and ``faint``,
+all but the first with the option ``milliseconds``. The start and the end of each but ``noop`` are appended to the
+audit file, with the monotonic clock of the machine. ``faint`` hears nothing until it is over, as a long statement.
 """
 
 import os
@@ -24,7 +24,7 @@ from worker_service.domain.ports import Control
 from worker_service.domain.target import Target, TargetDescription
 
 _STEP_SECONDS = 0.02
-_NAPS = ("nap", "doze", "rest", "fail")
+_NAPS = ("nap", "doze", "rest", "fail", "faint")
 _OPTIONS = (OptionSpec(name="milliseconds", type=OptionType.INTEGER, description="how long to nap"),)
 
 
@@ -94,6 +94,9 @@ class NapWorker:
 
     def _nap(self, operation: Operation) -> Result:
         total = int(operation.options.get("milliseconds", "100"))
+        if operation.name == "faint":
+            time.sleep(total / 1000)
+            return _napped(total)
         begun = time.monotonic()
         self._control.log("info", f"napping for {total} ms")
         while (done := int((time.monotonic() - begun) * 1000)) < total:
@@ -114,13 +117,7 @@ class NapWorker:
                 retryable=operation.options.get("milliseconds") != "0",
             )
             return Result(outcome=Outcome.FAILED, failure=failure)
-        return Result(
-            outcome=Outcome.COMPLETED,
-            verdict=Verdict.EFFECTIVE,
-            reason=f"napped for {total} ms",
-            before={"tiredness": 1},
-            after={"tiredness": 0},
-        )
+        return _napped(total)
 
     def _audit(self, mark: str, operation: Operation) -> None:
         line = f"{mark} {operation.child_job_id} {operation.attempt} {os.getpid()} {time.monotonic_ns()}\n"
@@ -129,3 +126,13 @@ class NapWorker:
             os.write(fd, line.encode())
         finally:
             os.close(fd)
+
+
+def _napped(milliseconds: int) -> Result:
+    return Result(
+        outcome=Outcome.COMPLETED,
+        verdict=Verdict.EFFECTIVE,
+        reason=f"napped for {milliseconds} ms",
+        before={"tiredness": 1},
+        after={"tiredness": 0},
+    )
