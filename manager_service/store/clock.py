@@ -6,7 +6,7 @@ from manager_service.domain.fleet import SessionState, Timing
 from manager_service.domain.model import SECOND, Instant, Span
 from manager_service.domain.ports import Clock
 from manager_service.store.statements import Among, Connection, Statement
-from manager_service.store.tables import is_delayed, leases, queue, sessions, store_state
+from manager_service.store.tables import child_jobs, is_open, leases, queue, sessions, store_state
 
 _MARK = Statement(select(store_state.c.mark))
 _FIRST_MARK = Statement(insert(store_state))
@@ -25,8 +25,17 @@ _SHIFT_SESSIONS = Statement(
     .where(Among(sessions.c.state, "open"))
     .values(heartbeat_time=sessions.c.heartbeat_time + bindparam("gap"))
 )
-_SHIFT_DELAYED = Statement(
-    update(queue).where(is_delayed).values(available_time=queue.c.available_time + bindparam("gap"))
+# Heads that are ready or held have an available time as well, and a resume looks at it.
+_SHIFT_HEADS = Statement(
+    update(queue)
+    .where(queue.c.available_time > bindparam("now"))
+    .values(available_time=queue.c.available_time + bindparam("gap"))
+)
+# What a pending child is said to wait for.
+_SHIFT_CHILDREN = Statement(
+    update(child_jobs)
+    .where(is_open, child_jobs.c.available_time > bindparam("now"))
+    .values(available_time=child_jobs.c.available_time + bindparam("gap"))
 )
 
 # A living manager writes its mark at least once a heartbeat interval; twice that without one is an outage.
@@ -100,5 +109,6 @@ class MarkOfLife:
         connection.run(_SHIFT_SESSIONS, gap=gap, open=[SessionState.READY.value, SessionState.DRAINING.value])
         if gap < 0:
             # The clock went back: what waits would wait that much longer.
-            connection.run(_SHIFT_DELAYED, gap=gap)
+            connection.run(_SHIFT_HEADS, gap=gap, now=now)
+            connection.run(_SHIFT_CHILDREN, gap=gap, now=now)
         self.write(connection, now)

@@ -169,6 +169,38 @@ class TestAnOutageNeverExpiresALease:
         finally:
             await world.store.close()
 
+    async def test_a_paused_child_does_not_wait_longer_for_a_clock_that_went_back(
+        self, world: World, open_again: Reopen
+    ) -> None:
+        worker = await world.worker()
+        parent = await world.parent_job()
+        await world.store.pause_parent_job(parent.id)
+        await world.store.close()
+        world.clock.step(-24 * 60 * MINUTE)
+        world.store = worker.store = open_again()
+
+        try:
+            await world.store.resume_parent_job(parent.id)
+
+            assert len(await worker.acquire()) == 1
+        finally:
+            await world.store.close()
+
+    async def test_a_clock_that_went_back_delays_what_a_child_is_said_to_wait_for_no_longer(
+        self, world: World, open_again: Reopen
+    ) -> None:
+        worker, lease = await world.running_child_job()
+        await worker.end(lease, Outcome.FAILED, retry_after=MINUTE)
+        await world.store.close()
+        world.clock.step(-24 * 60 * MINUTE)
+        world.store = open_again()
+
+        try:
+            child, _ = await world.store.child_job(lease.child_job_id)
+            assert child.available_time == world.clock.wall() + MINUTE
+        finally:
+            await world.store.close()
+
     async def test_a_manager_that_was_stopped(self, world: World) -> None:
         worker, lease = await world.running_child_job()
         world.clock.pass_time(60 * MINUTE)
