@@ -41,6 +41,15 @@ class Timing:
     connect_timeout: float | None = None
 
 
+# Unlike CLOCK_MONOTONIC it goes on while the machine sleeps, as the lease does at the manager.
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def steady_seconds() -> float:
+    """Return seconds since the machine started; never falls, goes on while it sleeps."""
+    return time.clock_gettime(_STEADY)
+
+
 class Worker:
     """Serves leases from its registration until it is told to end.
 
@@ -60,7 +69,7 @@ class Worker:
         catalogue: Catalogue,
         slots: int,
         timing: Timing | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = steady_seconds,
         redact: Callable[[str], str] = str,
     ) -> None:
         self._manager = manager

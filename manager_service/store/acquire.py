@@ -113,10 +113,10 @@ def _granted_before(tx: UnitOfWork, session_id: str, sequence: int) -> tuple[Lea
 
 
 def _pick(tx: UnitOfWork, session_id: str, wanted: int) -> list[_Pick]:
-    limits = _Limits(tx)
     held = LockTable(tx)
+    limits = _Limits(tx, held)
     picked: dict[str, _Pick] = {}
-    for head in candidates(tx, session_id, wanted=wanted):
+    for head in candidates(tx, session_id, limits, wanted=wanted):
         if head.child_id in picked or not limits.allow(head):
             continue
         locks = locks_of(head)
@@ -132,10 +132,15 @@ def _pick(tx: UnitOfWork, session_id: str, wanted: int) -> list[_Pick]:
 class _Limits:
     """How much room targets and parent jobs have left in this claim; counted, never stored."""
 
-    def __init__(self, tx: UnitOfWork) -> None:
+    def __init__(self, tx: UnitOfWork, held: LockTable) -> None:
         self._tx = tx
+        self.free = held.free
         self._targets: dict[str, int] = {}
         self._parents: dict[str, int] = {}
+
+    def on(self, target: str) -> bool:
+        """Whether the target may take another lease, as far as this claim has looked."""
+        return self._targets.get(target, 1) > 0
 
     def allow(self, head: Any) -> bool:
         if self._targets.setdefault(head.target, head.room) <= 0:

@@ -1,7 +1,7 @@
 """Find the heads that a session may lease, in dispatch order, without walking past the many that it may not."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Select, bindparam, func, literal_column, select, union_all
 
@@ -22,9 +22,8 @@ from manager_service.store.unit_of_work import UnitOfWork
 
 # How many ready heads are looked at in order before each served target is asked for its first ones.
 _WINDOW = 64
-_PER_TARGET = 8
-# How many served targets with waiting heads are looked into.
-_TARGETS = 256
+# How many heads of one target and operation are looked at: they differ in their parent jobs only.
+_PER_OPERATION = 8
 
 _q, _st, _t, _p = queue.c, session_targets.c, targets.c, parent_jobs.c
 _live_on_target = (
@@ -114,23 +113,27 @@ SERVED_HEADS = Statement(
     .order_by(_q.rank, _q.turn, _q.child_id)
     .limit(bindparam("most"))
 )
-# The same targets; what their best heads left is looked for in each.
+# The same targets and what the session offers on them.
 SERVED_TARGETS = Statement(
-    select(_st.target)
+    select(_st.target, _st.operations)
     .select_from(_served)
     .where(*_has_room)
     .order_by(_q.rank, _q.turn, _q.child_id)
-    .limit(_TARGETS)
 )
-_heads_of_target = (
+_heads_of_operation = (
     select(_q.child_id, _q.parent_id, _q.target, _q.operation, _q.rank, _q.turn)
-    .with_hint(queue, "INDEXED BY ix_queue_ready_target")
-    .where(_q.target == bindparam("target"), is_ready, ~Among(_q.parent_id, "closed"))
+    .with_hint(queue, "INDEXED BY ix_queue_ready_operation")
+    .where(
+        _q.target == bindparam("target"),
+        _q.operation == bindparam("operation"),
+        is_ready,
+        ~Among(_q.parent_id, "closed"),
+    )
     .order_by(_q.rank, _q.turn, _q.child_id)
-    .limit(_PER_TARGET)
+    .limit(_PER_OPERATION)
     .subquery("heads")
 )
-TARGET_HEADS = Statement(_heads(_heads_of_target))
+OPERATION_HEADS = Statement(_heads(_heads_of_operation))
 # Parent jobs none of whose heads may go now, however many of them lie in front.
 CLOSED_PARENTS = Statement(
     union_all(
@@ -149,10 +152,21 @@ LIVE_LOCKS = Statement(
 )
 
 
-def candidates(tx: UnitOfWork, session_id: str, *, wanted: int) -> Iterator[Any]:
+class Room(Protocol):
+    """What a claim knows of the room that it has left."""
+
+    def on(self, target: str) -> bool:
+        """Whether the target may take another lease, as far as this claim knows."""
+
+    def free(self, locks: Mapping[str, bool]) -> bool:
+        """Whether none of the keys is held in a way that conflicts."""
+
+
+def candidates(tx: UnitOfWork, session_id: str, room: Room, *, wanted: int) -> Iterator[Any]:
     """Return heads that the session may lease but for locks and the parent jobs' limits, the best first.
 
-    The walk is lazy: who has enough stops reading. A head may come twice.
+    The walk is lazy: who has enough stops reading. A head may come twice. Heads of one target and operation share
+    their keys, so where one of them may not go, the walk seeks the next operation instead of the next head.
     """
     window = min(_WINDOW, 2 * wanted + 2)
     yield from tx.rows(FIRST_HEADS, session_id=session_id, window=window, now=tx.now)
@@ -163,7 +177,9 @@ def candidates(tx: UnitOfWork, session_id: str, *, wanted: int) -> Iterator[Any]
     served = {"session_id": session_id, "closed": closed, "now": tx.now}
     yield from tx.rows(SERVED_HEADS, most=2 * wanted + 2, **served)
     for row in tx.rows(SERVED_TARGETS, **served):
-        yield from tx.rows(TARGET_HEADS, target=row.target, **served)
+        for name, offered in operations_of(row.operations).items():
+            if room.on(row.target) and room.free(_merged(offered.locks)):
+                yield from tx.rows(OPERATION_HEADS, target=row.target, operation=name, **served)
 
 
 class LockTable:
@@ -173,14 +189,18 @@ class LockTable:
         self._tx = tx
         self._held: dict[str, bool | None] = {}
 
-    def take(self, locks: Mapping[str, bool]) -> bool:
-        """Take keys, each exclusive or shared, or none of them if one conflicts."""
+    def free(self, locks: Mapping[str, bool]) -> bool:
+        """Tell whether none of the keys is held in a way that conflicts."""
         unknown = [key for key in locks if key not in self._held]
         if unknown:
             self._held.update(dict.fromkeys(unknown))
             for row in self._tx.rows(LIVE_LOCKS, keys=unknown):
                 self._held[row.key] = bool(row.exclusive)
-        if any(self._conflicts(key, exclusive=exclusive) for key, exclusive in locks.items()):
+        return not any(self._conflicts(key, exclusive=exclusive) for key, exclusive in locks.items())
+
+    def take(self, locks: Mapping[str, bool]) -> bool:
+        """Take keys, each exclusive or shared, or none of them if one conflicts."""
+        if not self.free(locks):
             return False
         self._held.update(locks)
         return True

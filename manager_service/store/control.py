@@ -53,7 +53,7 @@ _LET_GO = Statement(
 def cancel_parent_job(tx: UnitOfWork, parent_job_id: str, reason: str) -> ParentJob:
     """Set the cancel flag, stop what is live, and end what is pending if it is little."""
     parent = tx.parent(parent_job_id)
-    if parent.state is ParentJobState.CANCELLED:
+    if parent.state is ParentJobState.CANCELLED or (parent.state.final and parent.cancel_requested):
         return parent.as_parent_job()
     if parent.state.final:
         raise WrongStateError(parent_job_id, parent.state.value, "cancelled")

@@ -182,6 +182,8 @@ queue = Table(
     _partial("ix_queue_ready", "rank", "turn", "child_id", where="hold = 0"),
     # Where foreign or busy heads lie in front, it asks for the first head of each target it serves.
     _partial("ix_queue_ready_target", "target", "rank", "turn", "child_id", where="hold = 0"),
+    # Where that head's operation is not offered or its keys are held, it asks for the heads of the others.
+    _partial("ix_queue_ready_operation", "target", "operation", "rank", "turn", "child_id", where="hold = 0"),
     # release_due takes the delayed heads whose time has come.
     _partial("ix_queue_delayed", "available_time", where="hold = 1"),
     # Pausing, resuming and sweeping a parent job.

@@ -179,9 +179,10 @@ class JobServiceServicer(object):
     def CancelParentJob(self, request, context):
         """Ends a parent job: pending children become CANCELLED, live ones are told to stop.
 
-        Idempotent; of a job that is already CANCELLED it changes nothing. A child that completes before the cancel
-        reaches it stays COMPLETED.
-        Errors: NOT_FOUND (PARENT_JOB_NOT_FOUND), FAILED_PRECONDITION (WRONG_STATE) in another final state.
+        Idempotent; of a job that was cancelled before it changes nothing, also when every child completed before the
+        cancel reached it: such children stay COMPLETED.
+        Errors: NOT_FOUND (PARENT_JOB_NOT_FOUND), INVALID_ARGUMENT (INVALID_REQUEST) for a long reason,
+        FAILED_PRECONDITION (WRONG_STATE) of a job that ended without a cancel.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

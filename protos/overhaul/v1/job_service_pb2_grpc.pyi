@@ -64,9 +64,10 @@ class JobServiceStub:
     CancelParentJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelParentJobRequest, _job_service_pb2.CancelParentJobResponse]
     """Ends a parent job: pending children become CANCELLED, live ones are told to stop.
 
-    Idempotent; of a job that is already CANCELLED it changes nothing. A child that completes before the cancel
-    reaches it stays COMPLETED.
-    Errors: NOT_FOUND (PARENT_JOB_NOT_FOUND), FAILED_PRECONDITION (WRONG_STATE) in another final state.
+    Idempotent; of a job that was cancelled before it changes nothing, also when every child completed before the
+    cancel reached it: such children stay COMPLETED.
+    Errors: NOT_FOUND (PARENT_JOB_NOT_FOUND), INVALID_ARGUMENT (INVALID_REQUEST) for a long reason,
+    FAILED_PRECONDITION (WRONG_STATE) of a job that ended without a cancel.
     """
     PauseParentJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.PauseParentJobRequest, _job_service_pb2.PauseParentJobResponse]
     """Holds a parent job: children that run finish, no other starts. Idempotent.
@@ -190,9 +191,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_job_service_pb2.CancelParentJobResponse]:
         """Ends a parent job: pending children become CANCELLED, live ones are told to stop.
 
-        Idempotent; of a job that is already CANCELLED it changes nothing. A child that completes before the cancel
-        reaches it stays COMPLETED.
-        Errors: NOT_FOUND (PARENT_JOB_NOT_FOUND), FAILED_PRECONDITION (WRONG_STATE) in another final state.
+        Idempotent; of a job that was cancelled before it changes nothing, also when every child completed before the
+        cancel reached it: such children stay COMPLETED.
+        Errors: NOT_FOUND (PARENT_JOB_NOT_FOUND), INVALID_ARGUMENT (INVALID_REQUEST) for a long reason,
+        FAILED_PRECONDITION (WRONG_STATE) of a job that ended without a cancel.
         """
 
     @_abc_1.abstractmethod

@@ -140,7 +140,7 @@ class LeaseServiceServicer(object):
     def AppendLogs(self, request, context):
         """Adds lines to the log of a live attempt. Idempotent by offset: entries already stored are passed over.
 
-        Errors: FAILED_PRECONDITION (SESSION_UNKNOWN, LOG_GAP). Lines of a lease that is gone are dropped and answered
+        Errors: INVALID_ARGUMENT (INVALID_REQUEST), FAILED_PRECONDITION (SESSION_UNKNOWN, LOG_GAP). Lines of a lease that is gone are dropped and answered
         with `lost`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -61,7 +61,7 @@ class LeaseServiceStub:
     AppendLogs: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.AppendLogsRequest, _lease_service_pb2.AppendLogsResponse]
     """Adds lines to the log of a live attempt. Idempotent by offset: entries already stored are passed over.
 
-    Errors: FAILED_PRECONDITION (SESSION_UNKNOWN, LOG_GAP). Lines of a lease that is gone are dropped and answered
+    Errors: INVALID_ARGUMENT (INVALID_REQUEST), FAILED_PRECONDITION (SESSION_UNKNOWN, LOG_GAP). Lines of a lease that is gone are dropped and answered
     with `lost`.
     """
     DeregisterWorker: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.DeregisterWorkerRequest, _lease_service_pb2.DeregisterWorkerResponse]
@@ -147,7 +147,7 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_lease_service_pb2.AppendLogsResponse]:
         """Adds lines to the log of a live attempt. Idempotent by offset: entries already stored are passed over.
 
-        Errors: FAILED_PRECONDITION (SESSION_UNKNOWN, LOG_GAP). Lines of a lease that is gone are dropped and answered
+        Errors: INVALID_ARGUMENT (INVALID_REQUEST), FAILED_PRECONDITION (SESSION_UNKNOWN, LOG_GAP). Lines of a lease that is gone are dropped and answered
         with `lost`.
         """
 

@@ -77,6 +77,17 @@ class TestEveryOperation:
         assert set(result.before) == set(result.after) == COMMON
         assert path.stat().st_size == 0
 
+    @pytest.mark.parametrize("name", ["vacuum", "analyze", "integrity_check"])
+    def test_a_file_of_one_byte_is_no_database_and_stays_as_it_is(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / "one.db"
+        path.write_bytes(b"x")
+
+        result = run(path, name)
+
+        assert result.failure is not None
+        assert result.failure.category is FailureCategory.NOT_A_DATABASE
+        assert path.read_bytes() == b"x"
+
     @pytest.mark.parametrize("name", EVERY)
     def test_what_is_no_database_has_failed(self, tmp_path: Path, name: str) -> None:
         path = tmp_path / "app.db"

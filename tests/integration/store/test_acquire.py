@@ -1,4 +1,6 @@
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -321,3 +323,43 @@ class TestWakeUps:
         assert world.ready_hints() == {"a": 1}
         await worker.register_again()
         assert world.ready_hints() == {}
+
+
+class TestAClaimPastManyThatMayNotGo:
+    async def test_heads_of_an_operation_that_is_not_offered_do_not_hide_another(self, world: World) -> None:
+        worker = await world.worker(served_target("orders", operations=("analyze",)))
+        for _ in range(80):
+            await world.parent_job(children=[PlannedChild(target="orders", operation="vacuum", lane="a")])
+        await world.parent_job(children=[PlannedChild(target="orders", operation="analyze", lane="a")])
+
+        [lease] = await worker.acquire()
+
+        assert lease.operation == "analyze"
+
+    async def test_heads_whose_key_is_held_do_not_hide_one_whose_key_is_free(self, world: World) -> None:
+        target = served_target("orders", operations=(), max_parallel=20)
+        held, free = (
+            operation(name, Lock(key=f"orders:{name}", exclusive=True)) for name in ("vacuum", "analyze")
+        )
+        worker = await world.worker(replace(target, operations=(held, free)))
+        for _ in range(80):
+            await world.parent_job(children=[PlannedChild(target="orders", operation="vacuum", lane="a")])
+        await world.parent_job(children=[PlannedChild(target="orders", operation="analyze", lane="b")])
+
+        granted = [lease.operation for lease in await worker.acquire()]
+
+        assert sorted(granted) == ["analyze", "vacuum"]
+
+    async def test_a_lower_poll_gets_nothing_also_after_a_restart(
+        self, world: World, open_again: Callable[[], JobStore]
+    ) -> None:
+        worker = await world.worker("a", "b")
+        await world.parent_job("a", "b")
+        await world.store.acquire(worker.session_id, Poll(sequence=5, max_leases=1))
+
+        await world.store.close()
+        again = open_again()
+        late = await again.acquire(worker.session_id, Poll(sequence=4, max_leases=1))
+        await again.close()
+
+        assert late == ()

@@ -89,6 +89,16 @@ class TestCancelParentJob:
 
         assert await world.store.cancel_parent_job(parent.id, "two") == first
 
+    async def test_a_repeat_after_every_child_completed_all_the_same_answers_the_job(self, world: World) -> None:
+        worker, lease = await world.leased_child_job()
+        child, _ = await world.store.child_job(lease.child_job_id)
+        await world.store.cancel_parent_job(child.parent_job_id, "enough")
+        await worker.end(lease)
+
+        again = await world.store.cancel_parent_job(child.parent_job_id, "enough")
+
+        assert again.state is ParentJobState.COMPLETED
+
     async def test_a_repeat_while_cancelling_changes_nothing(self, world: World) -> None:
         _, lease = await world.running_child_job()
         first = await world.store.cancel_parent_job(lease.parent_job_id, "one")

@@ -261,3 +261,15 @@ class TestFailurePolicy:
         await world.store.sweep(parent.id, limit=10)
         assert await world.state(parent.id) is ParentJobState.FAILED
         await world.check(parent.id)
+
+
+class TestTheFence:
+    async def test_the_right_lease_with_a_wrong_attempt_is_stale(self, world: World) -> None:
+        worker, lease = await world.leased_child_job()
+        forged = replace(report_of(lease), attempt=lease.attempt + 1)
+
+        answer = await world.store.report(worker.session_id, [forged], None)
+
+        child, _ = await world.store.child_job(lease.child_job_id)
+        assert answer.statuses == (ReportStatus.STALE,)
+        assert child.state is ChildJobState.LEASED

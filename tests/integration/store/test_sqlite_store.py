@@ -493,7 +493,7 @@ PINNED = {
         candidates.SERVED_TARGETS,
         ["session_targets USING", "best USING INDEX ix_queue_ready_target"],
     ),
-    "claim of a target": (candidates.TARGET_HEADS, ["queue USING INDEX ix_queue_ready_target"]),
+    "claim of an operation": (candidates.OPERATION_HEADS, ["queue USING INDEX ix_queue_ready_operation"]),
     "claim's locks": (candidates.LIVE_LOCKS, ["live_locks USING"]),
     "expiry": (expiry.EXPIRED, ["leases USING INDEX ix_leases_expire_time"]),
     "expiry of the unaccepted": (expiry.UNACCEPTED, ["leases USING INDEX ix_leases_accept_time"]),

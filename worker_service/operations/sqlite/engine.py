@@ -68,8 +68,11 @@ class SqliteEngine:
         procedure, options = find(operation)
         location = Location.of(target.url)
         try:
-            if location.stat().st_size == 0:
+            size = location.stat().st_size
+            if size == 0:
                 return ()
+            if size == 1:
+                raise TargetUnavailableError("The file is not a SQLite database: it holds a single byte.")
             with looking(location, seconds=5) as connection:
                 return procedure.plan(connection, options)
         except apsw.Error as error:

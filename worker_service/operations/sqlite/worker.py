@@ -88,6 +88,10 @@ class SqliteWorker:
             return replace(
                 skipped("the file has zero bytes: nothing to do.", empty_measures()), before=empty_measures()
             )
+        # SQLite takes a file of one byte for an empty one and would write over it.
+        if self._location.size() == 1:
+            text = "The file is not a SQLite database: it holds a single byte. Check the target's path."
+            return failed("SQLITE_NOTADB", text, FailureCategory.NOT_A_DATABASE)
         return None
 
     def _run(self, procedure: Procedure, options: Options) -> Result:

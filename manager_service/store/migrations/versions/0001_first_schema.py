@@ -348,6 +348,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("hold = 0"),
     )
     op.create_index(
+        "ix_queue_ready_operation",
+        "queue",
+        ["target", "operation", "rank", "turn", "child_id"],
+        unique=False,
+        sqlite_where=sa.text("hold = 0"),
+        postgresql_where=sa.text("hold = 0"),
+    )
+    op.create_index(
         "ix_queue_ready_target",
         "queue",
         ["target", "rank", "turn", "child_id"],
