@@ -61,7 +61,7 @@ class Heartbeats:
             self._publish(heartbeat, answer)
             patience = max(0, min(wait, self._interval, remaining - min(SECOND, remaining // 4)))
             answer = await self._last_word(heartbeat, answer, hanging, begin, patience)
-        self._told[heartbeat.session_id] = _news(heartbeat, answer)
+        self._remember(heartbeat.session_id, _news(heartbeat, answer))
         return answer
 
     def look(self, session_ids: Iterable[str]) -> None:
@@ -99,6 +99,13 @@ class Heartbeats:
         finally:
             if self._hanging.get(heartbeat.session_id) is hanging:
                 del self._hanging[heartbeat.session_id]
+
+    def _remember(self, session_id: str, news: News) -> None:
+        """Note what a session was told; nothing is not noted, or every session that ever ended would stay here."""
+        if news:
+            self._told[session_id] = news
+        else:
+            self._told.pop(session_id, None)
 
     def _publish(self, heartbeat: Heartbeat, answer: HeartbeatAnswer) -> None:
         held = {lease.lease_id: lease for lease in heartbeat.leases}
