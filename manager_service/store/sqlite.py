@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from pysqlite3 import dbapi2
 from sqlalchemy import create_engine
@@ -184,6 +185,8 @@ class SqliteFile:
         try:
             with _no_store(path):
                 self.fresh = not path.exists() or path.stat().st_size == 0
+                if not self.fresh:
+                    _refuse_foreign(path)
                 self.writer = self._connect(synchronous)
                 self.reader = self._connect(synchronous)
                 self.tables = frozenset(row[0] for row in self.writer.raw.execute(_TABLES))
@@ -216,6 +219,17 @@ class SqliteFile:
 
 
 _TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuse somebody else's database before anything of it, such as its journal mode, is changed."""
+    raw = dbapi2.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_PATIENCE)
+    try:
+        tables = {row[0] for row in raw.execute(_TABLES)}
+    finally:
+        raw.close()
+    if tables and "store_state" not in tables:
+        raise InvalidStoreError(f"{path} is a database, but no job store; name another file")
 
 
 def _locked(path: Path) -> Lock:

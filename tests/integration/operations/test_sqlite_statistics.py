@@ -25,7 +25,7 @@ class TestAnalyze:
         result = run(path, "analyze")
 
         assert (result.outcome, result.verdict) == (Outcome.COMPLETED, Verdict.EFFECTIVE)
-        assert result.reason == "analysed 1 table, 1 row of sqlite_stat1 changed."
+        assert result.reason == "analysed 1 table, 1 entry of the statistics changed."
         assert result.before["stat_rows"] == 0 < result.after["stat_rows"]
         assert result.after["stat_rows_changed"] == 1
         assert content(path) == before
@@ -109,7 +109,7 @@ class TestOptimize:
         result = run(path, "optimize", control)
 
         assert (result.outcome, result.verdict) == (Outcome.COMPLETED, Verdict.EFFECTIVE)
-        assert result.reason == "ran PRAGMA optimize, 1 row of sqlite_stat1 changed."
+        assert result.reason == "ran PRAGMA optimize, 1 entry of the statistics changed."
         assert control.lines == [("info", 'SQLite asks for ANALYZE "main"."item"')]
         assert content(path) == before
 
@@ -150,7 +150,7 @@ class TestOptimize:
 
         assert (result.outcome, result.reason) == (
             Outcome.CANCELLED,
-            "stopped; 0 rows of sqlite_stat1 changed before.",
+            "stopped; 0 entries of the statistics changed before.",
         )
         assert result.after["stat_rows_changed"] == 0
 

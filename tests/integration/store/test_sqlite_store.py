@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -605,3 +606,18 @@ async def test_live_state_is_never_written_to_the_child(world: World, sql: Any) 
 
     [state] = sql.raw.execute("SELECT state FROM child_jobs WHERE id = ?", [lease.child_job_id]).fetchone()
     assert state == ChildJobState.PENDING
+
+
+class TestADatabaseOfSomebodyElse:
+    def test_it_is_refused_without_a_change(self, tmp_path: Path) -> None:
+        path = tmp_path / "app.db"
+        with sqlite3.connect(path) as connection:
+            connection.execute("CREATE TABLE t (a)")
+        connection.close()
+        before = path.read_bytes()
+
+        with pytest.raises(InvalidStoreError, match="no job store"):
+            open_store(f"sqlite:///{path}", clock=FakeClock(), ids=CountingIds(), timing=Timing())
+
+        assert path.read_bytes() == before
+        assert [entry.name for entry in tmp_path.iterdir()] == ["app.db"]

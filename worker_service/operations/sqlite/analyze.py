@@ -57,11 +57,11 @@ def limit_statements(options: Options) -> tuple[str, ...]:
 
 
 def change(changed: int | None, done: str) -> tuple[Verdict, str]:
-    """Judge by the rows of ``sqlite_stat1`` that changed; ``None`` when they cannot be read."""
+    """Judge by the entries of the statistics that changed; ``None`` when they cannot be read."""
     if changed is None:
         return Verdict.UNKNOWN, f"{done}; the statistics could not be read to tell what changed."
     if changed:
-        return Verdict.EFFECTIVE, f"{done}, {count(changed, 'row')} of sqlite_stat1 changed."
+        return Verdict.EFFECTIVE, f"{done}, {count(changed, 'entry', 'entries')} of the statistics changed."
     return Verdict.NO_EFFECT, f"{done}, the statistics were already like that."
 
 

@@ -47,7 +47,7 @@ def read_statistics(connection: apsw.Connection) -> Statistics:
 
 
 def statistics_changed(before: Statistics | None, after: Statistics | None) -> int | None:
-    """Count the tables and indexes whose rows in ``sqlite_stat1`` are new, gone or different."""
+    """Count the tables and indexes whose statistics or samples are new, gone or different."""
     if before is None or after is None:
         return None
     old, new = _by_key(before), _by_key(after)
@@ -60,7 +60,11 @@ def used_bytes(measures: Measures) -> float:
 
 
 def _by_key(statistics: Statistics) -> dict[tuple[object, ...], object]:
-    return {row[:2]: row[2] for row in statistics.get("sqlite_stat1", [])}
+    found: dict[tuple[object, ...], list[tuple[object, ...]]] = {}
+    for rows in statistics.values():
+        for row in rows:
+            found.setdefault(row[:2], []).append(row[2:])
+    return {key: sorted(rows, key=repr) for key, rows in found.items()}
 
 
 def _number(connection: apsw.Connection, sql: str) -> float:

@@ -83,7 +83,7 @@ def _run_old(session: Session) -> Result:
 
 def _stopped(session: Session, old: Statistics | None) -> Result:
     changed = statistics_changed(old, session.statistics())
-    text = f"stopped; {count(changed or 0, 'row')} of sqlite_stat1 changed before."
+    text = f"stopped; {count(changed or 0, 'entry', 'entries')} of the statistics changed before."
     return cancelled(text, with_change(session.measures(), changed))
 
 

@@ -65,7 +65,9 @@ def free_bytes(folder: str) -> int:
 
 def _sentence(folders: list[str], wanted: float, free: float) -> str:
     places = " and ".join(dict.fromkeys(folders))
-    return (
-        f"VACUUM needs about {size(wanted)} free in {places}, and there are {size(free)}. Nothing was touched: "
-        "free space, or start the worker with SQLITE_TMPDIR on a larger file system."
-    )
+    # Another temporary folder helps only where the temporary file is a part of the need.
+    remedy = "free space, or start the worker with SQLITE_TMPDIR on a larger file system."
+    if temporary_folder() not in folders:
+        remedy = "free space there."
+    missing = f"VACUUM needs about {size(wanted)} free in {places}, and there are {size(free)}."
+    return f"{missing} Nothing was touched: {remedy}"
