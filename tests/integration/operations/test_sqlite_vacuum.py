@@ -235,6 +235,7 @@ class TestVacuumProgress:
     ) -> None:
         monkeypatch.setattr(vacuum_progress, "INTERVAL", 0.002)
         path = filled_database(tmp_path / "app.db", rows=15_000, width=2_000)
+        control = RecordingControl()
         # A busy machine may give the sampling thread no moment within a phase, so it gets several chances.
         for _ in range(20):
             control = RecordingControl()
