@@ -11,7 +11,7 @@ RELEASED := protos/released/overhaul-0.1.binpb
 SOURCES := manager_service worker_service tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check format lint types imports protos protos-check bench docs clean lock
+.PHONY: help install run test check format lint types imports protos protos-check bench docs docs-check clean lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -42,7 +42,7 @@ test: $(INSTALLED) ## run all tests with branch coverage; a skipped test is an e
 	$(BIN)/python -m pytest --cov --cov-report= $(PYTEST_ARGS)
 	@$(BIN)/coverage report
 
-check: lint types imports protos-check test ## every gate: format, lint, types, imports, protos, tests
+check: lint types imports protos-check docs-check test ## every gate: format, lint, types, imports, protos, docs, tests
 
 format: $(INSTALLED) ## format the code and the protos
 	$(BIN)/ruff format $(SOURCES)
@@ -88,6 +88,11 @@ bench: $(INSTALLED) ## measure the figures of docs/performance.md
 
 docs: $(INSTALLED) ## write the generated references (docs/cli.md)
 	$(BIN)/python docs/generate.py
+
+docs-check: $(INSTALLED) ## prove that the generated references are fresh
+	@mkdir -p build
+	@$(BIN)/python docs/generate.py build/cli.md
+	@cmp -s build/cli.md docs/cli.md || { echo "docs/cli.md is not fresh: run make docs" >&2; exit 1; }
 
 lock: $(INSTALLED) ## resolve the locks anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade \

@@ -7,19 +7,19 @@ from pathlib import Path
 _PROGRAMS = ("overhaul", "overhaul-manager", "overhaul-worker")
 _HEAD = """# Command line and settings
 
-Made by `make docs` from the programs' own help. Each option names its environment variable; a TOML file given by
-`--config` holds the same names with underscores. The command line wins over the environment, the environment over
-the file.
+Made by `make docs` from the programs' own help. Each option names its environment variable; for the manager and the
+worker, a TOML file given by `--config` holds the same names with underscores. The command line wins over the
+environment, the environment over the file.
 """
 
 
-def main() -> None:
-    """Write the reference beside this file."""
+def main(path: Path) -> None:
+    """Write the reference."""
     parts = [_HEAD]
     for program in _PROGRAMS:
         parts += [f"## {program}\n", _block(program)]
         parts += [f"### {program} {name}\n\n{_block(program, name)}" for name in _commands(program)]
-    Path(__file__).with_name("cli.md").write_text("\n".join(parts))
+    path.write_text("\n".join(parts))
 
 
 def _help(program: str, *command: str) -> str:
@@ -47,4 +47,4 @@ def _is_command(program: str, name: str) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("cli.md"))

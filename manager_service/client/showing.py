@@ -96,11 +96,15 @@ async def print_updates(client: ManagerClient, parent_job_id: str) -> ExitCode:
 async def print_logs(
     client: ManagerClient, child_job_id: str, attempt: int, *, follow: bool, as_objects: bool
 ) -> None:
-    """Print the entries of a log as they come."""
+    """Print the entries of a log as they come; say so when there are none."""
+    printed = 0
     async with aclosing(client.read_logs(child_job_id, attempt=attempt, follow=follow)) as chunks:
         async for chunk in chunks:
             for entry, line in zip(chunk.entries, as_json.log_lines(chunk), strict=True):
                 put(as_json.text(line) if as_objects else log_line(entry))
+                printed += 1
+    if not printed:
+        tell(f"attempt {attempt} wrote no log lines" if attempt else "no log lines were written")
 
 
 def log_line(entry: job_pb2.LogEntry) -> str:
