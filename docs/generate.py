@@ -7,8 +7,8 @@ from pathlib import Path
 _PROGRAMS = ("overhaul", "overhaul-manager", "overhaul-worker")
 _HEAD = """# Command line and settings
 
-Made by `make docs` from the programs' own help. Each option names its environment variable; for the manager and the
-worker, a TOML file given by `--config` holds the same names with underscores. The command line wins over the
+Made by `make docs` from the programs' own help. Each option names its environment variable; for the manager and
+the worker, a TOML file given by `--config` holds the same names with underscores. The command line wins over the
 environment, the environment over the file.
 """
 

@@ -151,6 +151,18 @@ class TestAnOutageNeverExpiresALease:
         finally:
             await world.store.close()
 
+    @pytest.mark.parametrize(("beyond", "expired"), [(1, 0), (0, 1)])
+    async def test_two_intervals_without_a_mark_are_the_limit(
+        self, world: World, beyond: int, expired: int
+    ) -> None:
+        await world.running_child_job()
+        silence = 2 * world.timing.heartbeat_interval
+        await world.live_on(world.timing.lease_duration - silence + 1)
+        await world.store.mark_alive()
+        world.clock.pass_time(silence + beyond)
+
+        assert await world.store.expire_leases(limit=10) == expired
+
     async def test_a_clock_that_went_back_while_it_was_down(self, world: World, open_again: Reopen) -> None:
         worker, lease = await world.running_child_job()
         await worker.end(lease, Outcome.FAILED, retry_after=MINUTE)

@@ -23,6 +23,7 @@ from manager_service.domain.errors import (
     StoreUnavailableError,
 )
 from manager_service.domain.fleet import Timing
+from manager_service.domain.leases import LeaseDirective
 from manager_service.domain.ports import Hints, JobStore
 from manager_service.domain.states import ChildJobState
 from manager_service.store import candidates, endings, expiry, heartbeat, lanes, open_store, schema, sqlite
@@ -621,3 +622,33 @@ class TestADatabaseOfSomebodyElse:
 
         assert path.read_bytes() == before
         assert [entry.name for entry in tmp_path.iterdir()] == ["app.db"]
+
+
+class TestWhatTheSchemaItselfForbids:
+    async def test_a_second_holder_of_an_exclusive_key(self, world: World) -> None:
+        _, lease = await world.leased_child_job()
+        other = await world.child_job("elsewhere")
+        raw = backend(world).raw
+
+        with pytest.raises(dbapi2.IntegrityError):
+            raw.execute(
+                'INSERT INTO live_locks ("key", child_id, "exclusive") '
+                'SELECT "key", ?, 1 FROM live_locks WHERE child_id = ?',
+                (other.id, lease.child_job_id),
+            )
+
+    async def test_a_lease_that_is_not_there_cannot_be_ended(self, world: World) -> None:
+        worker, lease = await world.leased_child_job()
+        ended = endings.END_LEASE
+        stale = {"of": lease.child_job_id, "lease": lease.lease_id, "number": lease.attempt + 1}
+
+        changed = backend(world).run_many(ended, [stale])
+
+        assert changed == 0
+        assert (await worker.beat(lease)).leases == (LeaseDirective.CONTINUE,)
+
+
+def backend(world: World) -> sqlite.SqliteConnection:
+    """Return the connection that writes."""
+    found: sqlite.SqliteConnection = vars(vars(world.store)["_backend"])["_file"].writer
+    return found
