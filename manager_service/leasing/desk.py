@@ -39,12 +39,13 @@ class LeaseDesk:
         most_parked: int = MAX_PARKED,
     ) -> None:
         self._store = store
-        self._clock = clock
-        self._sessions = Sessions()
+        self._sessions = Sessions(clock)
         self._parking = Parking(self._sessions, most=most_parked)
         self.timing = timing
         self.polls = Polls(store, self._sessions, self._parking, clock=clock, ids=ids, window=timing.poll_window)
-        self.heartbeats = Heartbeats(store, progress, clock=clock, interval=timing.heartbeat_interval)
+        self.heartbeats = Heartbeats(
+            store, progress, self._sessions, clock=clock, interval=timing.heartbeat_interval
+        )
 
     async def start(self) -> None:
         """Learn which sessions there are."""
@@ -97,7 +98,7 @@ class LeaseDesk:
         """
         check_reports(reports, poll)
         if poll:
-            self._sessions.polled(session_id, self._clock.wall())
+            self._sessions.polled(session_id)
             self._parking.end(session_id, below=poll.sequence)
         return await self._store.report(session_id, reports, None if self._parking.stopping else poll)
 
@@ -117,5 +118,7 @@ class LeaseDesk:
         self._parking.end(session_id)
         self.heartbeats.end(session_id)
         await self._store.deregister(session_id)
+        # A heartbeat may have come in between.
+        self.heartbeats.end(session_id)
         self._sessions.closed(session_id)
         log.info("worker deregistered", session_id=session_id)

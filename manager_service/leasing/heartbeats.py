@@ -1,5 +1,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import takewhile
 
 from manager_service.domain.fleet import WorkerDirective
 from manager_service.domain.leases import Heartbeat, HeartbeatAnswer, LeaseDirective
@@ -7,6 +9,7 @@ from manager_service.domain.model import SECOND, Span
 from manager_service.domain.ports import Clock, LeaseVerbs
 from manager_service.domain.watch import ProgressFeed
 from manager_service.leasing.checks import check_heartbeat
+from manager_service.leasing.sessions import KEPT, Sessions
 from manager_service.leasing.waiter import Signal, Waiter
 
 _TELL_AGAIN_AFTER: Span = SECOND
@@ -15,9 +18,19 @@ News = frozenset[tuple[str, str]]
 
 
 class _Hanging(Waiter):
-    def __init__(self, sequence: int) -> None:
+    def __init__(self, sequence: int, begin: Span) -> None:
         super().__init__()
         self.sequence = sequence
+        self.begin = begin
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What is remembered of a session: its newest heartbeat, when it came, and what was told."""
+
+    time: Span
+    sequence: int = 0
+    told: News = frozenset()
 
 
 class Heartbeats:
@@ -29,17 +42,21 @@ class Heartbeats:
     Args:
         store: renews leases.
         progress: where progress is published.
+        sessions: remembers who called when.
         clock: ends hanging heartbeats.
         interval: the longest they hang.
     """
 
-    def __init__(self, store: LeaseVerbs, progress: ProgressFeed, *, clock: Clock, interval: Span) -> None:
+    def __init__(
+        self, store: LeaseVerbs, progress: ProgressFeed, sessions: Sessions, *, clock: Clock, interval: Span
+    ) -> None:
         self._store = store
         self._progress = progress
+        self._sessions = sessions
         self._clock = clock
         self._interval = interval
         self._hanging: dict[str, _Hanging] = {}
-        self._told: dict[str, News] = {}
+        self._heard: dict[str, _Heard] = {}
         self._stopping = False
 
     async def beat(self, heartbeat: Heartbeat, *, wait: Span, remaining: Span) -> HeartbeatAnswer:
@@ -55,13 +72,15 @@ class Heartbeats:
             SessionUnknownError: there is no such open session.
         """
         check_heartbeat(heartbeat, wait)
-        begin = self._clock.monotonic()
         with self._hang(heartbeat) as hanging:
             answer = await self._store.heartbeat(heartbeat)
-            self._publish(heartbeat, answer)
+            heard = self._hear(heartbeat.session_id)
+            if heartbeat.sequence > heard.sequence:
+                heard.sequence = heartbeat.sequence
+                self._publish(heartbeat, answer)
             patience = max(0, min(wait, self._interval, remaining - min(SECOND, remaining // 4)))
-            answer = await self._last_word(heartbeat, answer, hanging, begin, patience)
-        self._remember(heartbeat.session_id, _news(heartbeat, answer))
+            answer = await self._last_word(heartbeat, answer, hanging, heard, patience)
+        heard.told = _news(heartbeat, answer)
         return answer
 
     def look(self, session_ids: Iterable[str]) -> None:
@@ -71,10 +90,14 @@ class Heartbeats:
                 hanging.ring()
 
     def end(self, session_id: str) -> None:
-        """End the heartbeat of a session and forget what it was told."""
-        self._told.pop(session_id, None)
+        """End the heartbeat of a session and forget what was heard of it."""
+        self._heard.pop(session_id, None)
         if hanging := self._hanging.get(session_id):
             hanging.end()
+
+    def remembers(self, session_id: str) -> bool:
+        """Tell whether anything is remembered of a session."""
+        return session_id in self._heard
 
     def stop(self) -> None:
         """Answer every heartbeat, now and from now on without waiting."""
@@ -85,7 +108,7 @@ class Heartbeats:
     @contextmanager
     def _hang(self, heartbeat: Heartbeat) -> Iterator[_Hanging]:
         """Let a heartbeat hang; one of the session with a lower or equal sequence ends."""
-        hanging = _Hanging(heartbeat.sequence)
+        hanging = _Hanging(heartbeat.sequence, self._clock.monotonic())
         older = self._hanging.get(heartbeat.session_id)
         if self._stopping or (older and older.sequence > heartbeat.sequence):
             hanging.end()
@@ -100,12 +123,16 @@ class Heartbeats:
             if self._hanging.get(heartbeat.session_id) is hanging:
                 del self._hanging[heartbeat.session_id]
 
-    def _remember(self, session_id: str, news: News) -> None:
-        """Note what a session was told; nothing is not noted, or every session that ever ended would stay here."""
-        if news:
-            self._told[session_id] = news
-        else:
-            self._told.pop(session_id, None)
+    def _hear(self, session_id: str) -> _Heard:
+        """Return what is remembered of a session that has just beaten; forget those that have long not."""
+        self._sessions.called(session_id)
+        now = self._clock.monotonic()
+        heard = self._heard.pop(session_id, None) or _Heard(now)
+        heard.time = now
+        self._heard[session_id] = heard
+        for silent in tuple(takewhile(lambda one: self._heard[one].time < now - KEPT, self._heard)):
+            del self._heard[silent]
+        return heard
 
     def _publish(self, heartbeat: Heartbeat, answer: HeartbeatAnswer) -> None:
         held = {lease.lease_id: lease for lease in heartbeat.leases}
@@ -115,14 +142,14 @@ class Heartbeats:
                 self._progress.publish(parent_job_id, child_job_id, lease.attempt, lease.progress)
 
     async def _last_word(
-        self, heartbeat: Heartbeat, answer: HeartbeatAnswer, hanging: _Hanging, begin: Span, patience: Span
+        self, heartbeat: Heartbeat, answer: HeartbeatAnswer, hanging: _Hanging, heard: _Heard, patience: Span
     ) -> HeartbeatAnswer:
         """Wait for news, and return the answer that tells it or the one that there is."""
         while True:
             news = _news(heartbeat, answer)
-            if news - self._told.get(heartbeat.session_id, frozenset()):
+            if news - heard.told:
                 return answer
-            until = begin + (min(patience, _TELL_AGAIN_AFTER) if news else patience)
+            until = hanging.begin + (min(patience, _TELL_AGAIN_AFTER) if news else patience)
             left = until - self._clock.monotonic()
             if left <= 0 or await hanging.wait(left / SECOND) is not Signal.RUNG:
                 return answer

@@ -54,7 +54,7 @@ class Polls:
             OverloadedError: too many polls hang.
         """
         check_poll(poll, wait)
-        self._sessions.polled(session_id, self._clock.wall())
+        self._sessions.polled(session_id)
         if self._parking.stopping:
             return ()
         until = self._clock.monotonic() + self._patience(wait, remaining)
