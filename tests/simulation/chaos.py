@@ -41,7 +41,7 @@ class Chaos:
         loop, chance = self._world.loop, self._chance
         await self._change_weather()
         end = loop.time() + seconds
-        pace = chance.choice([0.5, 2.0, 5.0])
+        pace = chance.choice([0.5, 1.0, 3.0])
         while loop.time() < end:
             await asyncio.sleep(pace * chance.random())
             fault = chance.choice(self._faults)

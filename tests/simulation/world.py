@@ -1,15 +1,19 @@
 """A world: one manager's store, its workers and clients, everything that can happen to them, all from one seed."""
 
 import asyncio
+import atexit
 import random
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from manager_service.domain.ports import ChildJobFilter
+from manager_service.store.schema import prepare
+from manager_service.store.sqlite import SqliteFile
 from overhaul.v1 import lease_service_pb2
 from tests.simulation.chaos import Chaos
 from tests.simulation.clients import Clients
@@ -50,6 +54,7 @@ class World:
         self._most_steps = most_steps
         self._sink = trace
         self._folder = Path(tempfile.mkdtemp(prefix="simulation-", dir=_SHM if _SHM.is_dir() else None))
+        shutil.copy(_empty_store(), self._folder / "store.db")
         LOGGER.sink = self._heard
         self.loop = VirtualLoop(self._after_step)
         self.loop.set_exception_handler(self._unhandled)
@@ -132,7 +137,7 @@ class World:
             worker.start()
         await asyncio.gather(*(self.clients.create() for _ in range(self.chance.randint(1, 2))))
         chaos = Chaos(self)
-        await chaos.rage(self.chance.choice([10.0, 20.0, 40.0]))
+        await chaos.rage(self.chance.choice([5.0, 10.0, 25.0]))
         self.calm = True
         await chaos.calm()
         await self._end()
@@ -234,6 +239,17 @@ class World:
         if self.observer is not None:
             self.observer.close()
         shutil.rmtree(self._folder)
+
+
+@cache
+def _empty_store() -> Path:
+    """Make a store's file once per process, for its tables take longer to make than a world to begin."""
+    folder = Path(tempfile.mkdtemp(prefix="simulation-", dir=_SHM if _SHM.is_dir() else None))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file = SqliteFile(folder / "store.db", synchronous="normal")
+    prepare(file.engine, file.tables, "an empty store")
+    file.close()
+    return folder / "store.db"
 
 
 def _short(response: Any) -> str:
