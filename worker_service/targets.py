@@ -40,7 +40,8 @@ def refuse_passwords(orders: Iterable[TargetOrder]) -> None:
         if passwords_of(order.url):
             raise ConfigurationError(
                 "A password on the command line can be read by every user of this machine: "
-                "put the target into a file for --config, or into OVERHAUL_TARGETS."
+                "leave it out of the URL. A deployed worker may take such a URL from its configuration file or "
+                "from OVERHAUL_TARGETS; `overhaul run` takes none."
             )
 
 

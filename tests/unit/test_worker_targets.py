@@ -71,9 +71,10 @@ class TestNames:
 class TestPasswords:
     @pytest.mark.parametrize("url", ["mysql://u:p%40ss@h/d", "postgresql://h/d?password=p%40ss"])
     def test_they_are_found_refused_on_the_command_line_and_masked(self, url: str) -> None:
-        with pytest.raises(ConfigurationError, match="password"):
+        with pytest.raises(ConfigurationError, match=r"password .* leave it out of the URL") as caught:
             refuse_passwords([parse_target(f"app={url}")])
 
+        assert "--config" not in str(caught.value), "`overhaul run` has no such option"
         assert "p@ss" in passwords_of(url)
         assert Redactor([url])("login with p@ss failed") == "login with *** failed"
 
