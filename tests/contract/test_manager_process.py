@@ -37,7 +37,13 @@ def started(*arguments: str, cwd: Path, **variables: str) -> Iterator[Any]:
     process = subprocess.Popen(
         command("serve", *arguments),
         cwd=cwd,
-        env=environment(OVERHAUL_LISTEN="127.0.0.1:0", OVERHAUL_SYNCHRONOUS="normal", **variables),
+        env=environment(
+            # Those that are killed leave their temporary stores here, not among everybody's files.
+            TMPDIR=str(cwd),
+            OVERHAUL_LISTEN="127.0.0.1:0",
+            OVERHAUL_SYNCHRONOUS="normal",
+            **variables,
+        ),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -57,7 +63,7 @@ def refused(*arguments: str, cwd: Path, **variables: str) -> str:
     done = subprocess.run(
         command("serve", *arguments),
         cwd=cwd,
-        env=environment(**variables),
+        env=environment(TMPDIR=str(cwd), **variables),
         capture_output=True,
         text=True,
         timeout=20,
