@@ -36,6 +36,8 @@ log = structlog.get_logger("manager.process")
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PASSWORD = re.compile(r"(?<=://)([^:/@]*):[^@]*@")
+_STARTERS_FOLDER = "overhaul-run-"
+"""How the folder is called in which `overhaul run` lets its manager make a folder."""
 
 
 REFUSED = 2
@@ -143,6 +145,10 @@ def _temporary_store(settings: Settings) -> Iterator[tuple[Settings, Path | None
         yield replace(settings, store=f"sqlite:///{folder}/jobs.db", synchronous=StoreSync.NORMAL), folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if folder.parent.name.startswith(_STARTERS_FOLDER):
+            # Its maker may have been killed; one that lives removes it too, also with something in it.
+            with suppress(OSError):
+                folder.parent.rmdir()
 
 
 @asynccontextmanager

@@ -1,8 +1,10 @@
 """The manager and the worker of one `overhaul run`."""
 
 import asyncio
+import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
@@ -14,6 +16,16 @@ ResultT = TypeVar("ResultT")
 MANAGER, WORKER = "overhaul-manager", "overhaul-worker"
 GRACE, KILL_AFTER = 10.0, 5.0
 QUICK_GRACE, QUICK_KILL_AFTER = 1.5, 1.5
+
+TEMPORARY = "temporary"
+FOLDER_PREFIX = "overhaul-run-"
+"""The manager knows it too: it removes an empty folder of this name around its own."""
+SETTINGS_PREFIX = "OVERHAUL_"
+
+
+def private_environment() -> dict[str, str]:
+    """Return the environment without the settings of the managers and workers that are deployed here."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS_PREFIX)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +76,7 @@ class Crew:
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
         self._programs: dict[str, Program] = {}
+        self._folder: str | None = None
 
     async def start(self, *, targets: Sequence[str], store: str, slots: int | None) -> Ready:
         """Start both; the worker looks at its targets while the manager opens its store.
@@ -71,8 +84,16 @@ class Crew:
         Raises:
             ProgramEndedError: one of them refused or died.
         """
-        manager = self._programs[MANAGER] = await Program.start(MANAGER, self._commands.serve(store))
-        worker = self._programs[WORKER] = await Program.start(WORKER, self._commands.work(targets, slots))
+        environment = private_environment()
+        managers = environment
+        if store == TEMPORARY:
+            # Made here, so that it is known however early the manager is killed.
+            self._folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
+            managers = environment | {"TMPDIR": self._folder}
+        manager = self._programs[MANAGER] = await Program.start(MANAGER, self._commands.serve(store), managers)
+        worker = self._programs[WORKER] = await Program.start(
+            WORKER, self._commands.work(targets, slots), environment
+        )
         address, announced = await both(self._introduce(manager, worker), worker.ready())
         return Ready(address=address, targets=announced["targets"])
 
@@ -86,15 +107,25 @@ class Crew:
         raise AssertionError("a program's end is always raised")
 
     async def stop(self, hurry: asyncio.Event) -> None:
-        """Stop both, the worker first so that it can take its leave; with `hurry` set, soon and both at once."""
-        slowly = asyncio.ensure_future(self._stop_in_order())
-        hurried = asyncio.ensure_future(hurry.wait())
-        await asyncio.wait({slowly, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        await _cancelled(hurried, slowly)
-        await asyncio.gather(
-            *(program.stop(grace=QUICK_GRACE, kill_after=QUICK_KILL_AFTER) for program in self._programs.values())
-        )
-        self._remove_what_is_left()
+        """Stop both, the worker first so that it can take its leave.
+
+        With `hurry` set, or when one of them is gone already, soon and both at once.
+        """
+        try:
+            if all(program.exit_code is None for program in self._programs.values()):
+                slowly = asyncio.ensure_future(self._stop_in_order())
+                hurried = asyncio.ensure_future(hurry.wait())
+                await asyncio.wait({slowly, hurried}, return_when=asyncio.FIRST_COMPLETED)
+                await _cancelled(hurried, slowly)
+            await asyncio.gather(
+                *(
+                    program.stop(grace=QUICK_GRACE, kill_after=QUICK_KILL_AFTER)
+                    for program in self._programs.values()
+                )
+            )
+        finally:
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _introduce(self, manager: Program, worker: Program) -> str:
         address: str = (await manager.ready())["address"]
@@ -105,13 +136,6 @@ class Crew:
         for name in (WORKER, MANAGER):
             if name in self._programs:
                 await self._programs[name].stop(grace=GRACE, kill_after=KILL_AFTER)
-
-    def _remove_what_is_left(self) -> None:
-        # The manager removes its directory itself, unless it was killed.
-        manager = self._programs.get(MANAGER)
-        announcement = manager.announcement if manager else None
-        if announcement and announcement.get("temporary_directory"):
-            shutil.rmtree(announcement["temporary_directory"], ignore_errors=True)
 
 
 async def both(*works: Awaitable[Any]) -> list[Any]:

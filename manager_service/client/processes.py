@@ -11,7 +11,7 @@ import os
 import signal
 import tempfile
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, Any, NoReturn, Self
 
 LAST_WORDS = 20
@@ -46,14 +46,14 @@ class Program:
         self._reader = asyncio.create_task(self._read_stdout())
 
     @classmethod
-    async def start(cls, name: str, argv: Sequence[str]) -> Self:
-        """Start it; nothing is awaited but its existence."""
+    async def start(cls, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Self:
+        """Start it, in this environment unless `env` is another; nothing is awaited but its existence."""
         # A file without a name, not a pipe: when this process is killed, the program can still write what it
         # does until its own end, and no file stays behind.
         stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
         try:
             process = await asyncio.create_subprocess_exec(
-                *argv, stdin=PIPE, stdout=PIPE, stderr=stderr, start_new_session=True, limit=LINE_BYTES
+                *argv, stdin=PIPE, stdout=PIPE, stderr=stderr, env=env, start_new_session=True, limit=LINE_BYTES
             )
         except BaseException:
             stderr.close()

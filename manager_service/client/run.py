@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, NoReturn
 
 from manager_service.client.client import ManagerClient
-from manager_service.client.crew import WORKER, Commands, Crew, Ready, first_of
+from manager_service.client.crew import TEMPORARY, WORKER, Commands, Crew, Ready, first_of, private_environment
 from manager_service.client.errors import ClientError
 from manager_service.client.follow import follow
 from manager_service.client.interrupts import Interrupts
@@ -16,8 +16,6 @@ from manager_service.client.processes import ProgramEndedError
 from manager_service.client.request import JobRequest, Operation
 from manager_service.client.views import View
 from overhaul.v1 import job_pb2
-
-TEMPORARY = "temporary"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +78,7 @@ async def plan(request: RunRequest, commands: Commands) -> dict[str, Any]:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        env=private_environment(),
     )
     try:
         stdout, stderr = await process.communicate()

@@ -5,11 +5,11 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from manager_service.client import as_json
-from manager_service.client.crew import Commands
+from manager_service.client.crew import TEMPORARY, Commands
 from manager_service.client.errors import ClientError
 from manager_service.client.exits import ExitCode, code_of_error, code_of_job, sentence
 from manager_service.client.processes import ProgramEndedError
-from manager_service.client.run import TEMPORARY, RunRequest, StoppedError, plan, run
+from manager_service.client.run import RunRequest, StoppedError, plan, run
 from manager_service.client.showing import show_end
 from manager_service.client.talk import complain, put, tell
 from manager_service.client.views import choose_view

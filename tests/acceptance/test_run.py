@@ -42,19 +42,19 @@ def environment(temporary: Path) -> dict[str, str]:
     return clean | {"TMPDIR": str(temporary)}
 
 
-def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+def start(folder: Path, *arguments: str, **variables: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "manager_service.client", "run", *arguments],
         cwd=folder,
-        env=environment(folder / "tmp") | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        env=environment(folder / "tmp") | {"PYTHONPATH": os.pathsep.join(sys.path)} | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def overhaul_run(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    process = start(folder, *arguments)
+def overhaul_run(folder: Path, *arguments: str, **variables: str) -> tuple[int, str, str]:
+    process = start(folder, *arguments, **variables)
     stdout, stderr = process.communicate(timeout=PATIENCE)
     return process.returncode, stdout, stderr
 
@@ -65,16 +65,26 @@ def left_behind(folder: Path, *known: str) -> list[str]:
     return sorted(names - {"tmp", *known})
 
 
-def programs_of(folder: Path) -> list[str]:
-    """Return the command lines of processes that work in the folder."""
-    found = []
+def programs_of(folder: Path) -> dict[int, str]:
+    """Return the command lines of processes that work in the folder, by their ids."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if (process / "cwd").readlink() == folder:
-                found.append((process / "cmdline").read_text().replace("\0", " "))
+                found[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ")
         except OSError:
             continue  # it ended, or belongs to somebody else
-    return [line for line in found if line]
+    return {number: line for number, line in found.items() if line}
+
+
+def program_of(folder: Path, module: str) -> int:
+    """Return the id of the process in the folder that runs a module."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        for number, line in programs_of(folder).items():
+            if f"-m {module} " in line:
+                return number
+    raise AssertionError(f"{module} was not started")
 
 
 def children_of(whole: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -99,7 +109,7 @@ def test_it_maintains_a_database_and_tells_before_and_after(tmp_path: Path, data
     assert database.stat().st_size < size
     assert children["analyze"]["after"]["stat_rows"] > children["analyze"]["before"]["stat_rows"]
     assert left_behind(tmp_path, "app.db") == []
-    assert programs_of(tmp_path) == []
+    assert not programs_of(tmp_path)
 
 
 def test_the_table_names_what_was_done(tmp_path: Path, database: Path) -> None:
@@ -155,7 +165,7 @@ def test_a_store_that_was_named_is_kept(tmp_path: Path, database: Path) -> None:
 
     assert code == 0, stderr
     assert (tmp_path / "store.db").exists()
-    assert programs_of(tmp_path) == []
+    assert not programs_of(tmp_path)
 
 
 def test_a_dry_run_tells_the_statements_and_changes_nothing(tmp_path: Path, database: Path) -> None:
@@ -191,21 +201,27 @@ class TestWhileItWaits:
         assert process.returncode == 130
         assert json.loads(stdout)["parent_job"]["state"] == "cancelled"
         assert left_behind(tmp_path, "app.db") == []
-        assert programs_of(tmp_path) == []
+        assert not programs_of(tmp_path)
 
     def test_a_second_ctrl_c_stops_at_once(self, tmp_path: Path, database: Path, held: sqlite3.Connection) -> None:
         process = start(tmp_path, str(database))
         wait_for_the_job(process)
+        # A worker that stands still hears of no cancel, so that nothing but the second signal ends this soon.
+        os.kill(program_of(tmp_path, "worker_service"), signal.SIGSTOP)
         process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert any(line.startswith("cancelling") for line in process.stderr)
         process.send_signal(signal.SIGINT)
         started = time.monotonic()
-        process.communicate(timeout=PATIENCE)
+        stdout, stderr = process.communicate(timeout=PATIENCE)
         held.close()
 
         assert process.returncode == 130
         assert time.monotonic() - started < 8
+        assert stdout == ""
+        assert stderr.endswith("stopped\n")
         assert left_behind(tmp_path, "app.db") == []
-        assert programs_of(tmp_path) == []
+        assert not programs_of(tmp_path)
 
     def test_killed_it_leaves_no_process_and_no_file(
         self, tmp_path: Path, database: Path, held: sqlite3.Connection
@@ -219,8 +235,75 @@ class TestWhileItWaits:
             time.sleep(0.05)
         held.close()
 
-        assert programs_of(tmp_path) == []
+        assert not programs_of(tmp_path)
         assert left_behind(tmp_path, "app.db") == []
+
+    @pytest.mark.parametrize(
+        ("module", "name"), [("manager_service", "overhaul-manager"), ("worker_service", "overhaul-worker")]
+    )
+    def test_the_death_of_either_program_is_told_and_leaves_nothing(
+        self, tmp_path: Path, database: Path, held: sqlite3.Connection, module: str, name: str
+    ) -> None:
+        process = start(tmp_path, str(database))
+        wait_for_the_job(process)
+        os.kill(program_of(tmp_path, module), signal.SIGKILL)
+        started = time.monotonic()
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+        took = time.monotonic() - started
+        held.close()
+
+        assert process.returncode == 1
+        assert stdout == ""
+        assert f"overhaul: {name} ended by SIGKILL" in stderr
+        assert took < 4.5
+        assert left_behind(tmp_path, "app.db") == []
+        assert not programs_of(tmp_path)
+
+
+def test_a_manager_that_is_killed_while_it_starts_leaves_nothing(tmp_path: Path, database: Path) -> None:
+    process = start(tmp_path, str(database))
+    manager = program_of(tmp_path, "manager_service")
+    end = time.monotonic() + PATIENCE
+    # The store's folder comes before the store, and that before the manager says that it is ready.
+    while not list((tmp_path / "tmp").glob("**/overhaul-manager-*")) and time.monotonic() < end:
+        time.sleep(0.001)
+    os.kill(manager, signal.SIGKILL)
+    _, stderr = process.communicate(timeout=PATIENCE)
+
+    assert process.returncode == 1
+    assert "overhaul: overhaul-manager ended by SIGKILL" in stderr
+    assert left_behind(tmp_path, "app.db") == []
+    assert not programs_of(tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--dry-run",)])
+def test_settings_of_deployed_programs_mean_nothing_to_it(
+    tmp_path: Path, database: Path, arguments: tuple[str, ...]
+) -> None:
+    code, _, stderr = overhaul_run(
+        tmp_path,
+        str(database),
+        *arguments,
+        OVERHAUL_CONFIG="/none.toml",
+        OVERHAUL_MANAGER_CONFIG="/none.toml",
+        OVERHAUL_HEARTBEAT_INTERVAL="20s",
+        OVERHAUL_LOG_FORMAT="nonsense",
+    )
+
+    assert code == 0, stderr
+
+
+def test_two_at_once_on_one_file_both_do_their_work_or_say_that_it_is_busy(tmp_path: Path, database: Path) -> None:
+    both = [start(tmp_path, str(database), "--output", "json") for _ in range(2)]
+
+    for process in both:
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+        whole = json.loads(stdout)
+        busy = [child for child in whole["child_jobs"] if child["state"] != "completed"]
+        assert process.returncode == (1 if busy else 0), stderr
+        assert all("locked" in json.dumps(child) or "busy" in json.dumps(child) for child in busy), busy
+    assert left_behind(tmp_path, "app.db") == []
+    assert not programs_of(tmp_path)
 
 
 def wait_for_the_job(process: "subprocess.Popen[str]") -> None:

@@ -45,8 +45,9 @@ def run(
     Ctrl-C cancels the job and waits for its end; a second one stops at once. --timeout bounds each
     operation, not the whole run. Passwords belong into the environment, never into a URL here.
     """
+    from manager_service.client.crew import TEMPORARY
     from manager_service.client.request import Operation
-    from manager_service.client.run import TEMPORARY, RunRequest
+    from manager_service.client.run import RunRequest
     from manager_service.client.running import run_and_show, show_plan
 
     named = [Operation(name=name, options=options) for name, options in map(parse.operation, operation or ())]
