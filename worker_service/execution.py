@@ -108,9 +108,7 @@ class Execution:
         self._interrupter.start()
 
     def settle(self, result: Result) -> None:
-        """Fix what is reported; the first result stays."""
-        if self.report is not None:
-            return
+        """Fix what is reported; once, when the attempt has ended or was given up."""
         operation = self.lease.operation
         self.report = Report(
             report_id=str(uuid.uuid4()),

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from overhaul.v1 import job_pb2 as job
 from overhaul.v1 import lease_service_pb2 as wire
-from tests.worker_doubles.lease_server import LeaseServer, serving
+from tests.worker_doubles.lease_server import Context, LeaseServer, serving
 
 PLUGINS = str(Path(__file__).parents[1] / "plugin")
 PROGRAM = (sys.executable, "-m", "worker_service")
@@ -131,6 +132,26 @@ def test_help_names_every_variable_and_version_is_told(folder: Path) -> None:
     assert run("--version").stdout.startswith("overhaul-worker ")
 
 
+class PeerServer(LeaseServer):
+    """Notes over which connections calls come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peers: dict[str, set[str]] = defaultdict(set)
+
+    async def AcquireLeases(  # noqa: N802 - the name in the contract
+        self, request: wire.AcquireLeasesRequest, context: Context
+    ) -> wire.AcquireLeasesResponse:
+        self.peers["AcquireLeases"].add(context.peer())
+        return await super().AcquireLeases(request, context)
+
+    async def Heartbeat(  # noqa: N802 - the name in the contract
+        self, request: wire.HeartbeatRequest, context: Context
+    ) -> wire.HeartbeatResponse:
+        self.peers["Heartbeat"].add(context.peer())
+        return await super().Heartbeat(request, context)
+
+
 @asynccontextmanager
 async def worker(*arguments: str) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
@@ -219,6 +240,14 @@ class TestServing:
             code = await asyncio.wait_for(process.wait(), PATIENCE)
 
         assert code == 0
+
+    async def test_heartbeats_have_a_connection_of_their_own(self, folder: Path) -> None:
+        server = PeerServer()
+        async with serving(server) as address, worker("--manager", address, "--target", "app.db") as process:
+            await ready(process)
+            await server.until(lambda: server.peers["Heartbeat"] and server.peers["AcquireLeases"])
+
+        assert server.peers["Heartbeat"].isdisjoint(server.peers["AcquireLeases"])
 
     async def test_a_second_sigterm_releases(self, folder: Path) -> None:
         server = LeaseServer()

@@ -11,7 +11,7 @@ from manager_service.domain.errors import (
     ProtocolVersionUnsupportedError,
     SessionSupersededError,
 )
-from manager_service.domain.fleet import Registration, ServedTarget, WorkerDirective
+from manager_service.domain.fleet import Registration, ServedTarget, Timing, WorkerDirective
 from manager_service.domain.leases import (
     Heartbeat,
     HeldLease,
@@ -23,6 +23,7 @@ from manager_service.domain.leases import (
 )
 from manager_service.domain.model import SECOND, Failure, LogEntry, Progress
 from manager_service.domain.states import FailureCategory, Outcome, Verdict
+from manager_service.leasing import LeaseDesk
 from manager_service.leasing.checks import check_logs, check_poll, check_registration, check_reports
 from manager_service.leasing.heartbeats import Heartbeats
 from manager_service.leasing.parking import Parking
@@ -267,6 +268,18 @@ class TestAPoll:
 
         with pytest.raises(SessionSupersededError):
             await hanging
+
+    async def test_the_wish_in_a_report_ends_the_older(self, bench: Bench) -> None:
+        store: Any = bench.store
+        desk = LeaseDesk(store, bench.feed, clock=bench.clock, ids=CountedIds(), timing=Timing())
+        wish = Poll(sequence=1, max_leases=1)
+        hanging = await bench.started(desk.polls.acquire("s1", wish, wait=30 * SECOND, remaining=DAY))
+
+        await desk.report("s1", [], replace(wish, sequence=2))
+        await settled()
+
+        assert hanging.done()
+        assert hanging.result() == ()
 
 
 class TestSessions:
