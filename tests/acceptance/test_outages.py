@@ -89,6 +89,13 @@ async def started(deployment: Deployment, times: int = 1) -> None:
         await asyncio.sleep(0.01)
 
 
+async def accepted(client: jobs_grpc.JobServiceStub, parent_job_id: str) -> None:
+    """Wait until a heartbeat has named the lease of the only child."""
+    async with asyncio.timeout(PATIENCE):
+        while (await children(client, parent_job_id))[0].state != job.CHILD_JOB_STATE_RUNNING:  # noqa: ASYNC110 - a service decides
+            await asyncio.sleep(0.01)
+
+
 async def follow(
     client: jobs_grpc.JobServiceStub, parent: str, seen: list[int], on_event: Callable[[], None] = lambda: None
 ) -> None:
@@ -110,9 +117,9 @@ class TestAKilledWorker:
         manager = deployment.manager()
         first = deployment.worker(manager, "first")
         async with stub(manager) as client:
-            parent = await create(client, ("nap", 800))
+            parent = await create(client, ("nap", 2_000))
             await started(deployment)
-            await asyncio.sleep(0.4)
+            await accepted(client, parent)
             first.kill()
             deployment.worker(manager, "second")
             final = await ended(client, parent)

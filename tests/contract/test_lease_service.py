@@ -21,6 +21,8 @@ from tests.contract.manager_harness import (
 CONTINUE = lease_service_pb2.LEASE_DIRECTIVE_CONTINUE
 CANCEL = lease_service_pb2.LEASE_DIRECTIVE_CANCEL
 LOST = lease_service_pb2.LEASE_DIRECTIVE_LOST
+SOON = 0.9
+"""Seconds: many times what news take on a busy machine, and less than a call waits that nothing woke."""
 
 
 def now() -> float:
@@ -77,7 +79,7 @@ class TestRegisterWorker:
         await manager.worker()
 
         assert (await hanging).reason == "SESSION_SUPERSEDED"
-        assert now() - begin < 0.5
+        assert now() - begin < SOON
 
     @pytest.mark.parametrize(
         ("changes", "field"),
@@ -149,7 +151,7 @@ class TestAcquireLeases:
         leases = await hanging
 
         assert len(leases) == 1
-        assert now() - begin < 0.2
+        assert now() - begin < SOON
 
     async def test_nothing_to_do_is_an_empty_answer(self, manager: RunningManager) -> None:
         worker = await manager.worker()
@@ -157,7 +159,7 @@ class TestAcquireLeases:
         begin = now()
 
         assert await worker.acquire(wait=0.3) == []
-        assert 0.25 < now() - begin < 1
+        assert 0.25 < now() - begin < 1.8
 
     async def test_it_is_answered_before_the_callers_deadline(self, manager: RunningManager) -> None:
         worker = await manager.worker()
@@ -170,7 +172,7 @@ class TestAcquireLeases:
         begin = now()
 
         assert await worker.acquire(wait=60, timeout=60) == []
-        assert 0.4 < now() - begin < 1
+        assert 0.4 < now() - begin < 10
 
     async def test_the_same_sequence_again_answers_the_same_leases(self, manager: RunningManager) -> None:
         worker = await manager.worker()
@@ -318,7 +320,7 @@ class TestHeartbeat:
         answer = await hanging
 
         assert answer.leases[0].directive == CANCEL
-        assert now() - begin < 0.2
+        assert now() - begin < SOON
 
     async def test_one_that_hangs_learns_of_a_drain(self, manager: RunningManager) -> None:
         worker = await manager.worker()
@@ -335,7 +337,7 @@ class TestHeartbeat:
         begin = now()
         await worker.beat(wait=0.3)
 
-        assert 0.25 < now() - begin < 1
+        assert 0.25 < now() - begin < 1.8
 
     async def test_a_newer_one_ends_the_older(self, manager: RunningManager) -> None:
         worker = await manager.worker()
@@ -346,7 +348,7 @@ class TestHeartbeat:
         await worker.beat()
         await older
 
-        assert now() - begin < 0.5
+        assert now() - begin < SOON
 
     async def test_a_lease_that_is_unknown_is_lost(self, manager: RunningManager) -> None:
         worker = await manager.worker()
@@ -519,7 +521,7 @@ class TestDeregisterWorker:
         await polling
         await beating
 
-        assert now() - begin < 0.5
+        assert now() - begin < SOON
         [child] = await manager.children(parent.id)
         assert child.state == job_pb2.CHILD_JOB_STATE_PENDING
         assert (child.failures, child.losses) == (0, 0)

@@ -323,7 +323,7 @@ class TestFence:
             r.engine.go_on.set()
             await server.until(lambda: server.results)
 
-        assert took < 0.5
+        assert took < 2  # the beat that hangs would have ended later
 
 
 class TestReports:

@@ -218,7 +218,7 @@ class TestTimers:
         begin = asyncio.get_running_loop().time()
         await Timers(store).turn()
 
-        assert 0.05 <= asyncio.get_running_loop().time() - begin < 0.5
+        assert 0.05 <= asyncio.get_running_loop().time() - begin < 5
         assert store.asked == ["release_due", "fail_overdue", "next_available"]
 
     async def test_a_change_wakes_it(self, store: Any) -> None:
@@ -229,7 +229,7 @@ class TestTimers:
 
         timers.look()
 
-        await asyncio.wait_for(turning, 1)
+        await asyncio.wait_for(turning, 10)
 
     async def test_overdue_children_end_in_batches(self, store: Any) -> None:
         store.overdue, store.due = [1_000, 5, 0], [0]
