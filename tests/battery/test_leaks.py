@@ -184,7 +184,7 @@ class TestAWorkerThatEnds:
             await beat
 
             assert heartbeats._hanging == {}
-            assert heartbeats._told == {}
+            assert heartbeats._heard == {}
 
     def _holds(self, hanging: Mapping[str, object]) -> Callable[[], Awaitable[bool]]:
         async def holds() -> bool:
