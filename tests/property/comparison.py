@@ -100,7 +100,8 @@ class Comparison:
         if everything:
             await self._check_targets(store)
         assert set(await store.ending_parent_jobs()) == self.oracle.ending()
-        assert await store.next_available() in self.oracle.next_available()
+        due = await store.next_available()
+        assert due in self.oracle.next_available(), f"something falls due in {due}"
 
     def _check_story(self, story: Story, events: Sequence[Event], parent: ParentJob) -> None:
         for event in events:
@@ -115,7 +116,8 @@ class Comparison:
             self._check_child(read, child)
 
     def _check_child(self, read: ChildJob, child: Child) -> None:
-        assert (read.state, read.attempts) == (child.state, child.attempts), read
+        assert read.state == child.state, f"expected {child.state}: {read}"
+        assert read.attempts == child.attempts, f"expected {child.attempts} attempts: {read}"
         assert (read.failures, read.losses, read.verdict) == (child.failures, child.losses, child.verdict), read
         assert (read.failure.reason if read.failure else None) == child.failure, read
         assert read.worker_name == (child.lease.worker_name if child.lease else ""), read

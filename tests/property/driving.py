@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
+from tempfile import mkdtemp
 
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -46,7 +47,7 @@ def drive(kind: str, directory: Path, *, seeds: range, shrink: bool = False) -> 
 
     Shrinking a disagreement takes minutes. Without it the steps that led there are printed all the same.
     """
-    seen, rigs, new_url = Counter[str](), list[Rig](), STORES[kind](directory)
+    seen, rigs, new_url = Counter[str](), list[Rig](), STORES[kind](Path(mkdtemp(dir=directory)))
 
     def opened(rig: Rig) -> None:
         seen.update(rigs.pop().seen if rigs else ())

@@ -80,7 +80,7 @@ class Leases(Jobs):
     def _poll(self, session: Session, poll: Poll, got: Sequence[Lease]) -> None:
         if poll.sequence < max(session.seen, session.granted):
             self.seen["a lower poll"] += 1
-            assert not got
+            assert not got, f"a lower poll was granted {got}"
             return
         session.seen = poll.sequence
         if poll.sequence == session.granted:
@@ -218,7 +218,7 @@ class Leases(Jobs):
     def expire(self, limit: int, got: int, live_now: set[str]) -> None:
         """Take back as many leases as the store did, whichever of those that ran out it took."""
         due = {child: loss for child in self.live_children() if (loss := self._ran_out(child))}
-        assert got == min(limit, len(due))
+        assert got == min(limit, len(due)), f"{got} leases were taken back, though {due} ran out"
         taken = [(child, loss) for child, loss in due.items() if child.id not in live_now]
         assert len(taken) == got
         self._lose(taken)

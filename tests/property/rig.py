@@ -107,6 +107,10 @@ class Rig:
         call = self.store.register(registration)
         self.drive("register", call, lambda got: self.oracle.register(registration, got))
 
+    def deregister(self, session_id: str) -> None:
+        call = self.store.deregister(session_id)
+        self.drive("deregister", call, lambda _: self.oracle.deregister(session_id))
+
     def acquire(self, session_id: str, poll: Poll) -> None:
         self.polls.append((session_id, poll))
         call = self.store.acquire(session_id, poll)

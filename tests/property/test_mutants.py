@@ -1,0 +1,122 @@
+"""Every guard of the job store is missed when it is gone: a test that the store passes notices each mutant."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manager_service.domain.fleet import Timing
+from manager_service.domain.leases import LeaseDirective
+from manager_service.domain.states import ChildJobState, FailureMode, FailurePolicy, Outcome
+from manager_service.store import open_store
+from tests.doubles import CountingIds, FakeClock
+from tests.factories import World, failure
+from tests.property import mutants
+from tests.property.crash import crash_everywhere
+from tests.property.driving import STORES, drive
+
+# The machine's test passes with these seeds and more.
+SEEDS = range(10)
+
+Mutant = Callable[[], AbstractContextManager[Any]]
+
+
+@pytest.fixture(params=sorted(STORES))
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+class TestTheMachineNotices:
+    def kills(self, mutant: Mutant, kind: str, directory: Path, what: str) -> None:
+        with mutant(), pytest.raises(AssertionError, match=what):
+            drive(kind, directory, seeds=SEEDS)
+
+    def test_a_fence_by_worker_only(self, kind: str, tmp_path: Path) -> None:
+        self.kills(mutants.fence_by_worker_only, kind, tmp_path, "expected .*STALE")
+
+    def test_a_fence_by_state_only(self, kind: str, tmp_path: Path) -> None:
+        self.kills(mutants.fence_by_state_only, kind, tmp_path, "expected .*STALE")
+
+    def test_no_fence_at_all(self, kind: str, tmp_path: Path) -> None:
+        self.kills(mutants.no_fence, kind, tmp_path, "expected .*(STALE|ALREADY_RECORDED)")
+
+    def test_an_attempt_that_is_handed_back(self, kind: str, tmp_path: Path) -> None:
+        self.kills(mutants.attempt_handed_back, kind, tmp_path, "expected . attempts")
+
+    def test_slots_that_are_stored_instead_of_counted(self, kind: str, tmp_path: Path) -> None:
+        self.kills(mutants.slots_stored_instead_of_counted, kind, tmp_path, "could have been granted")
+
+    def test_a_delayed_poll_that_claims(self, kind: str, tmp_path: Path) -> None:
+        self.kills(mutants.delayed_polls_claim, kind, tmp_path, "a lower poll was granted")
+
+    def test_an_outage_that_expires_leases(self, kind: str, tmp_path: Path) -> None:
+        self.kills(mutants.outages_expire_leases, kind, tmp_path, "ran out|falls due")
+
+
+class TestExpiryBesideAHeartbeat:
+    """What was renewed while the expirer looked is not taken back."""
+
+    async def test_a_lease_that_is_told_to_continue_stays_live(self, kind: str, tmp_path: Path) -> None:
+        async with opened(kind, tmp_path) as world:
+            await self.race(world)
+
+    async def test_an_expiry_filtered_by_id_only_is_noticed(self, kind: str, tmp_path: Path) -> None:
+        async with opened(kind, tmp_path) as world:
+            with mutants.expiry_filtered_by_id_only(), pytest.raises(AssertionError, match="was told to continue"):
+                await self.race(world)
+
+    async def race(self, world: World) -> None:
+        worker, lease = await world.expired_lease()
+        _, answer = await asyncio.gather(world.store.expire_leases(limit=9), worker.beat(lease))
+
+        [directive] = answer.leases
+        child = (await world.store.child_job(lease.child_job_id))[0]
+        continues = directive is LeaseDirective.CONTINUE
+        assert continues == (child.state is ChildJobState.RUNNING), f"{child.state}, but was told to {directive}"
+
+
+class TestACrashBetweenTransactions:
+    """Wherever the manager dies, the next one finds parent jobs that stand as their children say."""
+
+    async def test_a_parent_job_is_decided_with_its_child(self, kind: str, tmp_path: Path) -> None:
+        assert await crash_everywhere(urls(kind, tmp_path), self.scenario) > 5
+
+    async def test_a_parent_job_decided_outside_the_transaction_is_noticed(
+        self, kind: str, tmp_path: Path
+    ) -> None:
+        with mutants.parent_decided_outside_the_transaction(), pytest.raises(AssertionError):
+            await crash_everywhere(urls(kind, tmp_path), self.scenario)
+
+    async def scenario(self, world: World) -> None:
+        worker = await world.worker("a", "b", slots=2)
+        await world.parent_job("a", operations=("vacuum", "analyze"))
+        policy = FailurePolicy(mode=FailureMode.FAIL_FAST)
+        failing = await world.parent_job("b", operations=("vacuum", "analyze"), failure_policy=policy)
+        for lease in await worker.acquire():
+            final = failure(retryable=False) if lease.parent_job_id == failing.id else None
+            await worker.end(lease, Outcome.FAILED if final else Outcome.COMPLETED, failure=final)
+        await world.store.sweep(failing.id, limit=9)
+        for lease in await worker.acquire():
+            await worker.beat(lease)
+            await worker.end(lease)
+
+
+def urls(kind: str, directory: Path) -> Callable[[int], str]:
+    new_url = STORES[kind](directory)
+    return lambda _: new_url()
+
+
+@asynccontextmanager
+async def opened(kind: str, directory: Path) -> AsyncIterator[World]:
+    clock, timing = FakeClock(), Timing()
+    url = STORES[kind](directory)()
+    world = World(
+        open_store(url, clock=clock, ids=CountingIds(), timing=timing, synchronous="normal"), clock, timing
+    )
+    try:
+        yield world
+    finally:
+        await world.store.close()
