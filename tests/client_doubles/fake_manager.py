@@ -83,7 +83,7 @@ class FakeManager:
         """Return what a method was asked so far."""
         return [request for called, request in self.calls if called == method]
 
-    def client_left(self, seconds: float = 5) -> bool:
+    def client_left(self, seconds: float = 60) -> bool:
         """Wait until a hanging stream was left by its client."""
         return self._left.wait(seconds)
 
