@@ -74,4 +74,4 @@ async def check(world: World) -> None:
         await world.check(parent.id)
         policy = parent.spec.failure_policy
         decided = parent_job_state(parent.counts, policy, cancel_requested=parent.cancel_requested)
-        assert parent.state is decided
+        assert parent.state is decided, f"a crash left {parent} though its children say {decided}"

@@ -87,7 +87,7 @@ class TestACrashBetweenTransactions:
     async def test_a_parent_job_decided_outside_the_transaction_is_noticed(
         self, kind: str, tmp_path: Path
     ) -> None:
-        with mutants.parent_decided_outside_the_transaction(), pytest.raises(AssertionError):
+        with mutants.parent_decided_outside_the_transaction(), pytest.raises(AssertionError, match="a crash left"):
             await crash_everywhere(urls(kind, tmp_path), self.scenario)
 
     async def scenario(self, world: World) -> None:
