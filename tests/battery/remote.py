@@ -76,5 +76,5 @@ class Latency:
 
     async def _one(self, other: RunningManager) -> float:
         begun = time.perf_counter()
-        await other.jobs.ListParentJobs(jobs.ListParentJobsRequest(page_size=1), timeout=30)
+        await other.jobs.ListParentJobs(jobs.ListParentJobsRequest(page_size=1), timeout=120)
         return time.perf_counter() - begun

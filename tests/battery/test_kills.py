@@ -106,7 +106,7 @@ class Work:
         self.watches[parent] = asyncio.create_task(events_of(self._address, parent))
 
     async def ended(self) -> dict[str, list[jobs.JobEvent]]:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(3 * PATIENCE):
             return {parent: await watch for parent, watch in self.watches.items()}
 
 
@@ -132,7 +132,7 @@ def assert_nothing_left(store: Path) -> None:
 
 
 class TestKills:
-    @pytest.mark.timeout(240)
+    @pytest.mark.timeout(480)
     @pytest.mark.parametrize("round_", range(ROUNDS))
     async def test_every_child_ends_once_whoever_is_killed(self, deployment: Deployment, round_: int) -> None:
         chance = seeded(round_)

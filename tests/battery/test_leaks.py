@@ -28,6 +28,9 @@ WATCHERS = 500
 PARENTS = 1_000
 WAVES_OF_PARENTS = 10
 AT_ONCE = 50
+# For machines that are busy with others: nothing here waits for it.
+PATIENCE = 120.0
+LONGEST = 480 * ROUNDS
 Wave = Callable[[], Awaitable[None]]
 
 
@@ -73,7 +76,7 @@ async def all_workers(caller: RunningManager) -> AsyncIterator[fleet.Worker]:
 async def holding(manager: Service) -> Holding:
     """Measure a manager once what it was doing has come to rest."""
     inside = await counted(manager)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 15
     while (again := await counted(manager))["tasks"] != inside["tasks"] and time.monotonic() < deadline:
         inside = again
         await asyncio.sleep(0.2)
@@ -83,7 +86,7 @@ async def holding(manager: Service) -> Holding:
 async def counted(manager: Service) -> dict[str, int]:
     manager.lines.clear()
     manager.process.send_signal(signal.SIGUSR1)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not (found := [line for line in tuple(manager.lines) if line.startswith("inside ")]):
         assert time.monotonic() < deadline, "the manager does not count"
         await asyncio.sleep(0.02)
@@ -103,7 +106,9 @@ def assert_flat(before: Holding, after: Holding) -> None:
 @pytest.fixture
 async def manager(tmp_path: Path) -> AsyncIterator[Service]:
     arguments = ["serve", "--listen", "127.0.0.1:0", "--store", f"sqlite:///{tmp_path}/jobs.db"]
-    arguments += ["--retention", "1s", "--synchronous", "normal", "--log-level", "warning", "--log-format", "json"]
+    # Sessions that say nothing but polls are not to be lost on a busy machine.
+    arguments += ["--lease-duration", "20m", "--retention", "1s", "--synchronous", "normal"]
+    arguments += ["--log-level", "warning", "--log-format", "json"]
     with await asyncio.to_thread(Service, "tests.battery.watched_manager", arguments) as service:
         yield service
 
@@ -138,19 +143,19 @@ class Parked:
             for number in range(POLLS)
         ]
         await in_turns(worker.register() for worker in workers)
-        polls = {worker.name: worker.poll(wait=20, timeout=60) for worker in workers}
+        polls = {worker.name: worker.poll(wait=20, timeout=PATIENCE) for worker in workers}
         await self._parked(workers)
         for worker in self._chance.sample(workers, POLLS // 2):
             if self._chance.random() < 0.5:
                 polls[worker.name].cancel()
-            polls[worker.name + "'"] = worker.poll(wait=20, timeout=60)
+            polls[worker.name + "'"] = worker.poll(wait=20, timeout=PATIENCE)
         await in_turns(self._close(worker) for worker in workers)
         for poll in polls.values():
             await self._ended(poll)
 
     async def _parked(self, workers: list[Worker]) -> None:
         """Wait until the manager has seen every worker poll."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         seen: set[str] = set()
         while len(seen) < len(workers):
             assert time.monotonic() < deadline, "polls never came"
@@ -194,18 +199,19 @@ class TestAWorkerThatEnds:
 
 
 class TestLeaks:
-    @pytest.mark.timeout(180)
+    @pytest.mark.timeout(LONGEST)
     async def test_parked_polls_leave_nothing(self, manager: Service) -> None:
         async with remote(manager) as one, remote(manager) as two, remote(manager) as three:
             parked = Parked([one, two, three], seeded(0))
             await survey("polls", manager, parked.wave, warm_up=1, waves=2 * ROUNDS)
 
+    @pytest.mark.timeout(LONGEST)
     async def test_watchers_leave_nothing(self, manager: Service) -> None:
         async with remote(manager) as caller:
             parent = (await caller.create("nobody", operations=("vacuum",), allow_unknown_targets=True)).id
 
             async def wave() -> None:
-                watches = [caller.watch(parent, timeout=60) for _ in range(WATCHERS)]
+                watches = [caller.watch(parent, timeout=PATIENCE) for _ in range(WATCHERS)]
                 for watch in watches:
                     assert (await watch.read()).HasField("snapshot")
                 for watch in watches:
@@ -213,7 +219,7 @@ class TestLeaks:
 
             await survey("watchers", manager, wave, warm_up=2, waves=6 * ROUNDS)
 
-    @pytest.mark.timeout(240)
+    @pytest.mark.timeout(LONGEST)
     async def test_parent_jobs_created_finished_and_pruned_leave_nothing(self, manager: Service) -> None:
         async with remote(manager) as caller:
             worker = await caller.worker("any", slots=1_000, targets=[self._target()])
@@ -236,7 +242,7 @@ class TestLeaks:
         return served("any", max_parallel=1_000, operations=[leases.OfferedOperation(name="vacuum")])
 
     async def _pruned(self, caller: RunningManager) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while (await caller.jobs.ListParentJobs(jobs.ListParentJobsRequest(page_size=1))).parent_jobs:
             assert time.monotonic() < deadline, "finished parent jobs are not pruned"
             await asyncio.sleep(0.1)

@@ -49,7 +49,7 @@ class Scene:
 
     async def over(self) -> tuple[jobs.GetChildJobResponse, list[jobs.JobEvent]]:
         """Wait for the end; return the child and every event."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             events = await events_of(address_of(self.manager), self.parent)
         return await self.child(), events
 
@@ -182,7 +182,7 @@ class TestAWatcherKilledAtEveryEvent:
         """Watch on a connection of its own, which breaks at the first event; ``None`` after the last."""
         async with client_of(address) as client:
             request = jobs.WatchParentJobRequest(parent_job_id=parent, after_sequence=after)
-            async for update in client.WatchParentJob(request, timeout=30):
+            async for update in client.WatchParentJob(request, timeout=PATIENCE):
                 if update.HasField("event"):
                     return update.event
         return None

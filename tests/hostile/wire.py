@@ -11,7 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 from overhaul.v1 import fleet_service_pb2, job_service_pb2, lease_service_pb2
 from tests.contract.manager_harness import Refusal, refusal_of
 
-SECONDS = 5.0
+SECONDS = 60.0
 # What a stream of a job that has not ended is read for.
 STREAM_SECONDS = 0.3
 PAGES_BYTES = 64 * 1024 * 1024
