@@ -24,8 +24,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "$(PYTHON) cannot make virtual environments. On Debian: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip check
 	@touch $@
 
 run: $(INSTALLED) ## maintain DATABASE=path.db, or a sample that is made first
@@ -61,7 +62,7 @@ imports: $(INSTALLED) ## the layers, by import-linter
 
 $(PROTO_TOOLS): protos/requirements.txt $(INSTALLED)
 	$(PYTHON) -m venv $(VENV)/proto-tools
-	$(VENV)/proto-tools/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r protos/requirements.txt
+	$(VENV)/proto-tools/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r protos/requirements.txt
 	@touch $@
 
 protos: $(PROTO_TOOLS) ## make the stubs from the protos

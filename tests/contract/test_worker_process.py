@@ -250,14 +250,14 @@ class TestServing:
         assert server.peers["Heartbeat"].isdisjoint(server.peers["AcquireLeases"])
 
     async def test_a_second_sigterm_releases(self, folder: Path) -> None:
-        server = LeaseServer()
+        server, draining = LeaseServer(), wire.WORKER_STATE_DRAINING
         target = f"bed=nap://{folder}/audit"
         async with serving(server) as address, worker("--manager", address, "--target", target) as process:
             await ready(process)
             [lease] = await server.offer("nap", target="bed", options={"milliseconds": "20000"})
             await server.until(lambda: server.live and (folder / "audit").exists())
             process.send_signal(signal.SIGTERM)
-            await server.until(lambda: server.calls["Heartbeat"][-1].state == wire.WORKER_STATE_DRAINING)
+            await server.until(lambda: any(beat.state == draining for beat in server.calls["Heartbeat"]))
             process.send_signal(signal.SIGTERM)
             code, _ = await end(process)
 

@@ -17,7 +17,8 @@ from overhaul.v1 import lease_service_pb2 as wire
 from overhaul.v1.lease_service_pb2_grpc import LeaseServiceServicer, add_LeaseServiceServicer_to_server
 
 Context = grpc.aio.ServicerContext[Any, Any]
-PATIENCE = 5.0
+# For machines that are busy with others: nothing here waits for it.
+PATIENCE = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
