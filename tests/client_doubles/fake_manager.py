@@ -84,7 +84,7 @@ class FakeManager:
         return [request for called, request in self.calls if called == method]
 
     def client_left(self, seconds: float = 60) -> bool:
-        """Wait until a hanging stream was left by its client."""
+        """Wait until a stream has ended that the server did not end by stopping: most often, its client left."""
         return self._left.wait(seconds)
 
     def stop(self) -> None:
@@ -136,6 +136,9 @@ class FakeManager:
     def _stream(self, name: str) -> Callable[[Any, grpc.ServicerContext], Iterator[Message]]:
         def behave(request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
             answer = self._next(name, request)
+            gone = threading.Event()
+            # A client may leave before the script comes to where it hangs: then nobody goes on with it.
+            context.add_callback(lambda: self._leave(gone))
             for item in (
                 answer(request) if callable(answer) else [answer] if isinstance(answer, Refusal) else answer
             ):
@@ -143,16 +146,17 @@ class FakeManager:
                     case Refusal():
                         item.abort(context)
                     case Hang():
-                        self._hang(context)
+                        self._hang(gone)
                     case _:
                         yield item
 
         return behave
 
-    def _hang(self, context: grpc.ServicerContext) -> None:
-        gone = threading.Event()
-        context.add_callback(gone.set)
-        while not gone.wait(0.02) and not self._stopping.is_set():
-            pass
+    def _leave(self, gone: threading.Event) -> None:
+        gone.set()
         if not self._stopping.is_set():
             self._left.set()
+
+    def _hang(self, gone: threading.Event) -> None:
+        while not gone.wait(0.02) and not self._stopping.is_set():
+            pass
