@@ -48,6 +48,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, ids: IdSource) -> None:
         self._ids = ids
+        self._wrapped: dict[str, Handler] = {}
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -61,11 +62,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """Wrap the handlers of our services; health and reflection are left alone."""
+        """Wrap the handlers of our services, each once; health and reflection are left alone."""
+        path = handler_call_details.method
+        if known := self._wrapped.get(path):
+            return known
         handler = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith(_OURS):
+        if handler is None or not path.startswith(_OURS):
             return handler
-        method = handler_call_details.method.rpartition("/")[2]
+        self._wrapped[path] = self._wrap(path.rpartition("/")[2], handler)
+        return self._wrapped[path]
+
+    def _wrap(self, method: str, handler: "grpc.RpcMethodHandler[Any, Any]") -> Handler:
         # The types of a handler are those of the threaded server; ours are coroutines and async generators.
         inner: Any = handler.unary_stream if handler.response_streaming else handler.unary_unary
         # Requests are decoded here: gRPC would answer one that cannot be with UNKNOWN and the exception's text.

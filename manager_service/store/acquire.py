@@ -9,7 +9,7 @@ from manager_service.domain.errors import SessionSupersededError
 from manager_service.domain.fleet import SessionState
 from manager_service.domain.leases import Lease, Poll
 from manager_service.domain.states import ChildJobState
-from manager_service.store.candidates import LockTable, candidates, locks_of
+from manager_service.store.candidates import LockTable, Offers, candidates
 from manager_service.store.lanes import LEAVE
 from manager_service.store.parents import ParentInWork
 from manager_service.store.rows import mapping_of
@@ -115,11 +115,12 @@ def _granted_before(tx: UnitOfWork, session_id: str, sequence: int) -> tuple[Lea
 def _pick(tx: UnitOfWork, session_id: str, wanted: int) -> list[_Pick]:
     held = LockTable(tx)
     limits = _Limits(tx, held)
+    offers = Offers(tx, session_id)
     picked: dict[str, _Pick] = {}
-    for head in candidates(tx, session_id, limits, wanted=wanted):
+    for head in candidates(tx, session_id, limits, offers, wanted=wanted):
         if head.child_id in picked or not limits.allow(head):
             continue
-        locks = locks_of(head)
+        locks = offers.locks_of(head)
         if locks is None or not held.take(locks):
             continue
         limits.take(head)

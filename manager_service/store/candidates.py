@@ -1,11 +1,11 @@
 """Find the heads that a session may lease, in dispatch order, without walking past the many that it may not."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
-from sqlalchemy import Select, bindparam, func, literal_column, select, union_all
+from sqlalchemy import Select, and_, bindparam, func, literal_column, select, union_all
 
-from manager_service.domain.fleet import Lock
+from manager_service.domain.fleet import Lock, OfferedOperation
 from manager_service.store.rows import operations_of
 from manager_service.store.statements import Among, Statement
 from manager_service.store.tables import (
@@ -29,29 +29,28 @@ _q, _st, _t, _p = queue.c, session_targets.c, targets.c, parent_jobs.c
 _live_on_target = (
     select(func.count()).select_from(leases).where(leases.c.target == _t.name).correlate(targets).scalar_subquery()
 )
+_room = (_t.max_parallel - _live_on_target).label("room")
 _is_open = (_p.state == "running", (_p.deadline.is_(None)) | (_p.deadline > bindparam("now")))
+_not_paused = _t.paused == literal_column("0")
 
 
 def _heads(window: Any) -> Select[Any]:
-    """Return the heads of a window over the queue that the session serves, on targets that have room."""
+    """Return every head of a window over the queue; those the session may not lease have no room.
+
+    That so few columns are read of targets and of what sessions offer on them, whose rows are fat, is what makes
+    it fast: two indexes have all of them.
+    """
     w = window.c
+    served = (_st.session_id == bindparam("session_id")) & (_st.target == w.target)
     return (
-        select(
-            w.child_id,
-            w.parent_id,
-            w.target,
-            w.operation,
-            w.rank,
-            w.turn,
-            _st.operations,
-            (_t.max_parallel - _live_on_target).label("room"),
-        )
+        select(w.child_id, w.parent_id, w.target, w.operation, w.rank, w.turn, _room)
+        .with_hint(session_targets, "INDEXED BY ix_session_targets_session_id")
+        .with_hint(targets, "INDEXED BY ix_targets_room")
         .select_from(
-            window.join(session_targets, (_st.session_id == bindparam("session_id")) & (_st.target == w.target))
-            .join(targets, _t.name == w.target)
-            .join(parent_jobs, _p.id == w.parent_id)
+            window.outerjoin(parent_jobs, and_(_p.id == w.parent_id, *_is_open))
+            .outerjoin(session_targets, served & _p.id.is_not(None))
+            .outerjoin(targets, (_t.name == _st.target) & _not_paused)
         )
-        .where(_t.paused == literal_column("0"), *_is_open)
         .order_by(w.rank, w.turn, w.child_id)
     )
 
@@ -65,16 +64,6 @@ _first_heads = (
     .subquery("heads")
 )
 FIRST_HEADS = Statement(_heads(_first_heads))
-READY_HEADS = Statement(
-    select(func.count().label("seen")).select_from(
-        select(literal_column("1"))
-        .select_from(queue)
-        .with_hint(queue, "INDEXED BY ix_queue_ready")
-        .where(is_ready)
-        .limit(bindparam("window"))
-        .subquery()
-    )
-)
 
 _best = queue.alias("best")
 _first_of_target = (
@@ -91,34 +80,32 @@ _first_of_target = (
     .scalar_subquery()
 )
 _served = session_targets.join(targets, _t.name == _st.target).join(queue, _q.child_id == _first_of_target)
-_has_room = (
-    _st.session_id == bindparam("session_id"),
-    _t.paused == literal_column("0"),
-    _t.max_parallel > _live_on_target,
-)
-# The best head of each served target that has room, the most urgent first.
-SERVED_HEADS = Statement(
-    select(
-        _q.child_id,
-        _q.parent_id,
-        _q.target,
-        _q.operation,
-        _q.rank,
-        _q.turn,
-        _st.operations,
-        (_t.max_parallel - _live_on_target).label("room"),
+
+
+def _of_served(*columns: Any) -> Select[Any]:
+    """Return something of each served target that has room and a ready head, the most urgent first."""
+    return (
+        select(*columns)
+        .with_hint(session_targets, "INDEXED BY ix_session_targets_session_id")
+        .with_hint(targets, "INDEXED BY ix_targets_room")
+        .where(_st.session_id == bindparam("session_id"), _not_paused, _t.max_parallel > _live_on_target)
+        .order_by(_q.rank, _q.turn, _q.child_id)
     )
+
+
+# The best head of each served target that has room.
+SERVED_HEADS = Statement(
+    _of_served(_q.child_id, _q.parent_id, _q.target, _q.operation, _q.rank, _q.turn, _room)
     .select_from(_served.join(parent_jobs, _p.id == _q.parent_id))
-    .where(*_has_room, *_is_open)
-    .order_by(_q.rank, _q.turn, _q.child_id)
+    .where(*_is_open)
     .limit(bindparam("most"))
 )
-# The same targets and what the session offers on them.
-SERVED_TARGETS = Statement(
-    select(_st.target, _st.operations)
-    .select_from(_served)
-    .where(*_has_room)
-    .order_by(_q.rank, _q.turn, _q.child_id)
+# The same targets.
+SERVED_TARGETS = Statement(_of_served(_st.target).select_from(_served))
+OFFERS = Statement(
+    select(_st.target, _st.operations).where(
+        _st.session_id == bindparam("session_id"), Among(_st.target, "targets")
+    )
 )
 _heads_of_operation = (
     select(_q.child_id, _q.parent_id, _q.target, _q.operation, _q.rank, _q.turn)
@@ -162,24 +149,57 @@ class Room(Protocol):
         """Whether none of the keys is held in a way that conflicts."""
 
 
-def candidates(tx: UnitOfWork, session_id: str, room: Room, *, wanted: int) -> Iterator[Any]:
+class Offers:
+    """What a session offers on its targets; read for the few targets that a claim comes to."""
+
+    def __init__(self, tx: UnitOfWork, session_id: str) -> None:
+        self._tx = tx
+        self._session_id = session_id
+        self._known: dict[str, Mapping[str, OfferedOperation]] = {}
+
+    def on(self, target: str) -> Mapping[str, OfferedOperation]:
+        """Return the operations on a served target, by name."""
+        if target not in self._known:
+            self.read([target])
+        return self._known[target]
+
+    def read(self, names: Iterable[str]) -> None:
+        """Read what is offered on served targets, all at once."""
+        if missing := sorted(set(names) - self._known.keys()):
+            rows = self._tx.rows(OFFERS, session_id=self._session_id, targets=missing)
+            self._known.update((row.target, operations_of(row.operations)) for row in rows)
+
+    def locks_of(self, head: Any) -> Mapping[str, bool] | None:
+        """Return the keys that a head's operation takes, each exclusive or not; ``None`` if it is not offered."""
+        offered = self.on(head.target).get(head.operation)
+        return None if offered is None else _merged(offered.locks)
+
+
+def candidates(tx: UnitOfWork, session_id: str, room: Room, offers: Offers, *, wanted: int) -> Iterator[Any]:
     """Return heads that the session may lease but for locks and the parent jobs' limits, the best first.
 
     The walk is lazy: who has enough stops reading. A head may come twice. Heads of one target and operation share
     their keys, so where one of them may not go, the walk seeks the next operation instead of the next head.
     """
     window = min(_WINDOW, 2 * wanted + 2)
-    yield from tx.rows(FIRST_HEADS, session_id=session_id, window=window, now=tx.now)
-    seen = tx.row(READY_HEADS, window=window + 1)
-    if seen is None or seen.seen <= window:
+    first = tx.rows(FIRST_HEADS, session_id=session_id, window=window, now=tx.now)
+    yield from _open(first, offers, wanted)
+    if len(first) < window:
         return
     closed = [row.id for row in tx.rows(CLOSED_PARENTS)]
     served = {"session_id": session_id, "closed": closed, "now": tx.now}
-    yield from tx.rows(SERVED_HEADS, most=2 * wanted + 2, **served)
+    yield from _open(tx.rows(SERVED_HEADS, most=2 * wanted + 2, **served), offers, wanted)
     for row in tx.rows(SERVED_TARGETS, **served):
-        for name, offered in operations_of(row.operations).items():
+        for name, offered in offers.on(row.target).items():
             if room.on(row.target) and room.free(_merged(offered.locks)):
-                yield from tx.rows(OPERATION_HEADS, target=row.target, operation=name, **served)
+                yield from _open(tx.rows(OPERATION_HEADS, target=row.target, operation=name, **served), offers, 1)
+
+
+def _open(heads: list[Any], offers: Offers, wanted: int) -> list[Any]:
+    """Leave out heads that the session may not lease, and read at once what the first ones need."""
+    found = [head for head in heads if head.room is not None]
+    offers.read(head.target for head in found[:wanted])
+    return found
 
 
 class LockTable:
@@ -208,12 +228,6 @@ class LockTable:
     def _conflicts(self, key: str, *, exclusive: bool) -> bool:
         held = self._held[key]
         return held is not None and (held or exclusive)
-
-
-def locks_of(head: Any) -> Mapping[str, bool] | None:
-    """Return the keys that a head's operation takes, each exclusive or not; ``None`` if it is not offered."""
-    offered = operations_of(head.operations).get(head.operation)
-    return None if offered is None else _merged(offered.locks)
 
 
 def _merged(locks: tuple[Lock, ...]) -> dict[str, bool]:

@@ -25,6 +25,34 @@ class Among(ColumnElement[Any]):
         self.values: BindParameter[Any] = bindparam(name)
 
 
+# Lists of up to one value are spelled out in the text; longer ones are bound as a whole.
+_SPELLED_OUT = 1
+MANY = -1
+
+
+class _Text:
+    """A statement's text for one way to bind its lists, and how values are put in the order of its parameters."""
+
+    __slots__ = ("_defaults", "_names", "_pick", "row", "sql")
+
+    def __init__(self, core: ClauseElement, dialect: Dialect, length: int) -> None:
+        compiled: Any = core.compile(dialect=dialect, compile_kwargs={"among": length})
+        self.sql: str = compiled.string
+        self._names = tuple(compiled.positiontup)
+        self._defaults = {name: value for name in self._names if (value := compiled.params.get(name)) is not None}
+        self._pick = _picker(self._names)
+        columns = [entry.keyname for entry in compiled._result_columns or ()]  # noqa: SLF001 -- no public name
+        self.row = _row_type(columns) if columns else tuple
+
+    def arguments(self, given: dict[str, Any]) -> Sequence[Any]:
+        """Return the values of the parameters; those not given have their default."""
+        values = {**self._defaults, **given} if self._defaults else given
+        try:
+            return self._pick(values)
+        except KeyError:
+            return [values.get(name) for name in self._names]
+
+
 class Statement:
     """A Core statement, compiled at its first use.
 
@@ -32,45 +60,32 @@ class Statement:
     and handing plain tuples to the driver costs a quarter of what an execution through the engine does.
     """
 
-    __slots__ = ("_core", "_defaults", "_names", "_pick", "_row", "_sql", "lists")
+    __slots__ = ("_core", "_texts", "lists")
 
     def __init__(self, core: ClauseElement) -> None:
         self._core = core
-        self._sql = ""
-        self._names: tuple[str, ...] = ()
-        self._defaults: dict[str, object] = {}
-        self._pick: Callable[[dict[str, Any]], Sequence[Any]] = list
-        self.lists = False
-        self._row: Callable[[Sequence[object]], Any] = tuple
+        self.lists = tuple(part.values.key for part in visitors.iterate(core) if isinstance(part, Among))
+        self._texts: dict[int, _Text] = {}
 
-    def sql(self, dialect: Dialect) -> str:
-        """Return the statement's text."""
-        if not self._sql:
-            self._compile(dialect)
-        return self._sql
+    def bind(self, dialect: Dialect, given: dict[str, Any]) -> tuple[_Text, Sequence[Any]]:
+        """Return the text that fits these values, and the values in the order of its parameters.
 
-    def arguments(self, given: dict[str, Any]) -> Sequence[Any]:
-        """Return the values of the statement's parameters, in their order; those not given have their default."""
-        values = {**self._defaults, **given} if self._defaults else given
-        try:
-            return self._pick(values)
-        except KeyError:
-            return [values.get(name) for name in self._names]
+        Values of an ``Among`` are lists in the text for ``MANY``; the dialect has to make them what it can bind.
+        """
+        length = self._length(given) if self.lists else MANY
+        text = self._texts.get(length)
+        if text is None:
+            text = self._texts[length] = _Text(self._core, dialect, length)
+        values = text.arguments(given)
+        if self.lists and length != MANY:
+            values = [value[0] if isinstance(value, list) else value for value in values]
+        return text, values
 
-    def row(self, values: Sequence[object]) -> Any:
-        """Return a result row whose columns are attributes."""
-        return self._row(values)
-
-    def _compile(self, dialect: Dialect) -> None:
-        compiled: Any = self._core.compile(dialect=dialect)
-        self._names = tuple(compiled.positiontup)
-        self._defaults = {name: value for name in self._names if (value := compiled.params.get(name)) is not None}
-        self._pick = _picker(self._names)
-        self.lists = any(isinstance(part, Among) for part in visitors.iterate(self._core))
-        columns = [entry.keyname for entry in compiled._result_columns or ()]  # noqa: SLF001 -- no public name
-        if columns:
-            self._row = _row_type(columns)
-        self._sql = compiled.string
+    def _length(self, given: dict[str, Any]) -> int:
+        """Return how long all lists are, if that is spelled out."""
+        lengths = {len(given[name]) for name in self.lists}
+        length = lengths.pop()
+        return MANY if lengths or length > _SPELLED_OUT else length
 
 
 def _picker(names: Sequence[str]) -> Callable[[dict[str, Any]], Sequence[Any]]:

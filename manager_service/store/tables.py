@@ -339,6 +339,8 @@ session_targets = Table(
     PrimaryKeyConstraint("session_id", "target"),
     # Which workers serve a target.
     Index("ix_session_targets_target", "target"),
+    # The columns of the primary key without the fat rest of the row: a claim goes through all targets it serves.
+    Index("ix_session_targets_session_id", "session_id", "target"),
     sqlite_with_rowid=False,
 )
 
@@ -355,6 +357,8 @@ targets = Table(
     Column("operations", Text, nullable=False),
     # Written by operators.
     Column("paused", Boolean, nullable=False),
+    # All that a claim has to know of a target.
+    Index("ix_targets_room", "name", "paused", "max_parallel"),
     sqlite_with_rowid=False,
 )
 

@@ -83,7 +83,7 @@ def expiry_filtered_by_id_only() -> Iterator[None]:
 
 def locks_not_taken() -> AbstractContextManager[Any]:
     """Grant a lease whoever holds its keys."""
-    return patch("manager_service.store.acquire.locks_of", lambda _: {})
+    return patch("manager_service.store.candidates.Offers.locks_of", lambda *_: {})
 
 
 def attempts_handed_out_again() -> AbstractContextManager[Any]:
