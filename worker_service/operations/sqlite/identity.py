@@ -61,8 +61,8 @@ def lock_on(identity: str) -> Lock:
 
 def file_key(location: Location) -> str:
     """Device and inode: equal for every name of one file on this host."""
-    stat = location.stat()
-    return f"{stat.st_dev:x}:{stat.st_ino:x}"
+    entry = location.stat()
+    return f"{entry.st_dev:x}:{entry.st_ino:x}"
 
 
 def machine(files: Iterable[Path] = _MACHINE_FILES) -> str:

@@ -11,10 +11,10 @@ from worker_service.domain.ports import Control
 from worker_service.operations.sqlite.failures import is_interrupt
 from worker_service.operations.sqlite.location import Location
 from worker_service.operations.sqlite.measures import Statistics, read_measures, read_sizes, read_statistics
+from worker_service.operations.sqlite.opening import opened
 from worker_service.operations.sqlite.options import BUSY_TIMEOUT, Options
 
 SqlValue = int | float | bytes | str | None
-_FLAGS = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI
 _STEPS = 5_000
 _NAP = 0.02
 _GLANCE = 0.25
@@ -108,7 +108,7 @@ class Session:
         self.connection.close()
 
     def _open(self) -> apsw.Connection:
-        connection = apsw.Connection(self.location.uri("rw"), flags=_FLAGS)
+        connection = opened(self.location, "rw")
         connection.set_busy_handler(self._wait)
         # An interrupt that falls between the look at ``stop`` and a statement's first step is lost to SQLite.
         connection.set_progress_handler(self.stop.is_set, _STEPS)
@@ -132,7 +132,7 @@ def looking(location: Location, *, seconds: float = _GLANCE) -> Iterator[apsw.Co
     there is none, ``ro`` would leave the log's files behind in WAL mode, which ``rw`` removes when it closes.
     """
     waiting = any(size for size in (read_sizes(location)["wal_bytes"], _journal_size(location)))
-    connection = apsw.Connection(location.uri("ro" if waiting else "rw"), flags=_FLAGS)
+    connection = opened(location, "ro" if waiting else "rw")
     try:
         connection.set_busy_timeout(int(seconds * 1000))
         connection.execute("PRAGMA query_only = 1")

@@ -9,13 +9,14 @@ from worker_service.domain.operation import WORKER_TYPE, Operation
 from worker_service.domain.outcome import FailureCategory, Measures, Outcome, Result
 from worker_service.domain.ports import Control
 from worker_service.operations.sqlite.catalogue import find
-from worker_service.operations.sqlite.failures import failed, failed_by, is_interrupt
+from worker_service.operations.sqlite.failures import failed, failed_with, is_interrupt
 from worker_service.operations.sqlite.filelock import hold
 from worker_service.operations.sqlite.identity import file_key
 from worker_service.operations.sqlite.location import Location
 from worker_service.operations.sqlite.measures import empty_measures, read_sizes
 from worker_service.operations.sqlite.options import Options
 from worker_service.operations.sqlite.procedure import Procedure, cancelled, skipped
+from worker_service.operations.sqlite.rights import failure_on, unreachable
 from worker_service.operations.sqlite.session import Session, glance
 
 
@@ -54,9 +55,10 @@ class SqliteWorker:
             with hold(file_key(self._location)):
                 return self._run(procedure, options)
         except OSError as error:
-            return failed(
-                "OS_ERROR", f"The operating system refused: {error}.", FailureCategory.IO, retryable=True
-            )
+            denied = isinstance(error, PermissionError)
+            category = FailureCategory.PERMISSION if denied else FailureCategory.IO
+            text = str(error).removesuffix(".")
+            return failed("OS_ERROR", f"The operating system refused: {text}.", category, retryable=not denied)
         finally:
             self._running = False
 
@@ -77,8 +79,7 @@ class SqliteWorker:
         try:
             key = file_key(self._location)
         except OSError as error:
-            text = f"The database file cannot be found: {error.strerror}. Check the target's path."
-            return failed("FILE_MISSING", text, FailureCategory.UNAVAILABLE)
+            return failed_with(unreachable(error))
         # Released, the lease would come back for ever: the manager refuses the target's new identity until
         # somebody looks at it. A failure is seen.
         if self._expected not in {None, key}:
@@ -99,7 +100,7 @@ class SqliteWorker:
         try:
             session = Session(location=self._location, options=options, control=self._control, stop=self._stop)
         except apsw.Error as error:
-            return replace(failed_by(error), before=before)
+            return replace(failed_with(failure_on(self._location, error)), before=before)
         try:
             self._enter(session)
             before = session.measures()
@@ -107,7 +108,7 @@ class SqliteWorker:
         except OperationCancelledError:
             result = _stopped()
         except apsw.Error as error:
-            result = _stopped() if is_interrupt(error) else failed_by(error)
+            result = _stopped() if is_interrupt(error) else failed_with(failure_on(self._location, error))
         finally:
             self._leave(session)
         return replace(result, before=before, after=self._after(result))
@@ -115,8 +116,6 @@ class SqliteWorker:
     def _enter(self, session: Session) -> None:
         with self._guard:
             self._session = session
-        if self._location.stat().st_nlink > 1:
-            session.log("warning", "The file has several hard links; SQLite's journal belongs to one name only.")
 
     def _leave(self, session: Session) -> None:
         with self._guard:
