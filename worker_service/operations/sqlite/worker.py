@@ -19,6 +19,12 @@ from worker_service.operations.sqlite.procedure import Procedure, cancelled, ski
 from worker_service.operations.sqlite.rights import failure_on, unreachable
 from worker_service.operations.sqlite.session import Session, glance
 
+_MOVED = "SQLITE_READONLY_DBMOVED"
+_MOVED_TEXT = (
+    "The file was moved or replaced while the operation ran, and what was done is not in the file that lies there "
+    "now: check the target's path."
+)
+
 
 class SqliteWorker:
     """Runs the operations of one lease on one file.
@@ -104,7 +110,7 @@ class SqliteWorker:
         try:
             self._enter(session)
             before = session.measures()
-            result = procedure.run(session, before)
+            result = _in_place(session, procedure.run(session, before))
         except OperationCancelledError:
             result = _stopped()
         except apsw.Error as error:
@@ -128,6 +134,14 @@ class SqliteWorker:
         if result.outcome is Outcome.SKIPPED:
             return known
         return {**known, **read_sizes(self._location)}
+
+
+def _in_place(session: Session, result: Result) -> Result:
+    """Keep a result only when it is one of the file that lies in the place now."""
+    told = result.failure is not None and result.failure.reason == _MOVED
+    if told or result.outcome is Outcome.CANCELLED or not session.moved:
+        return result
+    return failed(_MOVED, _MOVED_TEXT, FailureCategory.UNAVAILABLE)
 
 
 def _stopped() -> Result:
