@@ -7,7 +7,7 @@ from worker_service.domain.operation import Operation
 from worker_service.domain.ports import Control
 from worker_service.domain.target import Target, TargetDescription
 from worker_service.operations.sqlite.catalogue import find, specs
-from worker_service.operations.sqlite.identity import file_key, identity_of, lock_on
+from worker_service.operations.sqlite.identity import file_key, identity_of, lock_on, several_links
 from worker_service.operations.sqlite.location import Location
 from worker_service.operations.sqlite.rights import failure_on, unreachable
 from worker_service.operations.sqlite.session import looking
@@ -71,6 +71,8 @@ class SqliteEngine:
                 return ()
             if size == 1:
                 raise TargetUnavailableError("The file is not a SQLite database: it holds a single byte.")
+            if refusal := several_links(location):
+                raise TargetUnavailableError(refusal)
             with looking(location, seconds=5) as connection:
                 # Some plans need nothing from the file, and would look well beside one that cannot be read.
                 connection.execute("PRAGMA main.schema_version").fetchall()

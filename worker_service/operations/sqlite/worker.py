@@ -11,7 +11,7 @@ from worker_service.domain.ports import Control
 from worker_service.operations.sqlite.catalogue import find
 from worker_service.operations.sqlite.failures import failed, failed_with, is_interrupt
 from worker_service.operations.sqlite.filelock import hold
-from worker_service.operations.sqlite.identity import file_key
+from worker_service.operations.sqlite.identity import file_key, several_links
 from worker_service.operations.sqlite.location import Location
 from worker_service.operations.sqlite.measures import empty_measures, read_sizes
 from worker_service.operations.sqlite.options import Options
@@ -91,6 +91,8 @@ class SqliteWorker:
         if self._expected not in {None, key}:
             text = "Another file is in the place of the one that was registered: register the target again."
             return failed("TARGET_REPLACED", text, FailureCategory.UNAVAILABLE)
+        if refusal := several_links(self._location):
+            return failed("SEVERAL_LINKS", refusal, FailureCategory.INVALID)
         if self._location.size() == 0 and read_sizes(self._location)["wal_bytes"] == 0:
             return replace(
                 skipped("the file has zero bytes: nothing to do.", empty_measures()), before=empty_measures()
