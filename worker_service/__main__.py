@@ -16,7 +16,6 @@ from worker_service.plan import DEFAULT_OPERATIONS, TargetPlan, WantedOperation
 from worker_service.targets import TargetOrder, parse_target, refuse_passwords
 
 PROGRAM = "overhaul-worker"
-_DEFAULT = "DEFAULT"
 
 
 class LogFormat(StrEnum):
@@ -77,6 +76,7 @@ ConfigOption = Annotated[
         help="A TOML file with these options; the command line and the environment come first.",
     ),
 ]
+DistinctOption = Annotated[bool, typer.Option("--distinct-targets", hidden=True)]
 
 app = typer.Typer(
     name=PROGRAM,
@@ -139,6 +139,7 @@ def serve(
     ] = LogLevel.INFO,
     _config: ConfigOption = None,
     stdin_lifeline: Annotated[bool, typer.Option("--stdin-lifeline", hidden=True)] = False,
+    distinct_targets: DistinctOption = False,
     _version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
@@ -165,6 +166,7 @@ def serve(
         log_format=log_format.value,
         log_level=log_level.value,
         stdin_lifeline=stdin_lifeline,
+        distinct_targets=distinct_targets,
     )
     raise typer.Exit(run(config))
 
@@ -184,12 +186,13 @@ def plan(
         Output, typer.Option(envvar="OVERHAUL_OUTPUT", help="A table for people or JSON for programs.")
     ] = Output.TABLE,
     _config: ConfigOption = None,
+    distinct_targets: DistinctOption = False,
 ) -> None:
     """Print the statements that operations would run. Needs no manager and changes nothing."""
     from worker_service.app import plan as make  # noqa: PLC0415 - --help and --version load nothing heavy
 
     wanted = tuple(WantedOperation.parse(text) for text in operation or ())
-    plans = make(_targets(context, target), wanted or DEFAULT_OPERATIONS)
+    plans = make(_targets(context, target), wanted or DEFAULT_OPERATIONS, distinct=distinct_targets)
     typer.echo(json.dumps(_as_json(plans)) if output is Output.JSON else _as_table(plans))
 
 

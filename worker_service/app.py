@@ -26,7 +26,7 @@ from worker_service.log_setup import configure_logs
 from worker_service.operations.registry import EngineRegistry
 from worker_service.plan import TargetPlan, WantedOperation, plan_target
 from worker_service.stdin import Lifeline
-from worker_service.targets import TargetOrder, resolve_targets
+from worker_service.targets import TargetOrder, refuse_doubles, resolve_targets
 from worker_service.worker import Timing, Worker
 
 PROGRAM = "overhaul-worker"
@@ -49,6 +49,8 @@ def serve(config: WorkerConfig, engines: Engines | None = None) -> int:
     redact = Redactor(order.url for order in config.targets)
     configure_logs(form=config.log_format, level=config.log_level, redact=redact)
     served = resolve_targets(config.targets, engines or EngineRegistry.load())
+    if config.distinct_targets:
+        refuse_doubles(served)
     try:
         return asyncio.run(_serve(config, served, redact))
     except ManagerUnavailableError as error:
@@ -57,10 +59,16 @@ def serve(config: WorkerConfig, engines: Engines | None = None) -> int:
 
 
 def plan(
-    orders: Sequence[TargetOrder], operations: Sequence[WantedOperation], engines: Engines | None = None
+    orders: Sequence[TargetOrder],
+    operations: Sequence[WantedOperation],
+    engines: Engines | None = None,
+    *,
+    distinct: bool = False,
 ) -> list[TargetPlan]:
     """Tell what the operations would run on the targets, without a manager and without a change."""
     served = resolve_targets(orders, engines or EngineRegistry.load())
+    if distinct:
+        refuse_doubles(served)
     return [plan_target(one, operations) for one in served]
 
 

@@ -45,6 +45,7 @@ class WorkerConfig:
         log_format: ``console`` or ``json``.
         log_level: the lowest level that is logged.
         stdin_lifeline: whether the end of stdin ends the worker.
+        distinct_targets: whether two names of one database are refused.
     """
 
     manager: str
@@ -57,6 +58,7 @@ class WorkerConfig:
     log_format: str = "console"
     log_level: str = "info"
     stdin_lifeline: bool = False
+    distinct_targets: bool = False
 
 
 def default_name() -> str:

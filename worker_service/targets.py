@@ -5,9 +5,9 @@ from pathlib import PurePath
 from urllib.parse import urlsplit
 
 from worker_service.catalogue import Served
-from worker_service.domain.errors import ConfigurationError, InvalidTargetError
+from worker_service.domain.errors import ConfigurationError, InvalidTargetError, TargetUnavailableError
 from worker_service.domain.ports import Engines
-from worker_service.domain.secrets import passwords_of
+from worker_service.domain.secrets import Redactor, passwords_of
 from worker_service.domain.target import Target
 
 _NAMED = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9_-]*)=(?P<url>.*)", re.DOTALL)
@@ -58,6 +58,27 @@ def resolve_targets(orders: Sequence[TargetOrder], engines: Engines) -> tuple[Se
     if not orders:
         raise ConfigurationError("Name a target with --target PATH, --target URL or OVERHAUL_TARGETS.")
     return tuple(_resolve(order, name, engines) for order, name in zip(orders, _names(orders), strict=True))
+
+
+def refuse_doubles(served: Sequence[Served]) -> None:
+    """Refuse two names of one database, which would be maintained twice in one job.
+
+    Raises:
+        ConfigurationError: two targets are one database; the message names both.
+    """
+    masked = Redactor(one.target.url for one in served)
+    seen: dict[tuple[str, str], Target] = {}
+    for one in served:
+        try:
+            identity = one.engine.describe(one.target).identity
+        except TargetUnavailableError:
+            continue  # which database it is cannot be told yet; the operation tells why
+        first = seen.setdefault((one.target.engine, identity), one.target)
+        if first is not one.target:
+            raise ConfigurationError(
+                f"The targets {first.name!r} ({masked(first.url)}) and {one.target.name!r} "
+                f"({masked(one.target.url)}) are one database: name it once."
+            )
 
 
 def _resolve(order: TargetOrder, name: str, engines: Engines) -> Served:

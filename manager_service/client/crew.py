@@ -46,7 +46,7 @@ class Commands:
         """Return the command line of the worker."""
         return [
             *self.worker,
-            *("--manager", "-", "--stdin-lifeline", "--log-level", "warning"),
+            *("--manager", "-", "--stdin-lifeline", "--distinct-targets", "--log-level", "warning"),
             *(() if slots is None else ("--slots", str(slots))),
             *(part for target in targets for part in ("--target", target)),
         ]
@@ -56,6 +56,7 @@ class Commands:
         return [
             *self.worker,
             "plan",
+            "--distinct-targets",
             *(part for target in targets for part in ("--target", target)),
             *(part for operation in operations for part in ("--operation", operation)),
             *("--output", "json"),

@@ -123,7 +123,8 @@ class TestCompleted:
             *("--log-level", "warning"),
         ]
         assert json.loads(run.note("worker.argv") or "") == [
-            *("--manager", "-", "--stdin-lifeline", "--log-level", "warning", "--slots", "3", "--target", "quick"),
+            *("--manager", "-", "--stdin-lifeline", "--distinct-targets", "--log-level", "warning"),
+            *("--slots", "3", "--target", "quick"),
         ]
         assert created.count("operations {") == 2
         assert "seconds: 90" in created

@@ -2,7 +2,7 @@ import apsw
 import pytest
 
 from worker_service.domain.outcome import FailureCategory, Outcome
-from worker_service.operations.sqlite.failures import failed_by, failure_of, is_of_one_object
+from worker_service.operations.sqlite.failures import failed_with, failure_of, is_of_one_object
 
 
 class RaisedError(apsw.Error):
@@ -63,7 +63,7 @@ class TestFailureOf:
         assert failure_of(error(254)).reason == "SQLITE_254"
 
     def test_the_result_has_failed(self) -> None:
-        result = failed_by(error(apsw.SQLITE_FULL))
+        result = failed_with(failure_of(error(apsw.SQLITE_FULL)))
 
         assert result.outcome is Outcome.FAILED
         assert result.failure is not None

@@ -1,10 +1,11 @@
 import pytest
 
 from tests.worker_doubles.fake_engine import FakeEngine
+from worker_service.catalogue import Served
 from worker_service.domain.errors import ConfigurationError, InvalidTargetError
 from worker_service.domain.ports import Engine
 from worker_service.domain.secrets import Redactor, passwords_of
-from worker_service.targets import TargetOrder, parse_target, refuse_passwords, resolve_targets
+from worker_service.targets import TargetOrder, parse_target, refuse_doubles, refuse_passwords, resolve_targets
 
 
 class Engines:
@@ -66,6 +67,30 @@ class TestNames:
     def test_what_cannot_be_served_is_refused(self, orders: list[TargetOrder]) -> None:
         with pytest.raises((ConfigurationError, InvalidTargetError)):
             resolve_targets(orders, Engines())
+
+
+class TestDoubles:
+    def served(self, *identities: str | None) -> tuple[Served, ...]:
+        orders = [TargetOrder(url=f"fake://u:s3cret@h/{n}", identity=one) for n, one in enumerate(identities)]
+        return resolve_targets(orders, Engines())
+
+    def test_two_names_of_one_database_are_refused_without_their_passwords(self) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            refuse_doubles(self.served("one", "other", "one"))
+
+        text = "The targets '0' (fake://u:***@h/0) and '2' (fake://u:***@h/2) are one database: name it once."
+        assert str(caught.value) == text
+
+    def test_databases_that_differ_are_not(self) -> None:
+        refuse_doubles(self.served("one", "other", None, None))
+
+    def test_one_that_cannot_be_read_is_not_compared(self) -> None:
+        served = self.served("one", "one")
+        for one in served:
+            assert isinstance(one.engine, FakeEngine)
+            one.engine.unavailable = True
+
+        refuse_doubles(served)
 
 
 class TestPasswords:

@@ -44,7 +44,8 @@ class FakeEngine:
         specs = tuple(
             OperationSpec(name=name, description=name, locks=(Lock(key=target.name),)) for name in OPERATIONS
         )
-        return TargetDescription(engine_version="1", identity=f"fake:{target.name}", operations=specs)
+        identity = target.identity or f"fake:{target.name}"
+        return TargetDescription(engine_version="1", identity=identity, operations=specs)
 
     def worker(self, target: Target, control: Control) -> "FakeWorker":
         return FakeWorker(self, control)

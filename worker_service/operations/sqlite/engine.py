@@ -7,9 +7,9 @@ from worker_service.domain.operation import Operation
 from worker_service.domain.ports import Control
 from worker_service.domain.target import Target, TargetDescription
 from worker_service.operations.sqlite.catalogue import find, specs
-from worker_service.operations.sqlite.failures import failure_of
-from worker_service.operations.sqlite.identity import file_key, identity_of, lock_on
+from worker_service.operations.sqlite.identity import file_key, identity_of, lock_on, several_links
 from worker_service.operations.sqlite.location import Location
+from worker_service.operations.sqlite.rights import failure_on, unreachable
 from worker_service.operations.sqlite.session import looking
 from worker_service.operations.sqlite.worker import SqliteWorker
 
@@ -36,7 +36,7 @@ class SqliteEngine:
             identity_of(target, location)
         except OSError as error:
             raise InvalidTargetError(
-                f"The file of the target {target.name!r} cannot be found: {error.strerror}. It is never created."
+                f"The target {target.name!r}: {unreachable(error).message} It is never created."
             ) from error
 
     def describe(self, target: Target) -> TargetDescription:
@@ -46,9 +46,7 @@ class SqliteEngine:
             identity = identity_of(target, location)
             self._described[target.name] = file_key(location)
         except OSError as error:
-            raise TargetUnavailableError(
-                f"The file of the target {target.name!r} cannot be read: {error.strerror}."
-            ) from error
+            raise TargetUnavailableError(f"The target {target.name!r}: {unreachable(error).message}") from error
         return TargetDescription(
             engine_version=apsw.sqlite_lib_version(), identity=identity, operations=specs(lock_on(identity))
         )
@@ -73,9 +71,13 @@ class SqliteEngine:
                 return ()
             if size == 1:
                 raise TargetUnavailableError("The file is not a SQLite database: it holds a single byte.")
+            if refusal := several_links(location):
+                raise TargetUnavailableError(refusal)
             with looking(location, seconds=5) as connection:
+                # Some plans need nothing from the file, and would look well beside one that cannot be read.
+                connection.execute("PRAGMA main.schema_version").fetchall()
                 return procedure.plan(connection, options)
         except apsw.Error as error:
-            raise TargetUnavailableError(failure_of(error).message) from error
+            raise TargetUnavailableError(failure_on(location, error).message) from error
         except OSError as error:
-            raise TargetUnavailableError(f"The file cannot be read: {error.strerror}.") from error
+            raise TargetUnavailableError(unreachable(error).message) from error

@@ -47,6 +47,12 @@ _DUPLICATE = _Meaning(
     False,
     "The rows violate a constraint of the schema: run integrity_check, then repair them",
 )
+_UNRECOVERED = _Meaning(
+    FailureCategory.UNAVAILABLE,
+    False,
+    "A process that was killed left a journal or a log, which has to be brought into the file first and cannot be "
+    "while it is only read: run an operation or open the application, then try again",
+)
 _INTERNAL = _Meaning(FailureCategory.INTERNAL, True, "SQLite failed in a way that is not known here")
 
 MEANINGS: dict[str, _Meaning] = {
@@ -56,6 +62,16 @@ MEANINGS: dict[str, _Meaning] = {
     "SQLITE_FULL": _FULL,
     "SQLITE_IOERR": _Meaning(
         FailureCategory.IO, True, "Reading or writing the disk failed: look at the system's log and the disk"
+    ),
+    "SQLITE_IOERR_WRITE": _Meaning(
+        FailureCategory.IO,
+        True,
+        "Writing failed: look at the system's log, the disk, its quotas and the file-size limit (ulimit -f)",
+    ),
+    "SQLITE_IOERR_SHMSIZE": _Meaning(
+        FailureCategory.DISK_FULL,
+        False,
+        "The disk has no room for the write-ahead log's index (the -shm file): free space, then run it again",
     ),
     "SQLITE_IOERR_NOMEM": _Meaning(FailureCategory.IO, True, "The memory ran out: try again with less load"),
     "SQLITE_NOMEM": _Meaning(FailureCategory.IO, True, "The memory ran out: try again with less load"),
@@ -70,6 +86,8 @@ MEANINGS: dict[str, _Meaning] = {
     "SQLITE_READONLY_DBMOVED": _Meaning(
         FailureCategory.UNAVAILABLE, False, "The file was moved or replaced meanwhile: check the target's path"
     ),
+    "SQLITE_READONLY_ROLLBACK": _UNRECOVERED,
+    "SQLITE_READONLY_RECOVERY": _UNRECOVERED,
     "SQLITE_PERM": _Meaning(FailureCategory.PERMISSION, False, "The worker's user may not use the file: grant it"),
     "SQLITE_AUTH": _Meaning(FailureCategory.PERMISSION, False, "SQLite refused the statement"),
     "SQLITE_CANTOPEN": _Meaning(
@@ -101,7 +119,7 @@ def failure_of(error: apsw.Error) -> Failure:
     meaning = _meaning(name, str(error))
     return Failure(
         reason=name,
-        message=f"{meaning.advice} ({error}).",
+        message=f"{meaning.advice} ({error})." if str(error) else f"{meaning.advice}.",
         category=meaning.category,
         retryable=meaning.retryable,
     )
@@ -109,13 +127,11 @@ def failure_of(error: apsw.Error) -> Failure:
 
 def failed(reason: str, message: str, category: FailureCategory, *, retryable: bool = False) -> Result:
     """Make the result of an operation that failed for a reason that SQLite does not name."""
-    failure = Failure(reason=reason, message=message, category=category, retryable=retryable)
-    return Result(outcome=Outcome.FAILED, reason=message, failure=failure)
+    return failed_with(Failure(reason=reason, message=message, category=category, retryable=retryable))
 
 
-def failed_by(error: apsw.Error) -> Result:
-    """Make the result of an operation that an error of SQLite ended."""
-    failure = failure_of(error)
+def failed_with(failure: Failure) -> Result:
+    """Make the result of an operation that failed."""
     return Result(outcome=Outcome.FAILED, reason=failure.message, failure=failure)
 
 

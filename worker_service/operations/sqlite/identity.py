@@ -1,6 +1,7 @@
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -61,8 +62,23 @@ def lock_on(identity: str) -> Lock:
 
 def file_key(location: Location) -> str:
     """Device and inode: equal for every name of one file on this host."""
-    stat = location.stat()
-    return f"{stat.st_dev:x}:{stat.st_ino:x}"
+    entry = location.stat()
+    return f"{entry.st_dev:x}:{entry.st_ino:x}"
+
+
+def several_links(location: Location) -> str | None:
+    """Say why a file with more than one hard link is refused; ``None`` when it has but one.
+
+    SQLite looks for a journal or a log beside the name it was told. Under another name it misses the changes that
+    lie there, rewrites the file without them, and has destroyed it when they are brought in later.
+    """
+    entry = location.stat()
+    if not stat.S_ISREG(entry.st_mode) or entry.st_nlink <= 1:
+        return None
+    return (
+        f"The file has {entry.st_nlink} hard links, and SQLite sees a journal or log beside one name only: "
+        "writing under the other would destroy the database. Leave one name, or make the others symbolic links."
+    )
 
 
 def machine(files: Iterable[Path] = _MACHINE_FILES) -> str:

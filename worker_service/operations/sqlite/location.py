@@ -45,6 +45,11 @@ class Location:
         return f"{self.path}-wal"
 
     @property
+    def index(self) -> str:
+        """The path of the write-ahead log's index, which SQLite calls its shared memory."""
+        return f"{self.path}-shm"
+
+    @property
     def journal(self) -> str:
         """The path of the rollback journal."""
         return f"{self.path}-journal"

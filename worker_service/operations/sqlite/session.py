@@ -9,12 +9,13 @@ from worker_service.domain.errors import OperationCancelledError
 from worker_service.domain.operation import Progress
 from worker_service.domain.ports import Control
 from worker_service.operations.sqlite.failures import is_interrupt
+from worker_service.operations.sqlite.identity import file_key
 from worker_service.operations.sqlite.location import Location
 from worker_service.operations.sqlite.measures import Statistics, read_measures, read_sizes, read_statistics
+from worker_service.operations.sqlite.opening import opened
 from worker_service.operations.sqlite.options import BUSY_TIMEOUT, Options
 
 SqlValue = int | float | bytes | str | None
-_FLAGS = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI
 _STEPS = 5_000
 _NAP = 0.02
 _GLANCE = 0.25
@@ -36,7 +37,16 @@ class Session:
         self.stop = stop
         self._control = control
         self._waiting_since = 0.0
+        self._file = file_key(location)
         self.connection = self._open()
+
+    @property
+    def moved(self) -> bool:
+        """Whether the file that is open lies in its place no more; SQLite asks only before it makes a journal."""
+        try:
+            return file_key(self.location) != self._file
+        except OSError:
+            return True
 
     def rows(self, sql: str, *bindings: SqlValue) -> list[tuple[SqlValue, ...]]:
         """Run one statement to its end and return its rows.
@@ -56,6 +66,8 @@ class Session:
                 raise OperationCancelledError("The statement was interrupted.") from error
             if isinstance(error, apsw.BusyError) and self.stop.is_set():
                 raise OperationCancelledError("The operation was stopped while it waited for a lock.") from error
+            if isinstance(error, apsw.BusyError) and self.moved:
+                raise apsw.exception_for(apsw.SQLITE_READONLY_DBMOVED) from error
             raise
 
     def value(self, sql: str, *bindings: SqlValue) -> SqlValue:
@@ -108,20 +120,21 @@ class Session:
         self.connection.close()
 
     def _open(self) -> apsw.Connection:
-        connection = apsw.Connection(self.location.uri("rw"), flags=_FLAGS)
+        connection = opened(self.location, "rw")
         connection.set_busy_handler(self._wait)
         # An interrupt that falls between the look at ``stop`` and a statement's first step is lost to SQLite.
         connection.set_progress_handler(self.stop.is_set, _STEPS)
         return connection
 
     def _wait(self, tries: int) -> bool:
-        # SQLite's own busy timeout sleeps through an interrupt; this one ends with the operation.
+        # SQLite's own busy timeout sleeps through an interrupt; this one ends with the operation, and does not
+        # wait for a file that was replaced meanwhile.
         now = time.monotonic()
         if tries == 0:
             self._waiting_since = now
         if now - self._waiting_since >= self.options.numbers[BUSY_TIMEOUT.name] / 1000:
             return False
-        return not self.stop.wait(_NAP)
+        return not self.moved and not self.stop.wait(_NAP)
 
 
 @contextmanager
@@ -132,7 +145,7 @@ def looking(location: Location, *, seconds: float = _GLANCE) -> Iterator[apsw.Co
     there is none, ``ro`` would leave the log's files behind in WAL mode, which ``rw`` removes when it closes.
     """
     waiting = any(size for size in (read_sizes(location)["wal_bytes"], _journal_size(location)))
-    connection = apsw.Connection(location.uri("ro" if waiting else "rw"), flags=_FLAGS)
+    connection = opened(location, "ro" if waiting else "rw")
     try:
         connection.set_busy_timeout(int(seconds * 1000))
         connection.execute("PRAGMA query_only = 1")

@@ -5,8 +5,9 @@ import apsw
 
 from worker_service.domain.errors import OperationCancelledError
 from worker_service.domain.outcome import Failure, Measures, Outcome, Result, Verdict
-from worker_service.operations.sqlite.failures import failure_of, is_of_one_object
+from worker_service.operations.sqlite.failures import is_of_one_object
 from worker_service.operations.sqlite.procedure import cancelled, completed
+from worker_service.operations.sqlite.rights import failure_on
 from worker_service.operations.sqlite.session import Session
 from worker_service.operations.sqlite.wording import count, listed, quoted
 
@@ -81,7 +82,7 @@ def judge(swept: Sweep, words: Words, verdict: Verdict, reason: str, after: Meas
 
 
 def _after(result: Sweep, session: Session, name: str, error: apsw.Error) -> Sweep:
-    failure = failure_of(error)
+    failure = failure_on(session.location, error)
     if not is_of_one_object(error):
         session.log("error", f"{name}: {failure.message}")
         return replace(result, end=failure)

@@ -9,14 +9,21 @@ from worker_service.domain.operation import WORKER_TYPE, Operation
 from worker_service.domain.outcome import FailureCategory, Measures, Outcome, Result
 from worker_service.domain.ports import Control
 from worker_service.operations.sqlite.catalogue import find
-from worker_service.operations.sqlite.failures import failed, failed_by, is_interrupt
+from worker_service.operations.sqlite.failures import failed, failed_with, is_interrupt
 from worker_service.operations.sqlite.filelock import hold
-from worker_service.operations.sqlite.identity import file_key
+from worker_service.operations.sqlite.identity import file_key, several_links
 from worker_service.operations.sqlite.location import Location
 from worker_service.operations.sqlite.measures import empty_measures, read_sizes
 from worker_service.operations.sqlite.options import Options
 from worker_service.operations.sqlite.procedure import Procedure, cancelled, skipped
+from worker_service.operations.sqlite.rights import failure_on, unreachable
 from worker_service.operations.sqlite.session import Session, glance
+
+_MOVED = "SQLITE_READONLY_DBMOVED"
+_MOVED_TEXT = (
+    "The file was moved or replaced while the operation ran, and what was done is not in the file that lies there "
+    "now: check the target's path."
+)
 
 
 class SqliteWorker:
@@ -54,9 +61,10 @@ class SqliteWorker:
             with hold(file_key(self._location)):
                 return self._run(procedure, options)
         except OSError as error:
-            return failed(
-                "OS_ERROR", f"The operating system refused: {error}.", FailureCategory.IO, retryable=True
-            )
+            denied = isinstance(error, PermissionError)
+            category = FailureCategory.PERMISSION if denied else FailureCategory.IO
+            text = str(error).removesuffix(".")
+            return failed("OS_ERROR", f"The operating system refused: {text}.", category, retryable=not denied)
         finally:
             self._running = False
 
@@ -77,13 +85,14 @@ class SqliteWorker:
         try:
             key = file_key(self._location)
         except OSError as error:
-            text = f"The database file cannot be found: {error.strerror}. Check the target's path."
-            return failed("FILE_MISSING", text, FailureCategory.UNAVAILABLE)
+            return failed_with(unreachable(error))
         # Released, the lease would come back for ever: the manager refuses the target's new identity until
         # somebody looks at it. A failure is seen.
         if self._expected not in {None, key}:
             text = "Another file is in the place of the one that was registered: register the target again."
             return failed("TARGET_REPLACED", text, FailureCategory.UNAVAILABLE)
+        if refusal := several_links(self._location):
+            return failed("SEVERAL_LINKS", refusal, FailureCategory.INVALID)
         if self._location.size() == 0 and read_sizes(self._location)["wal_bytes"] == 0:
             return replace(
                 skipped("the file has zero bytes: nothing to do.", empty_measures()), before=empty_measures()
@@ -99,15 +108,15 @@ class SqliteWorker:
         try:
             session = Session(location=self._location, options=options, control=self._control, stop=self._stop)
         except apsw.Error as error:
-            return replace(failed_by(error), before=before)
+            return replace(failed_with(failure_on(self._location, error)), before=before)
         try:
             self._enter(session)
             before = session.measures()
-            result = procedure.run(session, before)
+            result = _in_place(session, procedure.run(session, before))
         except OperationCancelledError:
             result = _stopped()
         except apsw.Error as error:
-            result = _stopped() if is_interrupt(error) else failed_by(error)
+            result = _stopped() if is_interrupt(error) else failed_with(failure_on(self._location, error))
         finally:
             self._leave(session)
         return replace(result, before=before, after=self._after(result))
@@ -115,8 +124,6 @@ class SqliteWorker:
     def _enter(self, session: Session) -> None:
         with self._guard:
             self._session = session
-        if self._location.stat().st_nlink > 1:
-            session.log("warning", "The file has several hard links; SQLite's journal belongs to one name only.")
 
     def _leave(self, session: Session) -> None:
         with self._guard:
@@ -129,6 +136,14 @@ class SqliteWorker:
         if result.outcome is Outcome.SKIPPED:
             return known
         return {**known, **read_sizes(self._location)}
+
+
+def _in_place(session: Session, result: Result) -> Result:
+    """Keep a result only when it is one of the file that lies in the place now."""
+    told = result.failure is not None and result.failure.reason == _MOVED
+    if told or result.outcome is Outcome.CANCELLED or not session.moved:
+        return result
+    return failed(_MOVED, _MOVED_TEXT, FailureCategory.UNAVAILABLE)
 
 
 def _stopped() -> Result:
