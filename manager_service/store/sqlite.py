@@ -150,7 +150,7 @@ class SqliteConnection:
 
     def _bound(self, statement: Statement, given: dict[str, Any]) -> tuple[Any, Sequence[Any]]:
         text, values = statement.bind(self._dialect, given)
-        if statement.lists and any(isinstance(value, list) for value in values):
+        if statement.lists:
             return text, [json.dumps(value) if isinstance(value, list) else value for value in values]
         return text, values
 

@@ -70,22 +70,27 @@ class Statement:
     def bind(self, dialect: Dialect, given: dict[str, Any]) -> tuple[_Text, Sequence[Any]]:
         """Return the text that fits these values, and the values in the order of its parameters.
 
-        Values of an ``Among`` are lists in the text for ``MANY``; the dialect has to make them what it can bind.
+        In a text for ``MANY`` the values of an ``Among`` are lists; the dialect has to make them what it can bind.
         """
-        length = self._length(given) if self.lists else MANY
-        text = self._texts.get(length)
-        if text is None:
-            text = self._texts[length] = _Text(self._core, dialect, length)
-        values = text.arguments(given)
-        if self.lists and length != MANY:
-            values = [value[0] if isinstance(value, list) else value for value in values]
-        return text, values
+        if not self.lists:
+            text = self._texts.get(MANY) or self._compiled(dialect, MANY)
+            return text, text.arguments(given)
+        length = self._length(given)
+        text = self._texts.get(length) or self._compiled(dialect, length)
+        if length == 1:
+            given = {**given, **{name: given[name][0] for name in self.lists}}
+        return text, text.arguments(given)
 
     def _length(self, given: dict[str, Any]) -> int:
         """Return how long all lists are, if that is spelled out."""
-        lengths = {len(given[name]) for name in self.lists}
-        length = lengths.pop()
-        return MANY if lengths or length > _SPELLED_OUT else length
+        length = len(given[self.lists[0]])
+        if length > _SPELLED_OUT or any(len(given[name]) != length for name in self.lists[1:]):
+            return MANY
+        return length
+
+    def _compiled(self, dialect: Dialect, length: int) -> _Text:
+        self._texts[length] = text = _Text(self._core, dialect, length)
+        return text
 
 
 def _picker(names: Sequence[str]) -> Callable[[dict[str, Any]], Sequence[Any]]:
