@@ -16,10 +16,10 @@ class WaitFacts:
         available_time: when it may be leased at the earliest.
         last_reason: how its last attempt ended.
         target_paused: the target is paused.
-        served: a live worker serves the target and offers the operation.
+        served: a live worker that takes leases serves the target and offers the operation.
         holder: the operation and worker that keep the target busy; empty where it has room.
         parent_full: the parent job has as many live children as it may.
-        slots_free: a worker that offers the operation takes leases and has a free slot.
+        slots_free: such a worker has a free slot.
     """
 
     parent_paused: bool = False

@@ -70,13 +70,12 @@ _SERVED = Statement(
     select(
         session_targets.c.target,
         session_targets.c.operations,
-        sessions.c.state,
         (sessions.c.slots - _slots_used).label("free"),
     )
     .select_from(session_targets.join(sessions, sessions.c.id == session_targets.c.session_id))
     .where(
         Among(session_targets.c.target, "names"),
-        Among(sessions.c.state, "states"),
+        sessions.c.state == SessionState.READY.value,
         sessions.c.heartbeat_time >= bindparam("since"),
     )
 )
@@ -90,7 +89,6 @@ _HELD = Statement(
     .select_from(live_locks.join(leases, leases.c.child_id == live_locks.c.child_id))
     .where(Among(live_locks.c.key, "keys"))
 )
-OPEN_STATES = [SessionState.READY.value, SessionState.DRAINING.value]
 
 
 class Waits:
@@ -108,7 +106,7 @@ class Waits:
         self._ahead = {row.id: f"{row.operation} on {row.target}" for row in ahead}
         self._targets = {row.name: row for row in rows(_TARGETS, names=names)}
         self._live = _by_target(rows(_LIVE, names=names))
-        self._offers = _by_target(rows(_SERVED, names=names, states=OPEN_STATES, since=alive_since))
+        self._offers = _by_target(rows(_SERVED, names=names, since=alive_since))
         self._held = self._holders(pending)
 
     def reason(self, row: Any) -> tuple[WaitReason | None, str]:
@@ -128,7 +126,7 @@ class Waits:
             served=bool(offers),
             holder=self._holder(row),
             parent_full=bool(limit) and parent.live >= limit,
-            slots_free=any(offer.state == SessionState.READY and offer.free > 0 for offer in offers),
+            slots_free=any(offer.free > 0 for offer in offers),
         )
 
     def _offering(self, row: Any) -> list[Any]:

@@ -84,7 +84,9 @@ class Oracle(Leases):
         offers = [
             session
             for session in self.sessions.values()
-            if self._serves(session, child.target) and child.operation in _offered(session, child.target)
+            if session.state is SessionState.READY
+            and self._serves(session, child.target)
+            and child.operation in _offered(session, child.target)
         ]
         reasons = (
             (child.parent.paused, WaitReason.PARENT_PAUSED),
@@ -104,7 +106,7 @@ class Oracle(Leases):
         return bool(offers) and self.locked(locks(offers[0].targets[child.target].operations, child.operation))
 
     def _has_room(self, session: Session) -> bool:
-        return session.state is SessionState.READY and session.slots > len(self.leases_of(session))
+        return session.slots > len(self.leases_of(session))
 
     def next_available(self) -> set[Span | None]:
         """Return how long until something falls due; the delayed heads of a cancelling parent job may count."""

@@ -325,7 +325,7 @@ class _WaitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitReason
     WAIT_REASON_TARGET_PAUSED: _WaitReason.ValueType  # 4
     """The target is paused; ResumeTarget lets it go on."""
     WAIT_REASON_NO_WORKER: _WaitReason.ValueType  # 5
-    """No live worker serves the target, or none of them offers the operation."""
+    """No live worker that takes leases serves the target, or none of them offers the operation."""
     WAIT_REASON_TARGET_BUSY: _WaitReason.ValueType  # 6
     """Another operation holds a lock key of the target, or the target's max_parallel is reached."""
     WAIT_REASON_PARENT_LIMIT: _WaitReason.ValueType  # 7
@@ -351,7 +351,7 @@ WAIT_REASON_AVAILABLE_TIME: WaitReason.ValueType  # 3
 WAIT_REASON_TARGET_PAUSED: WaitReason.ValueType  # 4
 """The target is paused; ResumeTarget lets it go on."""
 WAIT_REASON_NO_WORKER: WaitReason.ValueType  # 5
-"""No live worker serves the target, or none of them offers the operation."""
+"""No live worker that takes leases serves the target, or none of them offers the operation."""
 WAIT_REASON_TARGET_BUSY: WaitReason.ValueType  # 6
 """Another operation holds a lock key of the target, or the target's max_parallel is reached."""
 WAIT_REASON_PARENT_LIMIT: WaitReason.ValueType  # 7

@@ -176,7 +176,7 @@ class TestEveryWaitingChildHasAWaitReason:
         parent = await world.parent_job("a")
         await world.store.drain_worker("anna", terminate=False)
 
-        assert await self.reasons(world, parent.id) == [(WaitReason.SLOTS_FULL, "")]
+        assert await self.reasons(world, parent.id) == [(WaitReason.NO_WORKER, "")]
 
     async def test_a_page_costs_a_fixed_number_of_statements(self, world: World) -> None:
         children = [PlannedChild(target=f"t{n % 9}", operation="vacuum", lane=f"t{n % 9}") for n in range(300)]
