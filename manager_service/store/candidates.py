@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from sqlalchemy import Select, bindparam, func, literal_column, select, union_all
 
 from manager_service.domain.fleet import Lock
+from manager_service.store.open_parents import IS_OPEN, LIVE_ON_TARGET, first_heads
 from manager_service.store.rows import operations_of
 from manager_service.store.statements import Among, Statement
 from manager_service.store.tables import (
@@ -26,10 +27,6 @@ _WINDOW = 64
 _PER_OPERATION = 8
 
 _q, _st, _t, _p = queue.c, session_targets.c, targets.c, parent_jobs.c
-_live_on_target = (
-    select(func.count()).select_from(leases).where(leases.c.target == _t.name).correlate(targets).scalar_subquery()
-)
-_is_open = (_p.state == "running", (_p.deadline.is_(None)) | (_p.deadline > bindparam("now")))
 
 
 def _heads(window: Any) -> Select[Any]:
@@ -44,14 +41,14 @@ def _heads(window: Any) -> Select[Any]:
             w.rank,
             w.turn,
             _st.operations,
-            (_t.max_parallel - _live_on_target).label("room"),
+            (_t.max_parallel - LIVE_ON_TARGET).label("room"),
         )
         .select_from(
             window.join(session_targets, (_st.session_id == bindparam("session_id")) & (_st.target == w.target))
             .join(targets, _t.name == w.target)
             .join(parent_jobs, _p.id == w.parent_id)
         )
-        .where(_t.paused == literal_column("0"), *_is_open)
+        .where(_t.paused == literal_column("0"), *IS_OPEN)
         .order_by(w.rank, w.turn, w.child_id)
     )
 
@@ -94,7 +91,7 @@ _served = session_targets.join(targets, _t.name == _st.target).join(queue, _q.ch
 _has_room = (
     _st.session_id == bindparam("session_id"),
     _t.paused == literal_column("0"),
-    _t.max_parallel > _live_on_target,
+    _t.max_parallel > LIVE_ON_TARGET,
 )
 # The best head of each served target that has room, the most urgent first.
 SERVED_HEADS = Statement(
@@ -106,10 +103,10 @@ SERVED_HEADS = Statement(
         _q.rank,
         _q.turn,
         _st.operations,
-        (_t.max_parallel - _live_on_target).label("room"),
+        (_t.max_parallel - LIVE_ON_TARGET).label("room"),
     )
     .select_from(_served.join(parent_jobs, _p.id == _q.parent_id))
-    .where(*_has_room, *_is_open)
+    .where(*_has_room, *IS_OPEN)
     .order_by(_q.rank, _q.turn, _q.child_id)
     .limit(bindparam("most"))
 )
@@ -167,6 +164,8 @@ def candidates(tx: UnitOfWork, session_id: str, room: Room, *, wanted: int) -> I
 
     The walk is lazy: who has enough stops reading. A head may come twice. Heads of one target and operation share
     their keys, so where one of them may not go, the walk seeks the next operation instead of the next head.
+    Closed parent jobs may have tens of thousands of heads in front: where there are some, the first heads of the
+    others come next, as far as none between them was left out.
     """
     window = min(_WINDOW, 2 * wanted + 2)
     yield from tx.rows(FIRST_HEADS, session_id=session_id, window=window, now=tx.now)
@@ -174,6 +173,11 @@ def candidates(tx: UnitOfWork, session_id: str, room: Room, *, wanted: int) -> I
     if seen is None or seen.seen <= window:
         return
     closed = [row.id for row in tx.rows(CLOSED_PARENTS)]
+    if closed:
+        heads, more = first_heads(tx, session_id, closed, window=window)
+        yield from heads
+        if not more:
+            return
     served = {"session_id": session_id, "closed": closed, "now": tx.now}
     yield from tx.rows(SERVED_HEADS, most=2 * wanted + 2, **served)
     for row in tx.rows(SERVED_TARGETS, **served):
