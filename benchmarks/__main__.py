@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping
 
-from benchmarks import big_parent, blocked, latency, lifecycle, one_database, startup
+from benchmarks import big_parent, blocked, foreground, latency, lifecycle, one_database, startup
 from benchmarks.figures import Figure
 
 BENCHMARKS: Mapping[str, Callable[[], list[Figure]]] = {
@@ -13,6 +13,7 @@ BENCHMARKS: Mapping[str, Callable[[], list[Figure]]] = {
     "lifecycle": lifecycle.measure,
     "big_parent": big_parent.measure,
     "blocked": blocked.measure,
+    "foreground": foreground.measure,
 }
 
 

@@ -24,7 +24,7 @@ _OFFERED = (*_OPERATIONS, *(f"other_{number}" for number in range(8)))
 _TARGETS = [f"t{number:05d}" for number in range(50_000)]
 _PER_WORKER = 10_000
 _FEW = 10
-_SAMPLES = 150
+_SAMPLES = 60
 _AT_REST = 1.0
 _CALLS = ("GetParentJob", "WatchParentJob's snapshot")
 _CLAIMS = ("AcquireLeases of 1", "ReportResults of 1", "AcquireLeases of 10", "ReportResults of 10")
@@ -111,7 +111,11 @@ async def _cost(store: Path) -> dict[str, Took]:
             for name in ("ten", "big", "finished")
         ]
         small = _Small(ten, took["ten"])
-        places = [small, await _Big.of(big, took, "big"), await _Big.of(full, took, "finished")]
+        places: list[_Small | _Big] = [
+            small,
+            await _Big.of(big, took, "big"),
+            await _Big.of(full, took, "finished"),
+        ]
         for _ in range(_SAMPLES):
             for place in places:
                 await place.sample()

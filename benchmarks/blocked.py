@@ -100,6 +100,11 @@ async def _target_busy(caller: RunningManager) -> Sequence[leases.ServedTarget]:
     return targets
 
 
+async def _target_busy_many_served(caller: RunningManager) -> Sequence[leases.ServedTarget]:
+    busy = await _target_busy(caller)
+    return [*busy, *(served(name, _OPERATIONS) for name in _MOST[len(busy) :])]
+
+
 async def _key_held(caller: RunningManager) -> Sequence[leases.ServedTarget]:
     targets = [served(name, _OPERATIONS, _SHARED, max_parallel=1_000) for name in _FEW]
     await _hold(caller, [served("keeper", _OPERATIONS, leases.Lock(key=_KEY, exclusive=True))])
@@ -150,6 +155,7 @@ _KINDS = {
     "targets that nobody serves": _unserved,
     "targets paused": _target_paused,
     "targets busy": _target_busy,
+    "targets busy, 9,999 targets served": _target_busy_many_served,
     "their key held": _key_held,
     "parent job paused": _parent_paused,
     "parent job at its limit, 100 of its targets served": _parent_full,

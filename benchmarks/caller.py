@@ -79,6 +79,12 @@ async def timed(call: Awaitable[Any], into: list[float]) -> Any:
     return answer
 
 
+def cpu_seconds(service: Service) -> float:
+    """Return the CPU seconds that a process has used so far."""
+    fields = Path(f"/proc/{service.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
 def memory(service: Service) -> tuple[float, float]:
     """Return the largest and the present resident memory of a process, in MB."""
     status = dict(
