@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping
 
-from benchmarks import latency, lifecycle, one_database, startup
+from benchmarks import big_parent, blocked, foreground, latency, lifecycle, one_database, startup
 from benchmarks.figures import Figure
 
 BENCHMARKS: Mapping[str, Callable[[], list[Figure]]] = {
@@ -11,6 +11,9 @@ BENCHMARKS: Mapping[str, Callable[[], list[Figure]]] = {
     "latency": latency.measure,
     "one_database": one_database.measure,
     "lifecycle": lifecycle.measure,
+    "big_parent": big_parent.measure,
+    "blocked": blocked.measure,
+    "foreground": foreground.measure,
 }
 
 

@@ -45,6 +45,10 @@ class OfferedOperation:
     locks: tuple[Lock, ...] = ()
 
 
+Offers = Mapping[str, Mapping[str, OfferedOperation]]
+"""What is offered on targets: operations by name, by target."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedTarget:
     """A target as a worker registers it."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from manager_service.domain.checks import Violations
 from manager_service.domain.errors import InvalidRequestError
-from manager_service.domain.fleet import OfferedOperation, OptionType, Target
+from manager_service.domain.fleet import OfferedOperation, Offers, OptionType
 from manager_service.domain.lanes import lanes
 from manager_service.domain.model import (
     Instant,
@@ -30,15 +30,13 @@ _LONGEST_NAME = 256
 _NAMED_TARGETS = 3
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
-Offers = Mapping[str, Mapping[str, OfferedOperation]]
 
-
-def plan(request: JobRequest, known: Mapping[str, Target], now: Instant) -> Plan:
+def plan(request: JobRequest, offers: Offers, now: Instant) -> Plan:
     """Make the plan of a request.
 
     Args:
         request: the request as it was sent.
-        known: what is known of the targets, by name. With target_labels these are the targets.
+        offers: what the known ones of the targets offer. With target_labels these are the targets.
         now: the time, for the deadline.
 
     Raises:
@@ -46,9 +44,8 @@ def plan(request: JobRequest, known: Mapping[str, Target], now: Instant) -> Plan
     """
     if wrong := request_violations(request, now):
         raise InvalidRequestError(wrong)
-    targets = request.targets or tuple(known)
+    targets = request.targets or tuple(offers)
     operations = request.operations or DEFAULT_OPERATIONS
-    offers = {name: {offer.name: offer for offer in target.operations} for name, target in known.items()}
     _refuse_impossible(request, targets, operations, offers)
     return Plan(
         request_id=request.request_id,

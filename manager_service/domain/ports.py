@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from manager_service.domain.events import EventPage
-from manager_service.domain.fleet import Registration, Target, Worker
+from manager_service.domain.fleet import Offers, Registration, Target, Worker
 from manager_service.domain.leases import Heartbeat, HeartbeatAnswer, Lease, LogBatch, Poll, Report, ReportAnswer
 from manager_service.domain.model import (
     Attempt,
@@ -214,8 +214,8 @@ class FleetVerbs(Protocol):
     async def targets(self, *, labels: Mapping[str, str], after: str = "", limit: int) -> tuple[Target, ...]:
         """List up to ``limit`` known targets by name, beyond the name ``after``."""
 
-    async def known_targets(self, names: Sequence[str]) -> Mapping[str, Target]:
-        """Return the known ones of these targets by name, without counts of children."""
+    async def offers(self, names: Sequence[str], operations: frozenset[str] | None = None) -> Offers:
+        """Return what the known ones of these targets offer; of these operations alone if they are given."""
 
     async def target_names_near(self, name: str, *, limit: int = 3) -> tuple[str, ...]:
         """Return known target names that look like this one."""

@@ -1,13 +1,13 @@
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from manager_service.domain.errors import FieldViolation, InvalidRequestError, TargetNotFoundError
-from manager_service.domain.fleet import Target
+from manager_service.domain.fleet import OfferedOperation, Offers
 from manager_service.domain.model import ParentJob, Plan, PlannedChild
-from manager_service.domain.planning import plan, planned_parent
+from manager_service.domain.planning import DEFAULT_OPERATIONS, plan, planned_parent
 from manager_service.domain.ports import Clock, JobStore
 from manager_service.domain.request import MAX_TARGETS, JobRequest, request_hash, request_violations
 
@@ -70,26 +70,43 @@ class Creation:
         now = self._clock.wall()
         if wrong := request_violations(request, now):
             raise InvalidRequestError(wrong)
-        known = await self._selected(request) if request.target_labels else await self._named(request)
-        if len(request.targets or known) <= _SMALL:
-            return plan(request, known, now)
+        offers = await self._selected(request) if request.target_labels else await self._named(request)
+        if len(request.targets or offers) <= _SMALL:
+            return plan(request, offers, now)
         # A large plan takes seconds, during which heartbeats have to be answered.
-        return await asyncio.to_thread(plan, request, known, now)
+        return await asyncio.to_thread(plan, request, offers, now)
 
-    async def _named(self, request: JobRequest) -> Mapping[str, Target]:
-        known = await self._store.known_targets(request.targets)
-        missing = [name for name in request.targets if name not in known]
+    async def _named(self, request: JobRequest) -> Offers:
+        offers = await self._offers(request)
+        missing = [name for name in request.targets if name not in offers]
         if missing and not request.allow_unknown_targets:
             near = {name: await self._store.target_names_near(name) for name in missing[:_NEAR_FOR]}
             raise TargetNotFoundError(missing, near)
-        return known
+        return offers
 
-    async def _selected(self, request: JobRequest) -> Mapping[str, Target]:
-        found: dict[str, Target] = {}
+    async def _offers(self, request: JobRequest) -> Offers:
+        """Read what the known targets offer; of many only what is asked for, unless a refusal names the rest."""
+        if len(request.targets) <= _PAGE:
+            return await self._store.offers(request.targets)
+        asked = frozenset(operation.name for operation in request.operations or DEFAULT_OPERATIONS)
+        offers = await self._offers_in_pages(request.targets, asked)
+        found = {name for by_name in offers.values() for name in by_name}
+        return offers if not offers or asked <= found else await self._offers_in_pages(request.targets, None)
+
+    async def _offers_in_pages(self, names: Sequence[str], operations: frozenset[str] | None) -> Offers:
+        """Read what targets offer, page by page, so that other calls are answered in between."""
+        offers: dict[str, Mapping[str, OfferedOperation]] = {}
+        for begin in range(0, len(names), _PAGE):
+            offers.update(await self._store.offers(names[begin : begin + _PAGE], operations))
+            await asyncio.sleep(0)
+        return offers
+
+    async def _selected(self, request: JobRequest) -> Offers:
+        found: dict[str, Mapping[str, OfferedOperation]] = {}
         after = ""
         while True:
             page = await self._store.targets(labels=request.target_labels, after=after, limit=_PAGE)
-            found.update((target.name, target) for target in page)
+            found.update((target.name, {offer.name: offer for offer in target.operations}) for target in page)
             if len(found) > MAX_TARGETS:
                 text = f"select more than {MAX_TARGETS} targets; select fewer"
                 raise InvalidRequestError([FieldViolation("target_labels", text)])

@@ -136,6 +136,7 @@ class _Limits:
     def __init__(self, tx: UnitOfWork, held: LockTable) -> None:
         self._tx = tx
         self.free = held.free
+        self.learn = held.learn
         self._targets: dict[str, int] = {}
         self._parents: dict[str, int] = {}
 

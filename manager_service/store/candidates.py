@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 from sqlalchemy import Select, and_, bindparam, func, literal_column, select, union_all
 
-from manager_service.domain.fleet import Lock, OfferedOperation
-from manager_service.store.rows import operations_of
+from manager_service.store.open_parents import IS_OPEN, ROOM, first_heads
+from manager_service.store.rows import locks_by_operation
 from manager_service.store.statements import Among, Statement
 from manager_service.store.tables import (
     is_cancelling,
@@ -24,13 +24,13 @@ from manager_service.store.unit_of_work import UnitOfWork
 _WINDOW = 64
 # How many heads of one target and operation are looked at: they differ in their parent jobs only.
 _PER_OPERATION = 8
+# How many served targets are looked at together.
+_AT_ONCE = 64
+
+# The keys that an operation takes, each exclusive or not.
+Locks = Mapping[str, bool]
 
 _q, _st, _t, _p = queue.c, session_targets.c, targets.c, parent_jobs.c
-_live_on_target = (
-    select(func.count()).select_from(leases).where(leases.c.target == _t.name).correlate(targets).scalar_subquery()
-)
-_room = (_t.max_parallel - _live_on_target).label("room")
-_is_open = (_p.state == "running", (_p.deadline.is_(None)) | (_p.deadline > bindparam("now")))
 _not_paused = _t.paused == literal_column("0")
 
 
@@ -43,11 +43,11 @@ def _heads(window: Any) -> Select[Any]:
     w = window.c
     served = (_st.session_id == bindparam("session_id")) & (_st.target == w.target)
     return (
-        select(w.child_id, w.parent_id, w.target, w.operation, w.rank, w.turn, _room)
+        select(w.child_id, w.parent_id, w.target, w.operation, w.rank, w.turn, ROOM)
         .with_hint(session_targets, "INDEXED BY ix_session_targets_session_id")
         .with_hint(targets, "INDEXED BY ix_targets_room")
         .select_from(
-            window.outerjoin(parent_jobs, and_(_p.id == w.parent_id, *_is_open))
+            window.outerjoin(parent_jobs, and_(_p.id == w.parent_id, *IS_OPEN))
             .outerjoin(session_targets, served & _p.id.is_not(None))
             .outerjoin(targets, (_t.name == _st.target) & _not_paused)
         )
@@ -88,16 +88,16 @@ def _of_served(*columns: Any) -> Select[Any]:
         select(*columns)
         .with_hint(session_targets, "INDEXED BY ix_session_targets_session_id")
         .with_hint(targets, "INDEXED BY ix_targets_room")
-        .where(_st.session_id == bindparam("session_id"), _not_paused, _t.max_parallel > _live_on_target)
+        .where(_st.session_id == bindparam("session_id"), _not_paused, ROOM.element > literal_column("0"))
         .order_by(_q.rank, _q.turn, _q.child_id)
     )
 
 
 # The best head of each served target that has room.
 SERVED_HEADS = Statement(
-    _of_served(_q.child_id, _q.parent_id, _q.target, _q.operation, _q.rank, _q.turn, _room)
+    _of_served(_q.child_id, _q.parent_id, _q.target, _q.operation, _q.rank, _q.turn, ROOM)
     .select_from(_served.join(parent_jobs, _p.id == _q.parent_id))
-    .where(*_is_open)
+    .where(*IS_OPEN)
     .limit(bindparam("most"))
 )
 # The same targets.
@@ -145,20 +145,23 @@ class Room(Protocol):
     def on(self, target: str) -> bool:
         """Whether the target may take another lease, as far as this claim knows."""
 
-    def free(self, locks: Mapping[str, bool]) -> bool:
+    def free(self, locks: Locks) -> bool:
         """Whether none of the keys is held in a way that conflicts."""
+
+    def learn(self, keys: Iterable[str]) -> None:
+        """Find out at once which of these keys are held."""
 
 
 class Offers:
-    """What a session offers on its targets; read for the few targets that a claim comes to."""
+    """The keys that the operations take which a session offers; read for the few targets that a claim comes to."""
 
     def __init__(self, tx: UnitOfWork, session_id: str) -> None:
         self._tx = tx
         self._session_id = session_id
-        self._known: dict[str, Mapping[str, OfferedOperation]] = {}
+        self._known: dict[str, Mapping[str, Locks]] = {}
 
-    def on(self, target: str) -> Mapping[str, OfferedOperation]:
-        """Return the operations on a served target, by name."""
+    def on(self, target: str) -> Mapping[str, Locks]:
+        """Return the keys of each operation on a served target."""
         if target not in self._known:
             self.read([target])
         return self._known[target]
@@ -167,12 +170,11 @@ class Offers:
         """Read what is offered on served targets, all at once."""
         if missing := sorted(set(names) - self._known.keys()):
             rows = self._tx.rows(OFFERS, session_id=self._session_id, targets=missing)
-            self._known.update((row.target, operations_of(row.operations)) for row in rows)
+            self._known.update((row.target, locks_by_operation(row.operations)) for row in rows)
 
-    def locks_of(self, head: Any) -> Mapping[str, bool] | None:
-        """Return the keys that a head's operation takes, each exclusive or not; ``None`` if it is not offered."""
-        offered = self.on(head.target).get(head.operation)
-        return None if offered is None else _merged(offered.locks)
+    def locks_of(self, head: Any) -> Locks | None:
+        """Return the keys that a head's operation takes; ``None`` if it is not offered."""
+        return self.on(head.target).get(head.operation)
 
 
 def candidates(tx: UnitOfWork, session_id: str, room: Room, offers: Offers, *, wanted: int) -> Iterator[Any]:
@@ -180,6 +182,8 @@ def candidates(tx: UnitOfWork, session_id: str, room: Room, offers: Offers, *, w
 
     The walk is lazy: who has enough stops reading. A head may come twice. Heads of one target and operation share
     their keys, so where one of them may not go, the walk seeks the next operation instead of the next head.
+    Closed parent jobs may have tens of thousands of heads in front: where there are some, the first heads of the
+    others come next, as far as none between them was left out.
     """
     window = min(_WINDOW, 2 * wanted + 2)
     first = tx.rows(FIRST_HEADS, session_id=session_id, window=window, now=tx.now)
@@ -187,12 +191,16 @@ def candidates(tx: UnitOfWork, session_id: str, room: Room, offers: Offers, *, w
     if len(first) < window:
         return
     closed = [row.id for row in tx.rows(CLOSED_PARENTS)]
+    if closed:
+        heads, more = first_heads(tx, session_id, closed, window=window)
+        yield from _open(heads, offers, wanted)
+        if not more:
+            return
     served = {"session_id": session_id, "closed": closed, "now": tx.now}
     yield from _open(tx.rows(SERVED_HEADS, most=2 * wanted + 2, **served), offers, wanted)
-    for row in tx.rows(SERVED_TARGETS, **served):
-        for name, offered in offers.on(row.target).items():
-            if room.on(row.target) and room.free(_merged(offered.locks)):
-                yield from _open(tx.rows(OPERATION_HEADS, target=row.target, operation=name, **served), offers, 1)
+    for target, operation in _free_operations(tx.rows(SERVED_TARGETS, **served), room, offers):
+        heads = tx.rows(OPERATION_HEADS, target=target, operation=operation, **served)
+        yield from _open(heads, offers, wanted)
 
 
 def _open(heads: list[Any], offers: Offers, wanted: int) -> list[Any]:
@@ -202,6 +210,18 @@ def _open(heads: list[Any], offers: Offers, wanted: int) -> list[Any]:
     return found
 
 
+def _free_operations(served: list[Any], room: Room, offers: Offers) -> Iterator[tuple[str, str]]:
+    """Return the targets and operations whose keys are free; offers and keys are read for many at once."""
+    for begin in range(0, len(served), _AT_ONCE):
+        names = [row.target for row in served[begin : begin + _AT_ONCE]]
+        offers.read(names)
+        room.learn(key for name in names for locks in offers.on(name).values() for key in locks)
+        for name in names:
+            for operation, locks in offers.on(name).items():
+                if room.on(name) and room.free(locks):
+                    yield name, operation
+
+
 class LockTable:
     """Which keys are held, by live leases and by what was picked in this claim."""
 
@@ -209,17 +229,21 @@ class LockTable:
         self._tx = tx
         self._held: dict[str, bool | None] = {}
 
-    def free(self, locks: Mapping[str, bool]) -> bool:
-        """Tell whether none of the keys is held in a way that conflicts."""
-        unknown = [key for key in locks if key not in self._held]
+    def learn(self, keys: Iterable[str]) -> None:
+        """Find out at once which of these keys are held."""
+        unknown = sorted(set(keys) - self._held.keys())
         if unknown:
             self._held.update(dict.fromkeys(unknown))
             for row in self._tx.rows(LIVE_LOCKS, keys=unknown):
                 self._held[row.key] = bool(row.exclusive)
+
+    def free(self, locks: Locks) -> bool:
+        """Tell whether none of the keys is held in a way that conflicts."""
+        self.learn(locks)
         return not any(self._conflicts(key, exclusive=exclusive) for key, exclusive in locks.items())
 
-    def take(self, locks: Mapping[str, bool]) -> bool:
-        """Take keys, each exclusive or shared, or none of them if one conflicts."""
+    def take(self, locks: Locks) -> bool:
+        """Take keys, or none of them if one conflicts."""
         if not self.free(locks):
             return False
         self._held.update(locks)
@@ -228,10 +252,3 @@ class LockTable:
     def _conflicts(self, key: str, *, exclusive: bool) -> bool:
         held = self._held[key]
         return held is not None and (held or exclusive)
-
-
-def _merged(locks: tuple[Lock, ...]) -> dict[str, bool]:
-    merged: dict[str, bool] = {}
-    for lock in locks:
-        merged[lock.key] = lock.exclusive or merged.get(lock.key, False)
-    return merged

@@ -111,6 +111,7 @@ class Children:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Return one row per child, in the order of the plan; the first child of each lane becomes its head."""
+        new = {**_NEW_CHILD, "parent_id": self._parent.id, "create_time": self._tx.now}
         for position, child in enumerate(self._plan.children):
             child_id = self._tx.ids.new_id()
             lane = self._lanes.setdefault(child.lane, len(self._lanes))
@@ -127,9 +128,8 @@ class Children:
                 self._sizes.append(child.size)
             self._sizes[lane] = max(self._sizes[lane], child.size)
             yield {
-                **_NEW_CHILD,
+                **new,
                 "id": child_id,
-                "parent_id": self._parent.id,
                 "position": position,
                 "lane": lane,
                 "target": child.target,
@@ -137,7 +137,6 @@ class Children:
                 "options": text_of(child.options),
                 "object": child.object,
                 "size": child.size,
-                "create_time": self._tx.now,
             }
 
     def heads(self) -> Iterator[Head]:

@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import bindparam, case, delete, func, literal, literal_column, select, update
 
 from manager_service.domain.errors import TargetInUseError, TargetUnknownError, WorkerNotFoundError
-from manager_service.domain.fleet import SessionState, Target, Timing, Worker, WorkerDirective
+from manager_service.domain.fleet import Offers, SessionState, Target, Timing, Worker, WorkerDirective
 from manager_service.domain.model import Instant, Span
 from manager_service.store.acquire import Polls
-from manager_service.store.rows import mapping_of, operations_of
+from manager_service.store.rows import mapping_of, parsed_operations
 from manager_service.store.statements import Among, Connection, Statement
 from manager_service.store.tables import (
     child_jobs,
@@ -64,6 +64,7 @@ _DIRECT = Statement(
     .values(directive=bindparam("directive"), state=bindparam("state"))
 )
 _KNOWN = Statement(select(targets).where(Among(_t.name, "names")))
+_OFFERS = Statement(select(_t.name, _t.operations).where(Among(_t.name, "names")))
 _SERVED_BY = Statement(
     select(_st.target, _s.worker_name)
     .select_from(session_targets.join(sessions, _s.id == _st.session_id))
@@ -145,15 +146,13 @@ def read_targets(
             .exists()
         )
     rows = connection.rows(Statement(statement))
-    return _targets(connection, rows, timing, now, counted=True)
+    return _targets(connection, rows, timing, now)
 
 
-def read_known_targets(
-    connection: Connection, timing: Timing, names: Sequence[str], *, now: Instant
-) -> Mapping[str, Target]:
-    """Return the known ones of these targets, without counts of children."""
-    rows = connection.rows(_KNOWN, names=list(names))
-    return {target.name: target for target in _targets(connection, rows, timing, now, counted=False)}
+def read_offers(connection: Connection, names: Sequence[str], operations: frozenset[str] | None) -> Offers:
+    """Return what the known ones of these targets offer, of these operations alone if they are given."""
+    rows = connection.rows(_OFFERS, names=list(names))
+    return {row.name: parsed_operations(row.operations, operations) for row in rows}
 
 
 def read_target_names_near(connection: Connection, name: str, *, limit: int) -> tuple[str, ...]:
@@ -186,7 +185,7 @@ def pause_target(tx: UnitOfWork, target: str, *, paused: bool) -> Target:
         heads = 0 if paused else tx.rows(_HEADS, target=target)[0].number
         if heads:
             tx.ready_many(target, heads)
-    [read] = _targets(tx, tx.rows(_KNOWN, names=[target]), tx.timing, tx.now, counted=True)
+    [read] = _targets(tx, tx.rows(_KNOWN, names=[target]), tx.timing, tx.now)
     return read
 
 
@@ -195,7 +194,7 @@ def forget_target(tx: UnitOfWork, target: str) -> None:
     rows = tx.rows(_KNOWN, names=[target])
     if not rows:
         raise TargetUnknownError(target)
-    [known] = _targets(tx, rows, tx.timing, tx.now, counted=True)
+    [known] = _targets(tx, rows, tx.timing, tx.now)
     if known.workers:
         raise TargetInUseError(target, f"worker {known.workers[0]} serves it")
     waiting = known.pending + known.live
@@ -255,15 +254,15 @@ def session_state(row: Any, timing: Timing, now: Instant) -> SessionState:
 
 
 def _targets(
-    connection: Connection | UnitOfWork, rows: Sequence[Any], timing: Timing, now: Instant, *, counted: bool
+    connection: Connection | UnitOfWork, rows: Sequence[Any], timing: Timing, now: Instant
 ) -> tuple[Target, ...]:
     names = [row.name for row in rows]
     workers: dict[str, dict[str, None]] = {}
     since = now - timing.lease_duration
     for row in connection.rows(_SERVED_BY, names=names, states=_OPEN, since=since):
         workers.setdefault(row.target, {})[row.worker_name] = None
-    unended = _numbers(connection.rows(_OPEN_CHILDREN, names=names)) if counted else {}
-    live = _numbers(connection.rows(_LIVE_CHILDREN, names=names)) if counted else {}
+    unended = _numbers(connection.rows(_OPEN_CHILDREN, names=names))
+    live = _numbers(connection.rows(_LIVE_CHILDREN, names=names))
     return tuple(
         Target(
             name=row.name,
@@ -272,7 +271,7 @@ def _targets(
             identity=row.identity,
             labels=mapping_of(row.labels),
             max_parallel=row.max_parallel,
-            operations=tuple(operations_of(row.operations).values()),
+            operations=tuple(parsed_operations(row.operations).values()),
             paused=bool(row.paused),
             workers=tuple(workers.get(row.name, ())),
             # The row of a live child still says pending.

@@ -1,9 +1,10 @@
 """What rows say as domain values, and domain values as what rows hold."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
+from sys import intern
 from typing import Any
 
 from manager_service.domain.events import BulkChange, BulkChangeKind, ChildJobChange, Event, ParentJobChange
@@ -73,19 +74,57 @@ def operations_text(operations: tuple[OfferedOperation, ...]) -> str:
     return json.dumps([asdict(operation) for operation in operations])
 
 
-@lru_cache(maxsize=65536)
-def operations_of(text: str) -> Mapping[str, OfferedOperation]:
-    """Return the operations that ``operations_text`` wrote, by name; claims ask for the same ones each time."""
-    operations = (
-        OfferedOperation(
-            name=value["name"],
-            description=value["description"],
-            options=tuple(OptionSpec(**{**o, "type": OptionType(o["type"])}) for o in value["options"]),
-            locks=tuple(Lock(**lock) for lock in value["locks"]),
-        )
+def parsed_operations(text: str, only: frozenset[str] | None = None) -> Mapping[str, OfferedOperation]:
+    """Return the operations that ``operations_text`` wrote, by name; with ``only`` no others than these.
+
+    Thousands of targets offer the same but for their lock keys, and the operations of one target mostly take the
+    same keys: what is equal is shared.
+    """
+    shared: dict[str, tuple[Lock, ...]] = {}
+    return {
+        value["name"]: _offered(value, shared)
         for value in json.loads(text)
+        if only is None or value["name"] in only
+    }
+
+
+# More than the targets of one worker, whose claims ask for the same ones each time.
+@lru_cache(maxsize=16_384)
+def locks_by_operation(text: str) -> Mapping[str, Mapping[str, bool]]:
+    """Return the keys that each operation takes, each exclusive or not: all that a claim asks of an offer."""
+    shared: dict[str, Mapping[str, bool]] = {}
+    return {
+        value["name"]: shared.get(keys := str(value["locks"])) or shared.setdefault(keys, _merged(value["locks"]))
+        for value in json.loads(text)
+    }
+
+
+def _merged(locks: Sequence[Mapping[str, Any]]) -> Mapping[str, bool]:
+    merged: dict[str, bool] = {}
+    for lock in locks:
+        merged[lock["key"]] = lock["exclusive"] or merged.get(lock["key"], False)
+    return merged
+
+
+def _offered(value: Mapping[str, Any], shared: dict[str, tuple[Lock, ...]]) -> OfferedOperation:
+    return OfferedOperation(
+        name=intern(value["name"]),
+        description=intern(value["description"]),
+        options=_options(*((o["name"], o["type"], o["description"]) for o in value["options"])),
+        locks=shared.get(keys := str(value["locks"])) or shared.setdefault(keys, _locks(value["locks"])),
     )
-    return {operation.name: operation for operation in operations}
+
+
+def _locks(values: Sequence[Mapping[str, Any]]) -> tuple[Lock, ...]:
+    return tuple(Lock(key=value["key"], exclusive=value["exclusive"]) for value in values)
+
+
+@lru_cache(maxsize=4_096)
+def _options(*options: tuple[str, str, str]) -> tuple[OptionSpec, ...]:
+    return tuple(
+        OptionSpec(name=name, type=OptionType(kind), description=description)
+        for name, kind, description in options
+    )
 
 
 def counts_text(counts: Counts) -> str:

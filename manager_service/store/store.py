@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from manager_service.domain.events import EventPage
-from manager_service.domain.fleet import Registration, Target, Timing, Worker
+from manager_service.domain.fleet import Offers, Registration, Target, Timing, Worker
 from manager_service.domain.leases import Heartbeat, HeartbeatAnswer, Lease, LogBatch, Poll, Report, ReportAnswer
 from manager_service.domain.model import Attempt, ChildJob, Instant, LogPage, ParentJob, Plan, Span
 from manager_service.domain.ports import ChildJobFilter, Created, Hints, Listener, ParentJobFilter
@@ -17,7 +17,7 @@ from manager_service.store.fleet import (
     forget_target,
     pause_target,
     prune_sessions,
-    read_known_targets,
+    read_offers,
     read_target_names_near,
     read_targets,
     read_workers,
@@ -209,10 +209,9 @@ class SqlJobStore:
         now = self._backend.now()
         return self._backend.read(lambda c: read_targets(c, self._timing, **given, now=now))
 
-    async def known_targets(self, names: Sequence[str]) -> Mapping[str, Target]:
-        """Return the known ones of these targets."""
-        now = self._backend.now()
-        return self._backend.read(lambda c: read_known_targets(c, self._timing, names, now=now))
+    async def offers(self, names: Sequence[str], operations: frozenset[str] | None = None) -> Offers:
+        """Return what the known ones of these targets offer."""
+        return self._backend.read(lambda c: read_offers(c, names, operations))
 
     async def target_names_near(self, name: str, *, limit: int = 3) -> tuple[str, ...]:
         """Return known target names that look like this one."""

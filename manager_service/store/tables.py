@@ -186,8 +186,8 @@ queue = Table(
     _partial("ix_queue_ready_operation", "target", "operation", "rank", "turn", "child_id", where="hold = 0"),
     # release_due takes the delayed heads whose time has come.
     _partial("ix_queue_delayed", "available_time", where="hold = 1"),
-    # Pausing, resuming and sweeping a parent job.
-    Index("ix_queue_parent_id", "parent_id", "hold"),
+    # Pausing, resuming and sweeping a parent job; its first heads for a claim, where others are closed.
+    Index("ix_queue_parent_id", "parent_id", "hold", "turn"),
     sqlite_with_rowid=False,
 )
 

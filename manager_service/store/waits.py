@@ -9,7 +9,7 @@ from manager_service.domain.fleet import SessionState
 from manager_service.domain.model import Instant
 from manager_service.domain.states import WaitReason
 from manager_service.domain.waiting import WaitFacts, wait_reason
-from manager_service.store.rows import operations_of, spec_of
+from manager_service.store.rows import locks_by_operation, spec_of
 from manager_service.store.statements import Among, Connection, Statement
 from manager_service.store.tables import (
     child_jobs,
@@ -130,24 +130,24 @@ class Waits:
         )
 
     def _offering(self, row: Any) -> list[Any]:
-        return [o for o in self._offers.get(row.target, ()) if row.operation in operations_of(o.operations)]
+        return [o for o in self._offers.get(row.target, ()) if row.operation in locks_by_operation(o.operations)]
 
     def _holder(self, row: Any) -> str:
         target, live = self._targets.get(row.target), self._live.get(row.target, [])
         if target is not None and len(live) >= target.max_parallel:
             return _says(live[0])
-        for lock in self._locks(row):
-            for holder in self._held.get(lock.key, ()):
-                if lock.exclusive or holder.exclusive:
+        for key, exclusive in self._locks(row).items():
+            for holder in self._held.get(key, ()):
+                if exclusive or holder.exclusive:
                     return _says(holder)
         return ""
 
-    def _locks(self, row: Any) -> tuple[Any, ...]:
+    def _locks(self, row: Any) -> Mapping[str, bool]:
         offers = self._offering(row)
-        return operations_of(offers[0].operations)[row.operation].locks if offers else ()
+        return locks_by_operation(offers[0].operations)[row.operation] if offers else {}
 
     def _holders(self, pending: Sequence[Any]) -> Mapping[str, list[Any]]:
-        keys = sorted({lock.key for row in pending for lock in self._locks(row)})
+        keys = sorted({key for row in pending for key in self._locks(row)})
         held: dict[str, list[Any]] = {}
         for row in self._connection.rows(_HELD, keys=keys):
             held.setdefault(row.key, []).append(row)

@@ -87,6 +87,22 @@ class TestCreateParentJob:
         assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "TARGET_NOT_FOUND")
         assert refused.metadata == {"target": "order", "near": "orders"}
 
+    async def test_many_targets_are_read_in_pages(self, manager: RunningManager) -> None:
+        names = [f"t{number}" for number in range(2_500)]
+        await manager.worker(*names)
+
+        parent = await manager.create(*names, operations=("reindex", "vacuum"))
+        refused = await refusal(manager.create(*names, "x", operations=("vacuum",)))
+        misspelt = await refusal(manager.create(*names, operations=("vacum",)))
+
+        assert parent.counts.pending == 5_000
+        assert [child.operation for child in await manager.children(parent.id, page_size=2)] == [
+            "reindex",
+            "vacuum",
+        ]
+        assert refused.metadata["target"] == "x"
+        assert "did you mean vacuum" in misspelt.fields["operations[0].name"]
+
     async def test_an_unknown_target_waits_for_a_worker_when_that_is_allowed(
         self, manager: RunningManager
     ) -> None:

@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from manager_service.domain.fleet import Lock, OfferedOperation, OptionSpec, OptionType, Target, WorkerDirective
+from manager_service.domain.fleet import (
+    Lock,
+    OfferedOperation,
+    Offers,
+    OptionSpec,
+    OptionType,
+    Target,
+    WorkerDirective,
+)
 from manager_service.domain.leases import (
     Heartbeat,
     HeartbeatAnswer,
@@ -79,8 +87,8 @@ def target(name: str, *offers: OfferedOperation, key: str | None = None) -> Targ
     )
 
 
-def known(*targets: Target) -> dict[str, Target]:
-    return {item.name: item for item in targets}
+def known(*targets: Target) -> Offers:
+    return {item.name: {offer.name: offer for offer in item.operations} for item in targets}
 
 
 def lease(number: int = 1, *, on: str = "app") -> Lease:

@@ -162,6 +162,32 @@ class TestNeverTwoConflictingLeases:
 
         assert [len(await worker.acquire()), len(await worker.acquire())] == [limit, 0]
 
+    async def test_behind_a_parent_job_at_its_limit_the_others_keep_their_order(self, world: World) -> None:
+        foreign, names = [f"x{number}" for number in range(20)], [f"t{number}" for number in range(20)]
+        worker = await world.worker(*names)
+        await world.parent_job(*names, priority=9, max_parallel=1)
+        await worker.acquire(1)
+        middle = await world.parent_job(*foreign, "t7", priority=5)
+        last = await world.parent_job("t8", "t9", priority=1)
+
+        granted = [lease for _ in range(4) for lease in await worker.acquire(1)]
+
+        assert [(lease.parent_job_id, lease.target) for lease in granted] == [
+            (middle.id, "t7"),
+            (last.id, "t8"),
+            (last.id, "t9"),
+        ]
+
+    async def test_beside_many_parent_jobs_one_at_its_limit_is_passed_over(self, world: World) -> None:
+        worker = await world.worker("a", "b", "c", "d")
+        await world.parent_job("a", "b", "c", priority=9, max_parallel=1)
+        await worker.acquire(1)
+        for number in range(80):
+            await world.parent_job(f"x{number}", priority=5)
+        await world.parent_job("d")
+
+        assert [lease.target for lease in await worker.acquire(1)] == ["d"]
+
     async def test_never_more_than_max_parallel_of_a_parent_job(self, world: World) -> None:
         worker = await world.worker("a", "b", "c")
         await world.parent_job("a", "b", "c", max_parallel=2)

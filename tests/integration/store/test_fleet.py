@@ -182,7 +182,15 @@ class TestTargets:
     async def test_known_ones_are_read_by_name(self, world: World) -> None:
         await world.worker("a", "b")
 
-        assert set(await world.store.known_targets(["a", "x"])) == {"a"}
+        assert set(await world.store.offers(["a", "x"])) == {"a"}
+
+    async def test_their_offers_are_read_whole_or_those_of_some_operations(self, world: World) -> None:
+        await world.worker("a")
+
+        whole, some = await world.store.offers(["a"]), await world.store.offers(["a"], frozenset({"vacuum", "x"}))
+
+        assert list(whole["a"]) == ["vacuum", "analyze", "reindex"]
+        assert some == {"a": {"vacuum": whole["a"]["vacuum"]}}
 
     async def test_names_that_look_alike_are_found(self, world: World) -> None:
         await world.worker("orders", "order_items", "users")
