@@ -14,9 +14,9 @@ from tests.simulation.machine import product_in_simulation
 from tests.simulation.seeds import live
 from tests.simulation.shards import live_through
 
-SEEDS = int(os.environ.get("OVERHAUL_SIMULATION_SEEDS", "2000"))
+SEEDS = int(os.environ.get("OVERHAUL_SIMULATION_SEEDS", "4000"))
 FIRST = int(os.environ.get("OVERHAUL_SIMULATION_FIRST_SEED", "1"))
-SECONDS = float(os.environ.get("OVERHAUL_SIMULATION_SECONDS", "80"))
+SECONDS = float(os.environ.get("OVERHAUL_SIMULATION_SECONDS", "105"))
 FEWEST = 100
 
 
