@@ -187,26 +187,27 @@ def candidates(tx: UnitOfWork, session_id: str, room: Room, offers: Offers, *, w
     """
     window = min(_WINDOW, 2 * wanted + 2)
     first = tx.rows(FIRST_HEADS, session_id=session_id, window=window, now=tx.now)
-    yield from _open(first, offers, wanted)
+    yield from _open(tx, first, offers, wanted)
     if len(first) < window:
         return
     closed = [row.id for row in tx.rows(CLOSED_PARENTS)]
     if closed:
         heads, more = first_heads(tx, session_id, closed, window=window)
-        yield from _open(heads, offers, wanted)
+        yield from _open(tx, heads, offers, wanted)
         if not more:
             return
     served = {"session_id": session_id, "closed": closed, "now": tx.now}
-    yield from _open(tx.rows(SERVED_HEADS, most=2 * wanted + 2, **served), offers, wanted)
+    yield from _open(tx, tx.rows(SERVED_HEADS, most=2 * wanted + 2, **served), offers, wanted)
     for target, operation in _free_operations(tx.rows(SERVED_TARGETS, **served), room, offers):
         heads = tx.rows(OPERATION_HEADS, target=target, operation=operation, **served)
-        yield from _open(heads, offers, wanted)
+        yield from _open(tx, heads, offers, wanted)
 
 
-def _open(heads: list[Any], offers: Offers, wanted: int) -> list[Any]:
+def _open(tx: UnitOfWork, heads: list[Any], offers: Offers, wanted: int) -> list[Any]:
     """Leave out heads that the session may not lease, and read at once what the first ones need."""
     found = [head for head in heads if head.room is not None]
     offers.read(head.target for head in found[:wanted])
+    tx.parents(head.parent_id for head in found[:wanted])
     return found
 
 

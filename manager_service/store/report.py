@@ -35,6 +35,7 @@ def report(
     """Record reports of live leases, sort the others out, then grant the next leases."""
     session = open_session(tx, session_id)
     live = {row.child_id: row for row in tx.rows(LEASES_OF_CHILDREN, ids=[r.child_job_id for r in reports])}
+    tx.parents(row.parent_id for row in live.values())  # all at once, not one for each report
     statuses: list[ReportStatus | None] = []
     ended: list[Ended] = []
     late: list[Report] = []

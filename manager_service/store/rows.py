@@ -74,6 +74,8 @@ def operations_text(operations: tuple[OfferedOperation, ...]) -> str:
     return json.dumps([asdict(operation) for operation in operations])
 
 
+# Requests name the same targets again and again; more than these are not worth their memory.
+@lru_cache(maxsize=4_096)
 def parsed_operations(text: str, only: frozenset[str] | None = None) -> Mapping[str, OfferedOperation]:
     """Return the operations that ``operations_text`` wrote, by name; with ``only`` no others than these.
 

@@ -31,6 +31,8 @@ AT_ONCE = 50
 # For machines that are busy with others: nothing here waits for it.
 PATIENCE = 120.0
 LONGEST = 480 * ROUNDS
+MORE_TASKS = 5
+SAME_COUNTS = 5
 Wave = Callable[[], Awaitable[None]]
 
 
@@ -73,14 +75,24 @@ async def all_workers(caller: RunningManager) -> AsyncIterator[fleet.Worker]:
             return
 
 
-async def holding(manager: Service) -> Holding:
-    """Measure a manager once what it was doing has come to rest."""
-    inside = await counted(manager)
-    deadline = time.monotonic() + 15
-    while (again := await counted(manager))["tasks"] != inside["tasks"] and time.monotonic() < deadline:
-        inside = again
+async def holding(manager: Service, *, before: Holding | None = None) -> Holding:
+    """Measure a manager once what it was doing has come to rest.
+
+    That is when it has as few tasks as before; without a measure from before, when their number stays the same for
+    a while. A manager that never comes to rest is measured all the same, and then found to hold too much.
+    """
+    deadline = time.monotonic() + PATIENCE
+    counts = [await counted(manager)]
+    while time.monotonic() < deadline and not _rests([inside["tasks"] for inside in counts], before):
         await asyncio.sleep(0.2)
-    return Holding(outside=footprint(manager), tasks=again["tasks"], objects=again["objects"])
+        counts.append(await counted(manager))
+    return Holding(outside=footprint(manager), tasks=counts[-1]["tasks"], objects=counts[-1]["objects"])
+
+
+def _rests(tasks: list[int], before: Holding | None) -> bool:
+    if before is not None:
+        return tasks[-1] <= before.tasks + MORE_TASKS
+    return len(tasks) >= SAME_COUNTS and len(set(tasks[-SAME_COUNTS:])) == 1
 
 
 async def counted(manager: Service) -> dict[str, int]:
@@ -96,7 +108,7 @@ async def counted(manager: Service) -> dict[str, int]:
 
 def assert_flat(before: Holding, after: Holding) -> None:
     """Assert that nothing grew; what is allowed is far less than one more wave would take."""
-    assert after.tasks <= before.tasks + 5
+    assert after.tasks <= before.tasks + MORE_TASKS
     assert after.outside.files <= before.outside.files + 10
     assert after.outside.threads <= before.outside.threads + 5
     assert after.objects <= before.objects * 1.02 + 500
@@ -122,7 +134,7 @@ async def survey(name: str, manager: Service, wave: Wave, *, warm_up: int, waves
     async with Latency(manager).meanwhile(took):
         for _ in range(waves):
             await wave()
-    after = await holding(manager)
+    after = await holding(manager, before=before)
     tell(f"{name}: before {before}\n{name}: after {after}")
     tell(f"{name}: a call took {idle * 1e3:.1f} ms at rest, {median(took) * 1e3:.1f} ms meanwhile")
     assert_flat(before, after)
