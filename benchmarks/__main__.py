@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping
 
-from benchmarks import latency, lifecycle, one_database, startup
+from benchmarks import latency, lifecycle, one_database, startup, thousand_databases
 from benchmarks.figures import Figure
 
 BENCHMARKS: Mapping[str, Callable[[], list[Figure]]] = {
@@ -11,6 +11,7 @@ BENCHMARKS: Mapping[str, Callable[[], list[Figure]]] = {
     "latency": latency.measure,
     "one_database": one_database.measure,
     "lifecycle": lifecycle.measure,
+    "thousand_databases": thousand_databases.measure,
 }
 
 
