@@ -3,7 +3,16 @@
 import sys
 from collections.abc import Callable, Mapping
 
-from benchmarks import big_parent, blocked, foreground, latency, lifecycle, one_database, startup
+from benchmarks import (
+    big_parent,
+    blocked,
+    foreground,
+    latency,
+    lifecycle,
+    one_database,
+    startup,
+    thousand_databases,
+)
 from benchmarks.figures import Figure
 
 BENCHMARKS: Mapping[str, Callable[[], list[Figure]]] = {
@@ -14,6 +23,7 @@ BENCHMARKS: Mapping[str, Callable[[], list[Figure]]] = {
     "big_parent": big_parent.measure,
     "blocked": blocked.measure,
     "foreground": foreground.measure,
+    "thousand_databases": thousand_databases.measure,
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 
-from benchmarks.figures import RUNS, Figure
+from benchmarks.figures import RUNS, Figure, cpu_seconds
 from overhaul.v1 import job_pb2 as job
 from overhaul.v1 import job_service_pb2 as jobs
 from overhaul.v1 import job_service_pb2_grpc as jobs_grpc
@@ -79,6 +79,4 @@ async def _ended(client: jobs_grpc.JobServiceStub, parent: str) -> None:
 
 
 def _cpu(service: Service) -> float:
-    """Return the CPU seconds that a process has used so far."""
-    fields = Path(f"/proc/{service.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
+    return cpu_seconds(service.process.pid)

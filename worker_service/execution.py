@@ -117,12 +117,24 @@ class Execution:
             attempt=operation.attempt,
             result=self._clean(settle(result, self.control.stop_reason)),
         )
-        self._log_end(self.report.result)
 
     def replace_result(self, result: Result) -> None:
         """Report something else under the same report_id, after the manager refused the first."""
         if self.report is not None:
             self.report = replace(self.report, result=result)
+
+    def log_end(self) -> None:
+        """Log how the attempt ended, once it is settled."""
+        if self.report is None:
+            return
+        result, failure = self.report.result, self.report.result.failure
+        self.log.info(
+            "operation ended",
+            outcome=result.outcome.value,
+            **({"verdict": result.verdict.value} if result.verdict else {}),
+            **({"reason": result.reason} if result.reason else {}),
+            **({"failure": failure.reason, "message": failure.message} if failure else {}),
+        )
 
     def _interrupt(self) -> None:
         # An interrupt between two statements hits nothing, so it is repeated until the thread is out.
@@ -139,13 +151,3 @@ class Execution:
             result.failure, message=self._redact(result.failure.message)[:TEXT_LIMIT]
         )
         return replace(result, reason=self._redact(result.reason)[:TEXT_LIMIT], failure=failure)
-
-    def _log_end(self, result: Result) -> None:
-        failure = result.failure
-        self.log.info(
-            "operation ended",
-            outcome=result.outcome.value,
-            **({"verdict": result.verdict.value} if result.verdict else {}),
-            **({"reason": result.reason} if result.reason else {}),
-            **({"failure": failure.reason, "message": failure.message} if failure else {}),
-        )

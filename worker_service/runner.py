@@ -112,7 +112,6 @@ class Runner:
 
     def _start(self, execution: Execution, served: Served) -> None:
         loop = asyncio.get_running_loop()
-        execution.log.info("operation began")
         timeout = execution.lease.operation.timeout
         if timeout is not None:
             self._timers[execution.lease.lease_id] = loop.call_later(
@@ -120,6 +119,7 @@ class Runner:
             )
         self._threads += 1
         self._pool.submit(self._run, loop, execution, served)
+        execution.log.info("operation began")
 
     def _run(self, loop: asyncio.AbstractEventLoop, execution: Execution, served: Served) -> None:
         try:
@@ -152,6 +152,8 @@ class Runner:
             task.add_done_callback(self._flushing.discard)
         else:
             self._reporter.put(execution)
+        # Behind the report: a line takes longer to write than many an operation to run.
+        asyncio.get_running_loop().call_soon(execution.log_end)
 
     async def _flush(self, execution: Execution) -> None:
         try:

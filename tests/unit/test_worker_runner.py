@@ -98,6 +98,18 @@ class TestRunner:
         assert bench.engine.began == ["child-1"]
         assert bench.desk.taken == [first]
 
+    async def test_the_report_does_not_wait_for_the_log(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        execution = bench.runner.begin(lease("block"), 0.0)
+        assert execution is not None
+        taken_when_logged: list[list[Execution]] = []
+        monkeypatch.setattr(execution, "log_end", lambda: taken_when_logged.append(list(bench.desk.taken)))
+        bench.engine.go_on.set()
+        await until(lambda: taken_when_logged)
+
+        assert taken_when_logged == [[execution]]
+
     async def test_what_was_handed_back_is_not_reported_again_when_it_ends(self, bench: Bench) -> None:
         execution = bench.runner.begin(lease("deaf"), 0.0)
         assert execution is not None

@@ -30,6 +30,16 @@ class TestAnalyze:
         assert result.after["stat_rows_changed"] == 1
         assert content(path) == before
 
+    def test_the_measure_counts_the_samples_too(self, tmp_path: Path) -> None:
+        path = filled_database(tmp_path / "app.db")
+
+        result = run(path, "analyze")
+
+        entries = len(query(path, STATISTICS))
+        samples = len(query(path, "SELECT * FROM sqlite_stat4"))
+        assert samples > entries > 0
+        assert result.after["stat_rows"] == entries + samples
+
     def test_the_statistics_are_those_of_a_plain_analyze(self, tmp_path: Path) -> None:
         ours = filled_database(tmp_path / "ours.db")
         with apsw.Connection(str(ours)) as connection:
@@ -139,6 +149,32 @@ class TestOptimize:
         plan = SqliteEngine().plan(target_at(path), operation("optimize", analysis_limit=50))
 
         assert plan == ("PRAGMA main.analysis_limit = 50", "PRAGMA main.optimize(0x10012)")
+
+    @pytest.mark.parametrize("journal", ["delete", "wal"])
+    def test_its_plan_looks_at_many_tables_and_changes_nothing(self, tmp_path: Path, journal: str) -> None:
+        path = filled_database(tmp_path / "app.db", journal=journal)
+        query(path, "CREATE TABLE other(a PRIMARY KEY)")
+        query(path, "INSERT INTO other VALUES (1), (2)")
+        before = path.read_bytes()
+
+        plan = SqliteEngine().plan(target_at(path), operation("optimize"))
+        after = path.read_bytes()
+        run(path, "optimize")
+        nothing = SqliteEngine().plan(target_at(path), operation("optimize"))
+
+        assert (plan, nothing) == (("PRAGMA main.optimize(0x10012)",), ())
+        assert after == before
+        assert [file.name for file in tmp_path.iterdir()] == ["app.db"]
+
+    def test_its_plan_beside_a_log_that_is_in_use(self, tmp_path: Path) -> None:
+        path = filled_database(tmp_path / "app.db", journal="wal")
+        with apsw.Connection(str(path)) as application:
+            application.execute("CREATE TABLE other(a PRIMARY KEY); INSERT INTO other VALUES (1), (2)")
+
+            plan = SqliteEngine().plan(target_at(path), operation("optimize"))
+        application.close()
+
+        assert plan == ("PRAGMA main.optimize(0x10012)",)
 
     def test_an_interrupt_tells_what_changed_before(self, tmp_path: Path) -> None:
         path = filled_database(tmp_path / "app.db")

@@ -38,8 +38,7 @@ class Optimize:
         if not optimizes_from_a_fresh_connection(apsw.sqlite_lib_version()):
             stale = [str(row[0]) for row in connection.execute(_never_analysed(connection))]
             return (_old_limit(options), *statements_for(stale, "ANALYZE").values()) if stale else ()
-        wanted = [str(row[0]) for row in connection.execute(DRY_RUN)]
-        return (*limit_statements(options), RUN) if wanted else ()
+        return (*limit_statements(options), RUN) if _may_find(connection) else ()
 
     def run(self, session: Session, _before: Measures, /) -> Result:
         """Ask first what SQLite would analyse, then let it, and compare the statistics."""
@@ -65,6 +64,16 @@ class Optimize:
 def optimizes_from_a_fresh_connection(version: str) -> bool:
     """Tell whether ``PRAGMA optimize`` looks at tables that its own connection never queried."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3]) >= _USEFUL_SINCE
+
+
+def _may_find(connection: apsw.Connection) -> bool:
+    # From two tables on the dry run takes the lock for writing, though it writes nothing.
+    connection.execute("PRAGMA query_only = 0")
+    try:
+        return bool(connection.execute(DRY_RUN).fetchall())
+    except apsw.ReadOnlyError:
+        # Beside a log the file was opened for reading only: the operation itself will ask.
+        return True
 
 
 def _run_old(session: Session) -> Result:
