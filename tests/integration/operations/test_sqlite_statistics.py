@@ -30,6 +30,16 @@ class TestAnalyze:
         assert result.after["stat_rows_changed"] == 1
         assert content(path) == before
 
+    def test_the_measure_counts_the_samples_too(self, tmp_path: Path) -> None:
+        path = filled_database(tmp_path / "app.db")
+
+        result = run(path, "analyze")
+
+        entries = len(query(path, STATISTICS))
+        samples = len(query(path, "SELECT * FROM sqlite_stat4"))
+        assert samples > entries > 0
+        assert result.after["stat_rows"] == entries + samples
+
     def test_the_statistics_are_those_of_a_plain_analyze(self, tmp_path: Path) -> None:
         ours = filled_database(tmp_path / "ours.db")
         with apsw.Connection(str(ours)) as connection:

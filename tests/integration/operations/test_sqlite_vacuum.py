@@ -230,6 +230,16 @@ class TestInterrupt:
 
 
 class TestVacuumProgress:
+    def test_a_small_file_costs_no_thread(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = bloated_database(tmp_path / "app.db")
+        started: list[str] = []
+        monkeypatch.setattr(threading.Thread, "start", lambda thread: started.append(thread.name))
+
+        result = run(path, "vacuum")
+
+        assert result.verdict is Verdict.EFFECTIVE
+        assert started == []
+
     def test_it_tells_the_pages_copied_and_then_those_written_back(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -18,7 +18,7 @@ def read_measures(connection: apsw.Connection, location: Location) -> dict[str, 
         "pages": _number(connection, "PRAGMA main.page_count"),
         "free_pages": _number(connection, "PRAGMA main.freelist_count"),
         "page_bytes": _number(connection, "PRAGMA main.page_size"),
-        "stat_rows": sum(len(rows) for rows in read_statistics(connection).values()),
+        "stat_rows": sum(_rows_in(connection, table) for table in _found(connection)),
     }
 
 
@@ -35,14 +35,9 @@ def empty_measures() -> dict[str, float]:
 
 def read_statistics(connection: apsw.Connection) -> Statistics:
     """Read the rows of the statistics tables that exist."""
-    found = connection.execute(
-        "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name GLOB 'sqlite_stat?'"
-    )
-    names = {str(row[0]) for row in found}
     return {
-        name: [tuple(row) for row in connection.execute(f'SELECT * FROM main."{name}"')]  # noqa: S608 - a constant
-        for name in _STATISTICS
-        if name in names
+        name: connection.execute(f'SELECT * FROM main."{name}"').fetchall()  # noqa: S608 - a constant
+        for name in _found(connection)
     }
 
 
@@ -65,6 +60,19 @@ def _by_key(statistics: Statistics) -> dict[tuple[object, ...], object]:
         for row in rows:
             found.setdefault(row[:2], []).append(row[2:])
     return {key: sorted(rows, key=repr) for key, rows in found.items()}
+
+
+def _found(connection: apsw.Connection) -> list[str]:
+    tables = connection.execute(
+        "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name GLOB 'sqlite_stat?'"
+    )
+    names = {str(row[0]) for row in tables}
+    return [name for name in _STATISTICS if name in names]
+
+
+def _rows_in(connection: apsw.Connection, table: str) -> float:
+    # Counted there: the samples of a table in sqlite_stat4 are many and large.
+    return _number(connection, f'SELECT count(*) FROM main."{table}"')  # noqa: S608 - a constant
 
 
 def _number(connection: apsw.Connection, sql: str) -> float:

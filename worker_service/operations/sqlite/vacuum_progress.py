@@ -12,6 +12,8 @@ WRITE_BACK = "write back"
 _STEPS = 5_000
 INTERVAL = 0.2
 """Seconds between two samples."""
+WATCHED_BYTES = 1 << 20
+"""Of fewer live bytes nothing is told: they are rewritten sooner than a thread has taken its first sample."""
 
 
 class VacuumProgress:
@@ -38,6 +40,8 @@ class VacuumProgress:
         self._returned = 0
 
     def __enter__(self) -> Self:
+        if self._live * self._page_bytes < WATCHED_BYTES:
+            return self
         self._session.connection.set_progress_handler(self._count, _STEPS, id=self)
         self._thread.start()
         return self
@@ -46,6 +50,8 @@ class VacuumProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
+        if self._thread.ident is None:
+            return
         self._thread.join()
         self._session.connection.set_progress_handler(None, id=self)
 
