@@ -6,6 +6,7 @@ INSTALLED := $(VENV)/.installed
 PROTOS := $(wildcard protos/overhaul/v1/*.proto)
 PROTO_TOOLS := $(VENV)/proto-tools/.installed
 DATABASE ?=
+export DATABASE
 SAMPLE := build/overhaul-sample.db
 RELEASED := protos/released/overhaul-0.1.binpb
 SOURCES := manager_service worker_service tests benchmarks
@@ -35,7 +36,7 @@ ifeq ($(DATABASE),)
 	@$(BIN)/python benchmarks/make_sample.py $(SAMPLE)
 	@$(BIN)/overhaul run $(SAMPLE)
 else
-	@$(BIN)/overhaul run "$(DATABASE)"
+	@$(BIN)/overhaul run -- "$$DATABASE"
 endif
 
 test: $(INSTALLED) ## run all tests with branch coverage; a skipped test is an error

@@ -108,22 +108,17 @@ class Crew:
         raise AssertionError("a program's end is always raised")
 
     async def stop(self, hurry: asyncio.Event) -> None:
-        """Stop both, the worker first so that it can take its leave.
+        """Stop both, the worker first so that it can take its leave; soon with `hurry`, or when one is gone.
 
-        With `hurry` set, or when one of them is gone already, soon and both at once.
+        Also in a hurry the worker goes first: without a manager to tell it would try in vain until it is killed.
         """
         try:
             if all(program.exit_code is None for program in self._programs.values()):
-                slowly = asyncio.ensure_future(self._stop_in_order())
+                slowly = asyncio.ensure_future(self._stop_in_order(grace=GRACE, kill_after=KILL_AFTER))
                 hurried = asyncio.ensure_future(hurry.wait())
                 await asyncio.wait({slowly, hurried}, return_when=asyncio.FIRST_COMPLETED)
                 await _cancelled(hurried, slowly)
-            await asyncio.gather(
-                *(
-                    program.stop(grace=QUICK_GRACE, kill_after=QUICK_KILL_AFTER)
-                    for program in self._programs.values()
-                )
-            )
+            await self._stop_in_order(grace=QUICK_GRACE, kill_after=QUICK_KILL_AFTER)
         finally:
             if self._folder is not None:
                 shutil.rmtree(self._folder, ignore_errors=True)
@@ -133,10 +128,10 @@ class Crew:
         worker.write_line(address)
         return address
 
-    async def _stop_in_order(self) -> None:
+    async def _stop_in_order(self, *, grace: float, kill_after: float) -> None:
         for name in (WORKER, MANAGER):
             if name in self._programs:
-                await self._programs[name].stop(grace=GRACE, kill_after=KILL_AFTER)
+                await self._programs[name].stop(grace=grace, kill_after=kill_after)
 
 
 async def both(*works: Awaitable[Any]) -> list[Any]:

@@ -61,7 +61,7 @@ def client_error(error: grpc.aio.AioRpcError, address: str) -> ClientError:
     if code in UNREACHABLE and info.reason in {"", "SHUTTING_DOWN"}:
         return ManagerUnreachableError(
             # gRPC says it all at length; the system's own words come last.
-            f"no manager answers at {address} ({said.rsplit(': ', 1)[-1]})",
+            f"no manager answers at {address} ({said.rsplit(': ', 1)[-1].rstrip(']')})",
             code=code,
             reason=info.reason,
             metadata=info.metadata,

@@ -3,6 +3,8 @@
 from contextlib import aclosing
 
 from manager_service.client.client import ManagerClient
+from manager_service.client.errors import ClientError
+from manager_service.client.streams import GIVE_UP_AFTER
 from manager_service.client.views import View
 from manager_service.client.words import spoken
 from overhaul.v1 import job_pb2, job_service_pb2
@@ -15,10 +17,16 @@ async def follow(client: ManagerClient, parent_job_id: str, view: View) -> job_p
         ClientError: there is no such job, or no manager could be reached any more.
     """
     shown = Standing()
-    async with aclosing(client.watch_parent_job(parent_job_id)) as updates:
+    watch = client.watch_parent_job(parent_job_id, on_trouble=lambda error: view.say(trouble(error)))
+    async with aclosing(watch) as updates:
         async for update in updates:
             shown.take(update, view)
     return await client.get_parent_job(parent_job_id)
+
+
+def trouble(error: ClientError) -> str:
+    """Tell that a watch was broken off and goes on by itself: silence would look like long work."""
+    return f"{error}; watching goes on when a manager answers within {GIVE_UP_AFTER / 60:.0f} minutes"
 
 
 class Standing:

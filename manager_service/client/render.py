@@ -82,8 +82,8 @@ def parent_table(parents: Iterable[job_pb2.ParentJob]) -> FittedTable:
         Column(head="state"),
         Column(head="children"),
         Column(head="failed"),
-        Column(head="created"),
-        Column(head="time", least=WHOLE),
+        Column(head="created", spare=True),
+        Column(head="time", least=WHOLE, spare=True),
     )
     rows = [
         (

@@ -8,6 +8,7 @@ from manager_service.client import as_json, render, update_json
 from manager_service.client.client import ManagerClient
 from manager_service.client.errors import ClientError
 from manager_service.client.exits import ExitCode, code_of_job
+from manager_service.client.follow import trouble
 from manager_service.client.options import ParentState
 from manager_service.client.talk import put, tell
 from manager_service.client.words import moment, safe, spoken
@@ -87,7 +88,8 @@ async def first(items: AsyncIterable[ItemT], limit: int) -> list[ItemT]:
 async def print_updates(client: ManagerClient, parent_job_id: str) -> ExitCode:
     """Print every update of a watch as a line, and return what the end of the job is worth."""
     await client.get_parent_job(parent_job_id)  # a manager that is down is told at once, not waited for
-    async with aclosing(client.watch_parent_job(parent_job_id)) as updates:
+    watch = client.watch_parent_job(parent_job_id, on_trouble=lambda error: tell(trouble(error)))
+    async with aclosing(watch) as updates:
         async for update in updates:
             put(as_json.text(update_json.update(update)))
     return code_of_job(await client.get_parent_job(parent_job_id))

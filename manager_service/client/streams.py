@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import grpc
@@ -26,11 +26,20 @@ WITHOUT_REASON = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
 
 
 class Patience:
-    """Decides whether and when a stream is opened again: with backoff, for `give_up_after` seconds of silence."""
+    """Decides whether and when a stream is opened again: with backoff, for `give_up_after` seconds of silence.
 
-    def __init__(self, give_up_after: float, backoff: Backoff = BACKOFF) -> None:
+    `on_trouble` is called once for each silence that is waited out.
+    """
+
+    def __init__(
+        self,
+        give_up_after: float,
+        backoff: Backoff = BACKOFF,
+        on_trouble: Callable[[ClientError], None] | None = None,
+    ) -> None:
         self._give_up_after = give_up_after
         self._backoff = backoff
+        self._on_trouble = on_trouble
         self._failures = 0
         self._silent_since = time.monotonic()
 
@@ -46,6 +55,8 @@ class Patience:
         self._failures += 1
         if not _resumable(error) or now - self._silent_since >= self._give_up_after:
             raise error
+        if self._failures == 1 and self._on_trouble is not None:
+            self._on_trouble(error)
         await asyncio.sleep(self._backoff.seconds(self._failures))
 
 
@@ -57,17 +68,23 @@ class Streams:
         self._jobs = stub
 
     async def watch_parent_job(
-        self, parent_job_id: str, *, after_sequence: int | None = None, give_up_after: float = GIVE_UP_AFTER
+        self,
+        parent_job_id: str,
+        *,
+        after_sequence: int | None = None,
+        give_up_after: float = GIVE_UP_AFTER,
+        on_trouble: Callable[[ClientError], None] | None = None,
     ) -> AsyncGenerator[job_service_pb2.WatchParentJobResponse, None]:
         """Yield a snapshot (without `after_sequence`), then every later event once and in order.
 
         It ends after the final state. A broken stream is resumed after the last sequence; a snapshot marked
-        `resynced` says that events in between are gone. Close it (`contextlib.aclosing`) when leaving early.
+        `resynced` says that events in between are gone. `on_trouble` hears of each outage that is waited out.
+        Close it (`contextlib.aclosing`) when leaving early.
 
         Raises:
             ClientError: refused, or nothing could be reached for `give_up_after` seconds.
         """
-        patience, last = Patience(give_up_after), after_sequence
+        patience, last = Patience(give_up_after, on_trouble=on_trouble), after_sequence
         while True:
             request = job_service_pb2.WatchParentJobRequest(parent_job_id=parent_job_id, after_sequence=last)
             try:

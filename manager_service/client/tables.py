@@ -16,10 +16,14 @@ GAP = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A head, and how narrow its column may become: `least` cells, or unset its longest word."""
+    """A head, and how narrow its column may become: `least` cells, or unset its longest word.
+
+    A `spare` column is left out where the table would not fit even so, the last one first.
+    """
 
     head: str
     least: int | None = None
+    spare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +34,7 @@ class FittedTable:
     rows: Sequence[Sequence[str]]
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
-        drawn = [
-            place for place, _ in enumerate(self.columns) if not self.rows or any(row[place] for row in self.rows)
-        ]
+        drawn = self._fitting(options.max_width)
         columns = [self.columns[place] for place in drawn]
         rows = [[safe(row[place]) for place in drawn] for row in self.rows]
         drawing = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
@@ -41,6 +43,18 @@ class FittedTable:
         for row in rows:
             drawing.add_row(*map(Text, row))
         yield drawing
+
+    def _fitting(self, room: int) -> list[int]:
+        """Return the places of the columns that are drawn."""
+        drawn = [
+            place for place, _ in enumerate(self.columns) if not self.rows or any(row[place] for row in self.rows)
+        ]
+        for place in [place for place in reversed(drawn) if self.columns[place].spare]:
+            rows = [[safe(row[one]) for one in drawn] for row in self.rows]
+            if sum(widths([self.columns[one] for one in drawn], rows, room)) + GAP * (len(drawn) - 1) <= room:
+                break
+            drawn.remove(place)
+        return drawn
 
 
 def widths(columns: Sequence[Column], rows: Iterable[Sequence[str]], room: int) -> list[int]:

@@ -17,7 +17,8 @@ def read_defaults(path: Path, known: Collection[str]) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a TOML file: {error}") from error
     found = {key.replace("-", "_"): value for key, value in values.items()}
-    if strange := sorted(set(found) - set(known)):
-        names = ", ".join(name.replace("_", "-") for name in sorted(known))
+    options = {name for name in known if not name.startswith("_")}
+    if strange := sorted(set(found) - options):
+        names = ", ".join(sorted(options))
         raise ValueError(f"{path} has the unknown key {strange[0]!r}; there are {names}")
     return {key: value if isinstance(value, bool) else str(value) for key, value in found.items()}

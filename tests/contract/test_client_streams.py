@@ -118,6 +118,21 @@ class TestWatch:
 
         assert len(manager.requests("WatchParentJob")) == 1
 
+    async def test_an_outage_is_told_once_while_it_lasts(self) -> None:
+        troubles: list[ClientError] = []
+        manager = FakeManager().answers(
+            "WatchParentJob",
+            [SNAPSHOT, UNAVAILABLE],
+            UNAVAILABLE,
+            [wire.child_event(4), UNAVAILABLE],
+            [FINAL],
+        )
+        with manager:
+            async with ManagerClient(manager.address) as client:
+                await sequences(client.watch_parent_job(wire.PARENT_ID, on_trouble=troubles.append))
+
+        assert [type(error) for error in troubles] == [ManagerUnreachableError, ManagerUnreachableError]
+
     async def test_leaving_it_cancels_the_call(self) -> None:
         with FakeManager().answers("WatchParentJob", [SNAPSHOT, Hang()]) as manager:
             async with ManagerClient(manager.address) as client:

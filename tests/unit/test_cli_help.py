@@ -56,6 +56,24 @@ def test_help_loads_neither_grpc_nor_rich() -> None:
     assert result.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["list", "--help"]])
+def test_an_answer_that_cannot_be_written_is_told_in_one_sentence(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        code = [sys.executable, "-m", "manager_service.client", *arguments]
+        result = subprocess.run(code, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert result.returncode == 1
+    assert result.stderr == "overhaul: the answer cannot be written: No space left on device\n"
+
+
+def test_a_closed_stdout_is_refused_before_anything_is_done() -> None:
+    command = f"exec {sys.executable} -m manager_service.client run missing.db >&-"
+    result = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+
+    assert result.returncode == 2
+    assert result.stderr.startswith("overhaul: stdout is closed")
+
+
 def test_the_version_ignores_a_variable_of_its_name() -> None:
     result = CliRunner().invoke(app, ["--version"], env={"OVERHAUL_VERSION": "1.2.3"})
     other = CliRunner().invoke(app, ["list", "--help"], env={"OVERHAUL_VERSION": "1.2.3"})

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from uuid import UUID
 
 import pytest
 from rich.console import Console
@@ -138,6 +139,20 @@ class TestTable:
         assert "partially" in text_of(console)
         for head in ("operation", "target", "result", "bytes", "indexes", "time"):
             assert head in text_of(console)
+
+    def test_the_ids_of_a_list_are_whole_in_80_columns(self) -> None:
+        parents = [wire.parent_job(id=str(UUID(int=number)), name="nightly maintenance") for number in (1, 2)]
+        for parent in parents:
+            parent.create_time.CopyFrom(wire.at(0))
+            parent.start_time.CopyFrom(wire.at(0))
+            parent.counts.failed = 3
+        console = screen()
+
+        console.print(render.parent_table(parents))
+
+        lines = text_of(console).splitlines()
+        assert max(map(len, lines)) <= 80
+        assert all(any(parent.id in line for line in lines) for parent in parents)
 
     def test_columns_without_values_are_left_out(self) -> None:
         console = screen()

@@ -43,7 +43,7 @@ def run(
     """Maintain databases now: starts a manager and a worker, runs one job, stops both and leaves nothing behind.
 
     Ctrl-C cancels the job and waits for its end; a second one stops at once. --timeout bounds each
-    operation, not the whole run. Passwords belong into the environment, never into a URL here.
+    operation, not the whole run. A URL with a password is refused.
     """
     from manager_service.client.crew import TEMPORARY
     from manager_service.client.request import Operation

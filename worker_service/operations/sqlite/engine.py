@@ -36,7 +36,7 @@ class SqliteEngine:
             identity_of(target, location)
         except OSError as error:
             raise InvalidTargetError(
-                f"The target {target.name!r}: {unreachable(error).message} It is never created."
+                f"The target {target.name!r} ({location.path}): {unreachable(error).message} It is never created."
             ) from error
 
     def describe(self, target: Target) -> TargetDescription:
