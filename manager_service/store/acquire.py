@@ -9,8 +9,9 @@ from manager_service.domain.errors import SessionSupersededError
 from manager_service.domain.fleet import SessionState
 from manager_service.domain.leases import Lease, Poll
 from manager_service.domain.states import ChildJobState
-from manager_service.store.candidates import LockTable, Offers, candidates
+from manager_service.store.candidates import Offers, candidates
 from manager_service.store.lanes import LEAVE
+from manager_service.store.locks import LockTable
 from manager_service.store.parents import ParentInWork
 from manager_service.store.rows import mapping_of
 from manager_service.store.sessions import open_session

@@ -5,14 +5,15 @@ from typing import Any, Protocol
 
 from sqlalchemy import Select, and_, bindparam, func, literal_column, select, union_all
 
-from manager_service.store.open_parents import IS_OPEN, ROOM, first_heads
+from manager_service.store.eligible import IS_OPEN, NOT_PAUSED, ROOM
+from manager_service.store.locks import Locks
+from manager_service.store.open_parents import first_heads
 from manager_service.store.rows import locks_by_operation
 from manager_service.store.statements import Among, Statement
 from manager_service.store.tables import (
     is_cancelling,
     is_ready,
     leases,
-    live_locks,
     parent_jobs,
     queue,
     session_targets,
@@ -27,11 +28,7 @@ _PER_OPERATION = 8
 # How many served targets are looked at together.
 _AT_ONCE = 64
 
-# The keys that an operation takes, each exclusive or not.
-Locks = Mapping[str, bool]
-
 _q, _st, _t, _p = queue.c, session_targets.c, targets.c, parent_jobs.c
-_not_paused = _t.paused == literal_column("0")
 
 
 def _heads(window: Any) -> Select[Any]:
@@ -49,7 +46,7 @@ def _heads(window: Any) -> Select[Any]:
         .select_from(
             window.outerjoin(parent_jobs, and_(_p.id == w.parent_id, *IS_OPEN))
             .outerjoin(session_targets, served & _p.id.is_not(None))
-            .outerjoin(targets, (_t.name == _st.target) & _not_paused)
+            .outerjoin(targets, (_t.name == _st.target) & NOT_PAUSED)
         )
         .order_by(w.rank, w.turn, w.child_id)
     )
@@ -88,7 +85,7 @@ def _of_served(*columns: Any) -> Select[Any]:
         select(*columns)
         .with_hint(session_targets, "INDEXED BY ix_session_targets_session_id")
         .with_hint(targets, "INDEXED BY ix_targets_room")
-        .where(_st.session_id == bindparam("session_id"), _not_paused, ROOM.element > literal_column("0"))
+        .where(_st.session_id == bindparam("session_id"), NOT_PAUSED, ROOM.element > literal_column("0"))
         .order_by(_q.rank, _q.turn, _q.child_id)
     )
 
@@ -126,16 +123,14 @@ CLOSED_PARENTS = Statement(
     union_all(
         select(_p.id).with_hint(parent_jobs, "INDEXED BY ix_parent_jobs_cancelling").where(is_cancelling),
         select(_p.id)
+        .with_hint(parent_jobs, "INDEXED BY ix_parent_jobs_deadline")
+        .where(_p.deadline.is_not(None), _p.end_time.is_(None), _p.deadline <= bindparam("now")),
+        select(_p.id)
         .select_from(leases.join(parent_jobs, _p.id == leases.c.parent_id))
         .where(_p.max_parallel > literal_column("0"))
         .group_by(_p.id)
         .having(func.count() >= _p.max_parallel),
     )
-)
-LIVE_LOCKS = Statement(
-    select(live_locks.c.key, func.max(live_locks.c.exclusive).label("exclusive"))
-    .where(Among(live_locks.c.key, "keys"))
-    .group_by(live_locks.c.key)
 )
 
 
@@ -190,7 +185,7 @@ def candidates(tx: UnitOfWork, session_id: str, room: Room, offers: Offers, *, w
     yield from _open(tx, first, offers, wanted)
     if len(first) < window:
         return
-    closed = [row.id for row in tx.rows(CLOSED_PARENTS)]
+    closed = [row.id for row in tx.rows(CLOSED_PARENTS, now=tx.now)]
     if closed:
         heads, more = first_heads(tx, session_id, closed, window=window)
         yield from _open(tx, heads, offers, wanted)
@@ -221,35 +216,3 @@ def _free_operations(served: list[Any], room: Room, offers: Offers) -> Iterator[
             for operation, locks in offers.on(name).items():
                 if room.on(name) and room.free(locks):
                     yield name, operation
-
-
-class LockTable:
-    """Which keys are held, by live leases and by what was picked in this claim."""
-
-    def __init__(self, tx: UnitOfWork) -> None:
-        self._tx = tx
-        self._held: dict[str, bool | None] = {}
-
-    def learn(self, keys: Iterable[str]) -> None:
-        """Find out at once which of these keys are held."""
-        unknown = sorted(set(keys) - self._held.keys())
-        if unknown:
-            self._held.update(dict.fromkeys(unknown))
-            for row in self._tx.rows(LIVE_LOCKS, keys=unknown):
-                self._held[row.key] = bool(row.exclusive)
-
-    def free(self, locks: Locks) -> bool:
-        """Tell whether none of the keys is held in a way that conflicts."""
-        self.learn(locks)
-        return not any(self._conflicts(key, exclusive=exclusive) for key, exclusive in locks.items())
-
-    def take(self, locks: Locks) -> bool:
-        """Take keys, or none of them if one conflicts."""
-        if not self.free(locks):
-            return False
-        self._held.update(locks)
-        return True
-
-    def _conflicts(self, key: str, *, exclusive: bool) -> bool:
-        held = self._held[key]
-        return held is not None and (held or exclusive)

@@ -5,19 +5,15 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, literal_column, select
 
+from manager_service.store.eligible import IS_OPEN, NOT_PAUSED, ROOM
 from manager_service.store.statements import Among, Statement
-from manager_service.store.tables import leases, parent_jobs, queue, session_targets, targets
+from manager_service.store.tables import parent_jobs, queue, session_targets, targets
 from manager_service.store.unit_of_work import UnitOfWork
 
 # How many parent jobs with heads may be asked one by one.
 _PARENTS = 64
 
 _q, _st, _t, _p = queue.c, session_targets.c, targets.c, parent_jobs.c
-_live_on_target = (
-    select(func.count()).select_from(leases).where(leases.c.target == _t.name).correlate(targets).scalar_subquery()
-)
-ROOM = (_t.max_parallel - _live_on_target).label("room")
-IS_OPEN = (_p.state == "running", (_p.deadline.is_(None)) | (_p.deadline > bindparam("now")))
 # One seek in the index for each parent job that has heads, however many they are.
 _walk = (
     select(func.min(_q.parent_id).label("id"))
@@ -62,7 +58,7 @@ PARENT_HEADS = Statement(
         .join(session_targets, (_st.session_id == bindparam("session_id")) & (_st.target == _q.target))
         .join(targets, _t.name == _q.target)
     )
-    .where(Among(_p.id, "parents"), _t.paused == literal_column("0"), *IS_OPEN)
+    .where(Among(_p.id, "parents"), NOT_PAUSED, *IS_OPEN)
     .order_by(_q.rank, _q.turn, _q.child_id)
 )
 # The most urgent of the heads that follow on these.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, bindparam
+from sqlalchemy import ColumnElement, Insert, bindparam
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BindParameter
@@ -33,24 +33,21 @@ MANY = -1
 class _Text:
     """A statement's text for one way to bind its lists, and how values are put in the order of its parameters."""
 
-    __slots__ = ("_defaults", "_names", "_pick", "row", "sql")
+    __slots__ = ("_defaults", "_pick", "length", "names", "row", "sql")
 
     def __init__(self, core: ClauseElement, dialect: Dialect, length: int) -> None:
         compiled: Any = core.compile(dialect=dialect, compile_kwargs={"among": length})
         self.sql: str = compiled.string
-        self._names = tuple(compiled.positiontup)
-        self._defaults = {name: value for name in self._names if (value := compiled.params.get(name)) is not None}
-        self._pick = _picker(self._names)
+        self.length = length
+        self.names = tuple(compiled.positiontup)
+        self._defaults = _defaults(core, {name: compiled.binds[name] for name in self.names})
+        self._pick = _picker(self.names)
         columns = [entry.keyname for entry in compiled._result_columns or ()]  # noqa: SLF001 -- no public name
         self.row = _row_type(columns) if columns else tuple
 
     def arguments(self, given: dict[str, Any]) -> Sequence[Any]:
-        """Return the values of the parameters; those not given have their default."""
-        values = {**self._defaults, **given} if self._defaults else given
-        try:
-            return self._pick(values)
-        except KeyError:
-            return [values.get(name) for name in self._names]
+        """Return the values of the parameters; those not given have their default, or are a ``KeyError``."""
+        return self._pick({**self._defaults, **given} if self._defaults else given)
 
 
 class Statement:
@@ -72,14 +69,15 @@ class Statement:
 
         In a text for ``MANY`` the values of an ``Among`` are lists; the dialect has to make them what it can bind.
         """
-        if not self.lists:
-            text = self._texts.get(MANY) or self._compiled(dialect, MANY)
-            return text, text.arguments(given)
-        length = self._length(given)
-        text = self._texts.get(length) or self._compiled(dialect, length)
-        if length == 1:
+        text = self.text(dialect, given)
+        if text.length == 1:
             given = {**given, **{name: given[name][0] for name in self.lists}}
         return text, text.arguments(given)
+
+    def text(self, dialect: Dialect, given: dict[str, Any]) -> _Text:
+        """Return the text that fits lists of these lengths."""
+        length = self._length(given) if self.lists else MANY
+        return self._texts.get(length) or self._compiled(dialect, length)
 
     def _length(self, given: dict[str, Any]) -> int:
         """Return how long all lists are, if that is spelled out."""
@@ -91,6 +89,12 @@ class Statement:
     def _compiled(self, dialect: Dialect, length: int) -> _Text:
         self._texts[length] = text = _Text(self._core, dialect, length)
         return text
+
+
+def _defaults(core: ClauseElement, parameters: dict[str, BindParameter[Any]]) -> dict[str, object]:
+    """Return the values that are written in the statement; what an insert leaves out is NULL."""
+    written = {name: bound.value for name, bound in parameters.items() if not bound.required}
+    return {**dict.fromkeys(parameters), **written} if isinstance(core, Insert) else written
 
 
 def _picker(names: Sequence[str]) -> Callable[[dict[str, Any]], Sequence[Any]]:

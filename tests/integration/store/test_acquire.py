@@ -7,7 +7,7 @@ import pytest
 from manager_service.domain.errors import SessionSupersededError, SessionUnknownError
 from manager_service.domain.fleet import Lock
 from manager_service.domain.leases import Poll
-from manager_service.domain.model import PlannedChild
+from manager_service.domain.model import SECOND, PlannedChild
 from manager_service.domain.ports import JobStore
 from manager_service.domain.states import ChildJobState, FailureMode, FailurePolicy, Outcome
 from tests.factories import World, failure, operation, plan, report_of, served_target
@@ -352,6 +352,41 @@ class TestWakeUps:
 
 
 class TestAClaimPastManyThatMayNotGo:
+    async def test_a_paused_target_stays_paused_beside_a_parent_job_at_its_limit(self, world: World) -> None:
+        names = [f"t{number}" for number in range(40)]
+        worker = await world.worker(*names, "calm", slots=4)
+        await world.parent_job(*names, priority=9, max_parallel=1)
+        await worker.acquire(1)
+        await world.parent_job("calm")
+        await world.store.pause_target("calm", paused=True)
+        assert await worker.acquire(1) == ()
+
+        await world.store.pause_target("calm", paused=False)
+        assert [lease.target for lease in await worker.acquire(1)] == ["calm"]
+
+    async def test_parent_jobs_past_their_deadline_do_not_hide_another(self, world: World) -> None:
+        worker = await world.worker("a")
+        for _ in range(80):
+            await world.parent_job("a", priority=9, deadline=world.clock.wall() + SECOND)
+        healthy = await world.parent_job("a")
+        world.clock.pass_time(SECOND)
+
+        assert [lease.parent_job_id for lease in await worker.acquire(1)] == [healthy.id]
+
+    async def test_many_parent_jobs_at_their_limit_do_not_hide_another_on_the_same_target(
+        self, world: World
+    ) -> None:
+        worker = await world.worker(served_target("a", locks=(), max_parallel=100), slots=200)
+        for number in range(70):
+            await world.parent_job(f"x{number}", priority=9)
+        for _ in range(20):
+            children = [PlannedChild(target="a", operation="vacuum", lane=str(n)) for n in range(2)]
+            await world.parent_job(children=children, priority=5, max_parallel=1)
+        assert sum([len(await worker.acquire(20)) for _ in range(4)]) == 20
+        free = await world.parent_job("a")
+
+        assert [lease.parent_job_id for lease in await worker.acquire(1)] == [free.id]
+
     async def test_heads_of_an_operation_that_is_not_offered_do_not_hide_another(self, world: World) -> None:
         worker = await world.worker(served_target("orders", operations=("analyze",)))
         for _ in range(80):

@@ -196,6 +196,23 @@ class TestPause:
             await worker.end(lease)
         assert order.count(other.id) == 2
 
+    async def test_successors_of_what_was_paused_do_not_catch_up_either(self, world: World) -> None:
+        worker = await world.worker("a", "b", "c", "d", slots=1)
+        operations = ("vacuum", "analyze", "reindex")
+        paused = await world.parent_job("a", operations=operations)
+        await world.store.pause_parent_job(paused.id)
+        other = await world.parent_job("b", "c", "d", operations=operations)
+        for _ in range(5):
+            await worker.end((await worker.acquire())[0])
+        await world.store.resume_parent_job(paused.id)
+
+        order = []
+        for _ in range(5):
+            [lease] = await worker.acquire()
+            order.append(lease.parent_job_id)
+            await worker.end(lease)
+        assert order.count(other.id) >= 2
+
     @pytest.mark.parametrize("verb", ["pause_parent_job", "resume_parent_job"])
     async def test_a_cancelling_or_final_parent_job_forbids_it(self, world: World, verb: str) -> None:
         finished = await world.finished_parent_job()
@@ -326,6 +343,16 @@ class TestDeadline:
         assert {c.failure.reason for c in children if c.failure} == {"DEADLINE_EXCEEDED"}
         assert await world.store.fail_overdue(limit=9) == 0
         await world.check(lease.parent_job_id)
+
+    async def test_a_cancelled_parent_job_stays_cancelled(self, world: World) -> None:
+        parent = await world.parent_job(children=many(1500), deadline=world.clock.wall() + SECOND)
+        await world.store.cancel_parent_job(parent.id, "no more")
+        world.clock.pass_time(SECOND)
+
+        assert await world.store.fail_overdue(limit=9) == 0
+        while await world.store.sweep(parent.id, limit=1000):
+            pass
+        assert await world.state(parent.id) is ParentJobState.CANCELLED
 
     async def test_it_does_a_bounded_piece(self, world: World) -> None:
         parent = await world.parent_job(children=many(5), deadline=world.clock.wall() + SECOND)

@@ -223,6 +223,12 @@ class TestLogs:
 
         assert refused.value.next_offset == 0
 
+    async def test_entries_of_another_session_are_dropped(self, world: World) -> None:
+        _, lease = await world.leased_child_job()
+        other = await world.worker("orders", worker_name="other")
+
+        assert await world.store.append_logs(self.batch(other, lease, 0, "x")) is None
+
     async def test_entries_of_a_lost_lease_are_dropped(self, world: World) -> None:
         worker, lease = await world.lost_lease()
 

@@ -33,6 +33,7 @@ from manager_service.store import (
     expiry,
     heartbeat,
     lanes,
+    locks,
     open_parents,
     open_store,
     parents,
@@ -308,7 +309,7 @@ class TestGroupCommit:
 
     def register(self, name: str) -> Callable[[UnitOfWork], str]:
         def command(tx: UnitOfWork) -> str:
-            tx.rows(candidates.CLOSED_PARENTS)
+            tx.rows(candidates.CLOSED_PARENTS, now=tx.now)
             _insert_target(tx, name)
             return name
 
@@ -559,7 +560,7 @@ PINNED = {
     "repeated poll": (acquire._GRANTED_BEFORE, ["leases USING INDEX ix_leases_session_id"]),
     "granted children": (acquire._CHILDREN, ["child_jobs USING PRIMARY KEY"]),
     "best of each target": (candidates.SERVED_HEADS, ["best USING INDEX ix_queue_ready_target"]),
-    "claim's locks": (candidates.LIVE_LOCKS, ["live_locks USING"]),
+    "claim's locks": (locks.LIVE_LOCKS, ["live_locks USING"]),
     "expiry": (expiry.EXPIRED, ["leases USING INDEX ix_leases_expire_time"]),
     "expiry of the unaccepted": (expiry.UNACCEPTED, ["leases USING INDEX ix_leases_accept_time"]),
     "delays": (expiry.DUE, ["queue USING", "ix_queue_delayed"]),
@@ -579,7 +580,7 @@ PINNED = {
 # What a plan calls the lists that it was given or made itself.
 NO_TABLE = ("SCAN json_each", "SCAN heads", "SCAN walk", "SCAN CONSTANT ROW")
 # Walked in order until the claim has enough; live leases and jobs that are being cancelled, which are few.
-SMALL = ("ix_queue_ready", "ix_leases_parent_id", "ix_parent_jobs_cancelling")
+SMALL = ("ix_queue_ready", "ix_leases_parent_id", "ix_parent_jobs_cancelling", "ix_parent_jobs_deadline")
 
 
 class TestPlansArePinned:
