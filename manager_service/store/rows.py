@@ -90,8 +90,8 @@ def parsed_operations(text: str, only: frozenset[str] | None = None) -> Mapping[
     }
 
 
-# More than the targets of one worker, whose claims ask for the same ones each time.
-@lru_cache(maxsize=16_384)
+# A text is kilobytes, so only those of the targets that claims come to again and again are kept.
+@lru_cache(maxsize=4_096)
 def locks_by_operation(text: str) -> Mapping[str, Mapping[str, bool]]:
     """Return the keys that each operation takes, each exclusive or not: all that a claim asks of an offer."""
     shared: dict[str, Mapping[str, bool]] = {}

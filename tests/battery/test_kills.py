@@ -133,7 +133,7 @@ def assert_nothing_left(store: Path) -> None:
 
 class TestKills:
     @pytest.mark.timeout(480)
-    @pytest.mark.parametrize("round_", range(ROUNDS))
+    @pytest.mark.parametrize("round_", range(3 * ROUNDS))
     async def test_every_child_ends_once_whoever_is_killed(self, deployment: Deployment, round_: int) -> None:
         chance = seeded(round_)
         files = databases(deployment.folder)

@@ -153,6 +153,7 @@ class TestPoll:
 
     async def test_an_idle_worker_makes_hardly_a_call(self) -> None:
         async with rig(LeaseServer(window=5, heartbeat=5)) as r:
+            await r.server.until(lambda: r.server.calls["AcquireLeases"] and r.server.calls["Heartbeat"])
             await asyncio.sleep(0.3)
 
             assert len(r.server.calls["AcquireLeases"]) == 1
@@ -304,16 +305,14 @@ class TestFence:
             server.down = True
             await server.wake()
             await server.until(lambda: time.monotonic() > execution.control.fence)
-            fence = execution.control.fence
             r.engine.go_on.set()
             server.down = False
             await server.until(lambda: server.results)
 
-        assert execution.control.fence > fence or server.results[lease].outcome == job.OUTCOME_COMPLETED
         assert server.results[lease].outcome == job.OUTCOME_COMPLETED
 
     async def test_a_poll_that_hung_long_is_confirmed_by_a_beat_at_once(self) -> None:
-        server = LeaseServer(heartbeat=3.0, lease=0.6, window=30)
+        server = LeaseServer(heartbeat=60.0, lease=0.6, window=60)
         async with rig(server, slots=1) as r:
             await asyncio.sleep(0.5)
             await server.offer("steps")
@@ -323,7 +322,7 @@ class TestFence:
             r.engine.go_on.set()
             await server.until(lambda: server.results)
 
-        assert took < 2  # the beat that hangs would have ended later
+        assert took < 25  # the beat that hangs would have ended later
 
 
 class TestReports:

@@ -17,7 +17,7 @@ from tests.simulation.shards import live_through
 SEEDS = int(os.environ.get("OVERHAUL_SIMULATION_SEEDS", "4000"))
 FIRST = int(os.environ.get("OVERHAUL_SIMULATION_FIRST_SEED", "1"))
 SECONDS = float(os.environ.get("OVERHAUL_SIMULATION_SECONDS", "105"))
-FEWEST = 100
+FEWEST = 300
 
 
 @pytest.mark.timeout(SECONDS + 60)
@@ -31,6 +31,7 @@ def test_the_invariants_hold_in_every_world(capsys: pytest.CaptureFixture[str]) 
     assert lived.tally["managers"] > 2 * lived.seeds
     assert lived.tally["losses"] > lived.seeds / 10
     assert lived.tally["REPORT_STATUS_ALREADY_RECORDED"] > lived.seeds / 10
+    assert lived.tally["REPORT_STATUS_STALE"]
 
 
 class TestReplay:

@@ -129,7 +129,8 @@ class LeaseServiceServicer(object):
         """Records how attempts ended and, with want_next, grants the next leases in the same transaction.
 
         Idempotent: the exact repeat of a recorded report is answered ALREADY_RECORDED. A report whose lease ran out
-        but was not taken back is recorded. Retry it until it is answered; the results are independent of each other.
+        but was not taken back is recorded. Retry it until it is answered; the results are independent of each other,
+        but a result that makes no sense refuses the whole call, and nothing is recorded: send the others without it.
         Errors: INVALID_ARGUMENT (INVALID_REQUEST), FAILED_PRECONDITION (SESSION_UNKNOWN). A superseded session may
         still report, but is granted nothing.
         """

@@ -18,7 +18,12 @@ from tests.integration.operations.databases import (
     with_foreign_collation,
 )
 from tests.integration.operations.doubles import RecordingControl, operation, run, target_at, worker_on
-from worker_service.domain.errors import InvalidOperationError, TargetBusyError, TargetUnavailableError
+from worker_service.domain.errors import (
+    InvalidOperationError,
+    OperationCancelledError,
+    TargetBusyError,
+    TargetUnavailableError,
+)
 from worker_service.domain.operation import Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Result, Verdict
 from worker_service.operations.sqlite import SqliteEngine, filelock
@@ -26,6 +31,8 @@ from worker_service.operations.sqlite.catalogue import PROCEDURES
 from worker_service.operations.sqlite.filelock import hold
 from worker_service.operations.sqlite.identity import file_key
 from worker_service.operations.sqlite.location import Location
+from worker_service.operations.sqlite.options import BUSY_TIMEOUT, read_options
+from worker_service.operations.sqlite.session import Session
 
 EVERY = sorted(PROCEDURES)
 COMMON = {"file_bytes", "wal_bytes", "pages", "free_pages", "page_bytes", "stat_rows"}
@@ -285,3 +292,16 @@ def _vacuum_often(path: str, times: int) -> list[str]:
         except TargetBusyError:
             outcomes.append("busy")
     return outcomes
+
+
+class TestSession:
+    def test_a_stop_reaches_a_statement_that_its_interrupt_missed(self, tmp_path: Path) -> None:
+        location = Location.of(str(filled_database(tmp_path / "a.db")))
+        options = read_options([BUSY_TIMEOUT], {})
+        stop = threading.Event()
+        session = Session(location=location, options=options, control=RecordingControl(), stop=stop)
+        threading.Timer(0.2, stop.set).start()
+
+        with pytest.raises(OperationCancelledError):
+            session.rows("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n")
+        session.close()
