@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import structlog
@@ -73,6 +74,20 @@ class Services:
     fleet: FleetService
 
 
+class _Lookup:
+    """A server that looks methods up by name when they are called.
+
+    A method that is registered gets an accept of its own in grpc.aio, and every call looks at the accepts of all:
+    with thirty methods that was a sixth of what a call costs.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
+        """Pass over it: the same handlers come as generic ones."""
+
+
 class Server:
     """Serves the three services, health and reflection on one port.
 
@@ -85,10 +100,11 @@ class Server:
         self._calls = CallInterceptor(ids)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(interceptors=[self._calls], options=_OPTIONS)
-        job_service_pb2_grpc.add_JobServiceServicer_to_server(services.jobs, self._server)
-        lease_service_pb2_grpc.add_LeaseServiceServicer_to_server(services.leases, self._server)
-        fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(services.fleet, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        server: Any = _Lookup(self._server)
+        job_service_pb2_grpc.add_JobServiceServicer_to_server(services.jobs, server)
+        lease_service_pb2_grpc.add_LeaseServiceServicer_to_server(services.leases, server)
+        fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(services.fleet, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
 

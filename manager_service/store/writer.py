@@ -108,7 +108,8 @@ class Writer:
                 entries = list(self._queue)
                 self._queue.clear()
                 await self._serve(entries)
-                await asyncio.sleep(0)
+                if self._queue:
+                    await asyncio.sleep(0)
         finally:
             self._abandon()
 
