@@ -1,5 +1,4 @@
 import asyncio
-import contextlib
 import math
 from collections.abc import Callable
 from datetime import timedelta
@@ -213,10 +212,16 @@ class Heart:
             await self._pause()
 
     async def _pause(self) -> None:
-        # An answer that came early and says nothing new (a cancel that still takes effect) must not spin.
-        with contextlib.suppress(TimeoutError):
+        # An answer that came early and says nothing new (a cancel that still takes effect) must not spin. A lease
+        # that comes meanwhile ends the pause: a cancel could not reach it before it is named.
+        self._planned = math.inf
+        try:
             async with asyncio.timeout(_NO_NEWS_PAUSE):
                 await self._wake.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._planned = -math.inf
 
     async def _renew(self, stale: Session) -> None:
         try:

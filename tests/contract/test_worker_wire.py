@@ -11,6 +11,7 @@ from overhaul.v1 import job_pb2 as job
 from overhaul.v1 import lease_service_pb2 as wire
 from tests.worker_doubles.lease_server import LeaseServer, Mischief, serving
 from tests.worker_doubles.worker_rig import INSTANCE, rig
+from worker_service import heartbeat
 from worker_service.domain.errors import ManagerUnavailableError, RegistrationRefusedError
 from worker_service.worker import Timing
 
@@ -206,6 +207,20 @@ class TestHeartbeat:
 
         assert len(beat.leases) == 1
         assert beat.wait.ToMilliseconds() == 0
+
+    async def test_a_lease_that_comes_in_a_pause_is_named_all_the_same(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(heartbeat, "_NO_NEWS_PAUSE", 600.0)
+        server = LeaseServer(heartbeat=60.0, lease=300.0, window=60)
+        async with rig(server) as r:
+            await server.until(lambda: server.calls["Heartbeat"])
+            await server.nudge()  # without any news: the heart pauses
+            await asyncio.sleep(0.1)
+            await server.offer("block")
+            await server.until(lambda: any(beat.leases for beat in server.calls["Heartbeat"]))
+            r.engine.go_on.set()
+            await server.until(lambda: server.results)
 
     async def test_short_operations_cost_no_heartbeat(self) -> None:
         server = LeaseServer(heartbeat=3.0, window=60)
