@@ -1,7 +1,7 @@
 import random
 import time
 
-import uuid6
+import uuid_utils
 
 from manager_service.domain.model import Instant, Span
 
@@ -27,7 +27,7 @@ class SystemIds:
 
     def new_id(self) -> str:
         """Return a new UUID of version 7 in canonical text form."""
-        return str(uuid6.uuid7())
+        return str(uuid_utils.uuid7())
 
     def random(self) -> float:
         """Return a random number from 0 up to 1."""

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-import uuid6
+import uuid_utils
 
 from manager_service.client.calls import Caller, pages
 from manager_service.client.request import JobRequest
@@ -23,7 +23,7 @@ class JobCalls:
 
         Without one a new id is sent, so that a retried call cannot make two jobs.
         """
-        wire = request.to_wire(request_id=request_id or str(uuid6.uuid7()))
+        wire = request.to_wire(request_id=request_id or str(uuid_utils.uuid7()))
         return (await self._caller.call(self._jobs.CreateParentJob, wire)).parent_job
 
     async def plan_parent_job(self, request: JobRequest) -> job_service_pb2.CreateParentJobResponse:
