@@ -1,4 +1,8 @@
-"""No-op children through a manager and two workers: what Overhaul itself costs."""
+"""No-op children through a manager and two workers: what Overhaul itself costs, beside the least that it could.
+
+Two set-ups: both workers serve all targets, as replicas of one deployment do, or each serves half of them, as
+workers close to their databases do. The reference is `bare`, in turn with them.
+"""
 
 import asyncio
 import tempfile
@@ -15,35 +19,78 @@ from overhaul.v1 import job_service_pb2_grpc as jobs_grpc
 from tests.services import Service, address_of, start_manager, start_worker
 
 _CHILDREN = {1: 3_000, 10: 10_000, 100: 20_000}
-_TARGETS = 200
+# How many times as many the reference gets, for it is faster.
+_BARE = 3
+_TARGETS = 1_000
 # Seldom enough that looking costs the manager nothing to speak of.
 _LOOK_EVERY = 0.05
 _AIMS = {(1, "normal"): "at least 1,000", (10, "normal"): "at least 3,000"}
 
 
 def measure() -> list[Figure]:
-    figures = []
-    for synchronous in ("normal", "full"):
-        for slots, children in _CHILDREN.items():
-            runs = [_run(slots, children, synchronous) for _ in range(RUNS)]
-            rates, *cpus = zip(*runs, strict=True)
-            label = f"slots {slots}, synchronous {synchronous}"
-            figures.append(Figure(name=label, values=rates, unit="/s", aim=_AIMS.get((slots, synchronous), "")))
-            for who, values in zip(("manager", "both workers"), cpus, strict=True):
-                figures.append(Figure(name=f"  CPU of {who} per 1,000 children", values=values, unit="s"))
-    return figures
+    return [
+        figure
+        for synchronous in ("normal", "full")
+        for slots in _CHILDREN
+        for figure in _figures(slots, synchronous)
+    ]
 
 
-def _run(slots: int, children: int, synchronous: str) -> tuple[float, float, float]:
+def _figures(slots: int, synchronous: str) -> list[Figure]:
+    children = _CHILDREN[slots]
+    rounds = [
+        (
+            _run(slots, children, synchronous, split=False),
+            _run(slots, children, synchronous, split=True),
+            _run_bare(slots, children * _BARE, synchronous),
+        )
+        for _ in range(RUNS)
+    ]
+    both, split, bare = zip(*rounds, strict=True)
+    rates, *cpus = zip(*both, strict=True)
+    label = f"slots {slots}, synchronous {synchronous}"
+    return [
+        Figure(name=label, values=rates, unit="/s", aim=_AIMS.get((slots, synchronous), "")),
+        *(
+            Figure(name=f"  CPU of {who} per 1,000 children", values=values, unit="s")
+            for who, values in zip(("manager", "both workers"), cpus, strict=True)
+        ),
+        Figure(name="  each worker with half of the targets", values=[rate for rate, *_ in split], unit="/s"),
+        Figure(name="  the bare reference", values=bare, unit="/s"),
+        Figure(
+            name="  Overhaul / the bare reference",
+            values=[rate / least for rate, least in zip(rates, bare, strict=True)],
+            unit="x",
+        ),
+    ]
+
+
+def _run_bare(slots: int, children: int, synchronous: str) -> float:
+    """Return how many children per second the reference gets through."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Service("benchmarks.bare", ["serve", f"{folder}/jobs.db", synchronous, str(children)]) as server,
+    ):
+        command = ["work", address_of(server), str(slots)]
+        workers = [Service("benchmarks.bare", command) for _ in range(2)]
+        begun = time.perf_counter()
+        for worker in workers:
+            worker.wait()
+        seconds = time.perf_counter() - begun
+        server.terminate()
+    return children / seconds
+
+
+def _run(slots: int, children: int, synchronous: str, *, split: bool) -> tuple[float, float, float]:
     """Return children per second, and the CPU seconds of manager and workers per 1,000 children."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         options = ("--synchronous", synchronous, "--log-level", "warning")
         manager = stack.enter_context(start_manager(Path(folder) / "jobs.db", *options))
         targets = [f"t{n}=nap://{folder}/audit{n}" for n in range(_TARGETS)]
-        half = _TARGETS // 2
+        half = _TARGETS // 2 if split else _TARGETS
         workers = [
             stack.enter_context(start_worker(address_of(manager), *some, name=name, slots=slots, level="warning"))
-            for name, some in (("one", targets[:half]), ("two", targets[half:]))
+            for name, some in (("one", targets[:half]), ("two", targets[-half:]))
         ]
         before = [_cpu(manager), sum(map(_cpu, workers))]
         seconds = asyncio.run(_drive(address_of(manager), children))
