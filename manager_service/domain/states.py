@@ -1,5 +1,5 @@
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from enum import StrEnum, auto
 
 
@@ -167,7 +167,16 @@ class Counts:
 
     def moved(self, deltas: Mapping[ChildJobState, int]) -> "Counts":
         """Return the counts after adding each delta to its state."""
-        return replace(self, **{state.value: getattr(self, state.value) + n for state, n in deltas.items()})
+        more, state = deltas.get, ChildJobState
+        return Counts(  # spelled out, because it is done at every grant and report
+            pending=self.pending + more(state.PENDING, 0),
+            leased=self.leased + more(state.LEASED, 0),
+            running=self.running + more(state.RUNNING, 0),
+            completed=self.completed + more(state.COMPLETED, 0),
+            failed=self.failed + more(state.FAILED, 0),
+            cancelled=self.cancelled + more(state.CANCELLED, 0),
+            skipped=self.skipped + more(state.SKIPPED, 0),
+        )
 
 
 def parent_job_state(

@@ -1,5 +1,6 @@
 """Grant leases."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,26 +16,12 @@ from manager_service.store.locks import LockTable
 from manager_service.store.parents import ParentInWork
 from manager_service.store.rows import mapping_of
 from manager_service.store.sessions import open_session
-from manager_service.store.statements import Among, Statement
+from manager_service.store.statements import Statement
 from manager_service.store.tables import child_jobs, leases, live_locks, sessions
 from manager_service.store.unit_of_work import UnitOfWork
 
-_SLOTS_USED = Statement(
-    select(func.count().label("used")).select_from(leases).where(leases.c.session_id == bindparam("session_id"))
-)
 _LIVE_OF_PARENT = Statement(
     select(func.count().label("live")).select_from(leases).where(leases.c.parent_id == bindparam("parent_id"))
-)
-_CHILDREN = Statement(
-    select(
-        child_jobs.c.id,
-        child_jobs.c.options,
-        child_jobs.c.object,
-        child_jobs.c.attempts,
-        child_jobs.c.failures,
-        child_jobs.c.losses,
-        child_jobs.c.version,
-    ).where(Among(child_jobs.c.id, "ids"))
 )
 _GRANTED_BEFORE = Statement(
     select(
@@ -93,16 +80,23 @@ def acquire(tx: UnitOfWork, polls: Polls, session_id: str, poll: Poll) -> tuple[
     return grant(tx, polls, session, poll)
 
 
-def grant(tx: UnitOfWork, polls: Polls, session: Any, poll: Poll) -> tuple[Lease, ...]:
-    """Grant leases to an open session; one that drains or was superseded is granted nothing new."""
+def grant(tx: UnitOfWork, polls: Polls, session: Any, poll: Poll, *, ended: int = 0) -> tuple[Lease, ...]:
+    """Grant leases to an open session; one that drains or was superseded is granted nothing new.
+
+    Args:
+        tx: the transaction.
+        polls: what is known of the polls before.
+        session: the row of the session.
+        poll: what is asked for.
+        ended: how many of the session's leases ended since its row was read.
+    """
     if poll.sequence < session.poll_sequence or not polls.see(session.id, poll.sequence):
         return ()
     if poll.sequence == session.poll_sequence:
         return _granted_before(tx, session.id, poll.sequence)
     if session.state != SessionState.READY:
         return ()
-    used = tx.row(_SLOTS_USED, session_id=session.id)
-    wanted = min(poll.max_leases, session.slots - (used.used if used else 0))
+    wanted = min(poll.max_leases, session.slots - session.live + ended)
     picks = _pick(tx, session.id, wanted) if wanted > 0 else []
     return _grant(tx, session, poll, picks) if picks else ()
 
@@ -110,7 +104,7 @@ def grant(tx: UnitOfWork, polls: Polls, session: Any, poll: Poll) -> tuple[Lease
 def _granted_before(tx: UnitOfWork, session_id: str, sequence: int) -> tuple[Lease, ...]:
     rows = tx.rows(_GRANTED_BEFORE, session_id=session_id, sequence=sequence)
     parents = tx.parents(row.parent_id for row in rows)
-    return tuple(_lease(row, row, parents[row.parent_id]) for row in rows)
+    return tuple(_lease(row, parents[row.parent_id], lease_id=row.lease_id, attempt=row.attempt) for row in rows)
 
 
 def _pick(tx: UnitOfWork, session_id: str, wanted: int) -> list[_Pick]:
@@ -118,16 +112,17 @@ def _pick(tx: UnitOfWork, session_id: str, wanted: int) -> list[_Pick]:
     limits = _Limits(tx, held)
     offers = Offers(tx, session_id)
     picked: dict[str, _Pick] = {}
-    for head in candidates(tx, session_id, limits, offers, wanted=wanted):
-        if head.child_id in picked or not limits.allow(head):
-            continue
-        locks = offers.locks_of(head)
-        if locks is None or not held.take(locks):
-            continue
-        limits.take(head)
-        picked[head.child_id] = _Pick(head=head, locks=dict(locks))
-        if len(picked) == wanted:
-            break
+    with closing(candidates(tx, session_id, limits, offers, wanted=wanted)) as heads:
+        for head in heads:
+            if head.child_id in picked or not limits.allow(head):
+                continue
+            locks = offers.locks_of(head)
+            if locks is None or not held.take(locks):
+                continue
+            limits.take(head)
+            picked[head.child_id] = _Pick(head=head, locks=dict(locks))
+            if len(picked) == wanted:
+                break
     return list(picked.values())
 
 
@@ -164,10 +159,8 @@ class _Limits:
 
 
 def _grant(tx: UnitOfWork, session: Any, poll: Poll, picks: list[_Pick]) -> tuple[Lease, ...]:
-    ids = [pick.head.child_id for pick in picks]
-    children = {row.id: row for row in tx.rows(_CHILDREN, ids=ids)}
-    rows = [_lease_row(tx, session, poll, pick.head, children[pick.head.child_id]) for pick in picks]
-    tx.run(LEAVE, ids=ids)
+    rows = [_lease_row(tx, session, poll, pick.head) for pick in picks]
+    tx.run(LEAVE, ids=[pick.head.child_id for pick in picks])
     tx.run_many(_INSERT_LEASE, rows)
     tx.run_many(
         _INSERT_LOCK,
@@ -178,12 +171,10 @@ def _grant(tx: UnitOfWork, session: Any, poll: Poll, picks: list[_Pick]) -> tupl
         ],
     )
     tx.run(_POLLED, of=session.id, sequence=poll.sequence)
-    return tuple(
-        _told(tx, pick.head, row, children[pick.head.child_id]) for pick, row in zip(picks, rows, strict=True)
-    )
+    return tuple(_told(tx, pick.head, row) for pick, row in zip(picks, rows, strict=True))
 
 
-def _lease_row(tx: UnitOfWork, session: Any, poll: Poll, head: Any, child: Any) -> dict[str, Any]:
+def _lease_row(tx: UnitOfWork, session: Any, poll: Poll, head: Any) -> dict[str, Any]:
     return {
         "child_id": head.child_id,
         "lease_id": tx.ids.new_id(),
@@ -192,13 +183,13 @@ def _lease_row(tx: UnitOfWork, session: Any, poll: Poll, head: Any, child: Any) 
         "operation": head.operation,
         "session_id": session.id,
         "worker_name": session.worker_name,
-        "attempt": child.attempts + 1,
+        "attempt": head.attempts + 1,
         "poll_sequence": poll.sequence,
-        "failures": child.failures,
-        "losses": child.losses,
+        "failures": head.failures,
+        "losses": head.losses,
         "grant_time": tx.now,
         "state": ChildJobState.LEASED.value,
-        "version": child.version + 1,
+        "version": head.version + 1,
         "accept_time": tx.now + tx.timing.accept_within,
         "start_time": None,
         "expire_time": tx.now + tx.timing.lease_duration,
@@ -209,7 +200,7 @@ def _lease_row(tx: UnitOfWork, session: Any, poll: Poll, head: Any, child: Any) 
     }
 
 
-def _told(tx: UnitOfWork, head: Any, row: dict[str, Any], child: Any) -> Lease:
+def _told(tx: UnitOfWork, head: Any, row: dict[str, Any]) -> Lease:
     """Count and tell a grant, and return the lease as its worker gets it."""
     parent = tx.parent(head.parent_id)
     parent.started(tx.now)
@@ -221,28 +212,18 @@ def _told(tx: UnitOfWork, head: Any, row: dict[str, Any], child: Any) -> Lease:
         version=row["version"],
     )
     tx.granted(head.child_id, head.rank, head.turn)
-    return Lease(
-        lease_id=row["lease_id"],
-        attempt=row["attempt"],
-        child_job_id=head.child_id,
-        parent_job_id=parent.id,
-        operation=head.operation,
-        options=mapping_of(child.options),
-        target=head.target,
-        object=child.object,
-        timeout=parent.spec.timeout,
-    )
+    return _lease(head, parent, lease_id=row["lease_id"], attempt=row["attempt"])
 
 
-def _lease(row: Any, child: Any, parent: ParentInWork) -> Lease:
+def _lease(row: Any, parent: ParentInWork, *, lease_id: str, attempt: int) -> Lease:
     return Lease(
-        lease_id=row.lease_id,
-        attempt=row.attempt,
+        lease_id=lease_id,
+        attempt=attempt,
         child_job_id=row.child_id,
         parent_job_id=parent.id,
         operation=row.operation,
-        options=mapping_of(child.options),
+        options=mapping_of(row.options),
         target=row.target,
-        object=child.object,
+        object=row.object,
         timeout=parent.spec.timeout,
     )

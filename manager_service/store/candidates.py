@@ -1,18 +1,20 @@
 """Find the heads that a session may lease, in dispatch order, without walking past the many that it may not."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import Select, and_, bindparam, func, literal_column, select, union_all
+from sqlalchemy import Select, bindparam, func, literal_column, select, union_all
 
-from manager_service.store.eligible import IS_OPEN, NOT_PAUSED, ROOM
+from manager_service.store.eligible import HEAD, IS_OPEN, NOT_PAUSED, ROOM
 from manager_service.store.locks import Locks
 from manager_service.store.open_parents import first_heads
 from manager_service.store.rows import locks_by_operation
 from manager_service.store.statements import Among, Statement
 from manager_service.store.tables import (
+    child_jobs,
     is_cancelling,
-    is_ready,
     leases,
     parent_jobs,
     queue,
@@ -21,7 +23,8 @@ from manager_service.store.tables import (
 )
 from manager_service.store.unit_of_work import UnitOfWork
 
-# How many ready heads are looked at in order before each served target is asked for its first ones.
+# How many ready heads, of whatever target, are walked past in order before each served target is asked for its
+# best one.
 _WINDOW = 64
 # How many heads of one target and operation are looked at: they differ in their parent jobs only.
 _PER_OPERATION = 8
@@ -31,36 +34,37 @@ _AT_ONCE = 64
 _q, _st, _t, _p = queue.c, session_targets.c, targets.c, parent_jobs.c
 
 
-def _heads(window: Any) -> Select[Any]:
-    """Return every head of a window over the queue; those the session may not lease have no room.
+def _may_go(window: Any) -> Select[Any]:
+    """Return the heads of a window over the queue that the session may lease, in the window's order.
 
-    That so few columns are read of targets and of what sessions offer on them, whose rows are fat, is what makes
-    it fast: two indexes have all of them.
+    That only narrow indexes are read of the heads that others serve is what makes the walk fast. It is not sorted:
+    a window is a walk along an index, and who has enough of it stops.
     """
     w = window.c
-    served = (_st.session_id == bindparam("session_id")) & (_st.target == w.target)
     return (
-        select(w.child_id, w.parent_id, w.target, w.operation, w.rank, w.turn, ROOM)
+        select(*HEAD)
         .with_hint(session_targets, "INDEXED BY ix_session_targets_session_id")
         .with_hint(targets, "INDEXED BY ix_targets_room")
         .select_from(
-            window.outerjoin(parent_jobs, and_(_p.id == w.parent_id, *IS_OPEN))
-            .outerjoin(session_targets, served & _p.id.is_not(None))
-            .outerjoin(targets, (_t.name == _st.target) & NOT_PAUSED)
+            window.join(session_targets, (_st.session_id == bindparam("session_id")) & (_st.target == w.target))
+            .join(targets, _t.name == w.target)
+            .join(queue, _q.child_id == w.child_id)
+            .join(parent_jobs, _p.id == _q.parent_id)
+            .join(child_jobs, child_jobs.c.id == w.child_id)
         )
-        .order_by(w.rank, w.turn, w.child_id)
+        .where(NOT_PAUSED, ROOM.element > literal_column("0"), *IS_OPEN)
     )
 
 
+_w = queue.alias("w")
 _first_heads = (
-    select(_q.child_id, _q.parent_id, _q.target, _q.operation, _q.rank, _q.turn)
-    .with_hint(queue, "INDEXED BY ix_queue_ready")
-    .where(is_ready)
-    .order_by(_q.rank, _q.turn, _q.child_id)
-    .limit(bindparam("window"))
-    .subquery("heads")
+    select(_w.c.child_id, _w.c.target)
+    .with_hint(_w, "INDEXED BY ix_queue_ready")
+    .where(_w.c.hold == literal_column("0"))
+    .order_by(_w.c.rank, _w.c.turn, _w.c.child_id)
 )
-FIRST_HEADS = Statement(_heads(_first_heads))
+FIRST_HEADS = Statement(_may_go(_first_heads.limit(_WINDOW).subquery("heads")))
+BEYOND = Statement(_first_heads.limit(1).offset(_WINDOW))
 
 _best = queue.alias("best")
 _first_of_target = (
@@ -76,48 +80,35 @@ _first_of_target = (
     .correlate(session_targets)
     .scalar_subquery()
 )
-_served = session_targets.join(targets, _t.name == _st.target).join(queue, _q.child_id == _first_of_target)
-
-
-def _of_served(*columns: Any) -> Select[Any]:
-    """Return something of each served target that has room and a ready head, the most urgent first."""
-    return (
-        select(*columns)
-        .with_hint(session_targets, "INDEXED BY ix_session_targets_session_id")
-        .with_hint(targets, "INDEXED BY ix_targets_room")
-        .where(_st.session_id == bindparam("session_id"), NOT_PAUSED, ROOM.element > literal_column("0"))
-        .order_by(_q.rank, _q.turn, _q.child_id)
-    )
-
-
-# The best head of each served target that has room.
-SERVED_HEADS = Statement(
-    _of_served(_q.child_id, _q.parent_id, _q.target, _q.operation, _q.rank, _q.turn, ROOM)
-    .select_from(_served.join(parent_jobs, _p.id == _q.parent_id))
-    .where(*IS_OPEN)
-    .limit(bindparam("most"))
+# The best head of each served target. A limit of its own, though there is none, keeps the order of what it is
+# joined to: so room and parent jobs are looked up for no more of them than are asked for.
+_best_heads = (
+    select(_q.child_id, _q.target)
+    .with_hint(session_targets, "INDEXED BY ix_session_targets_session_id")
+    .select_from(session_targets.join(queue, _q.child_id == _first_of_target))
+    .where(_st.session_id == bindparam("session_id"))
+    .order_by(_q.rank, _q.turn, _q.child_id)
+    .limit(-1)
 )
-# The same targets.
-SERVED_TARGETS = Statement(_of_served(_st.target).select_from(_served))
+SERVED_HEADS = Statement(_may_go(_best_heads.subquery("heads")))
 OFFERS = Statement(
     select(_st.target, _st.operations).where(
         _st.session_id == bindparam("session_id"), Among(_st.target, "targets")
     )
 )
 _heads_of_operation = (
-    select(_q.child_id, _q.parent_id, _q.target, _q.operation, _q.rank, _q.turn)
-    .with_hint(queue, "INDEXED BY ix_queue_ready_operation")
+    select(_w.c.child_id, _w.c.target)
+    .with_hint(_w, "INDEXED BY ix_queue_ready_operation")
     .where(
-        _q.target == bindparam("target"),
-        _q.operation == bindparam("operation"),
-        is_ready,
-        ~Among(_q.parent_id, "closed"),
+        _w.c.target == bindparam("target"),
+        _w.c.operation == bindparam("operation"),
+        _w.c.hold == literal_column("0"),
+        ~Among(_w.c.parent_id, "closed"),
     )
-    .order_by(_q.rank, _q.turn, _q.child_id)
+    .order_by(_w.c.rank, _w.c.turn, _w.c.child_id)
     .limit(_PER_OPERATION)
-    .subquery("heads")
 )
-OPERATION_HEADS = Statement(_heads(_heads_of_operation))
+OPERATION_HEADS = Statement(_may_go(_heads_of_operation.subquery("heads")))
 # Parent jobs none of whose heads may go now, however many of them lie in front.
 CLOSED_PARENTS = Statement(
     union_all(
@@ -172,44 +163,60 @@ class Offers:
         return self.on(head.target).get(head.operation)
 
 
-def candidates(tx: UnitOfWork, session_id: str, room: Room, offers: Offers, *, wanted: int) -> Iterator[Any]:
+def candidates(tx: UnitOfWork, session_id: str, room: Room, offers: Offers, *, wanted: int) -> Generator[Any]:
     """Return heads that the session may lease but for locks and the parent jobs' limits, the best first.
 
-    The walk is lazy: who has enough stops reading. A head may come twice. Heads of one target and operation share
+    The walk is lazy: who has enough closes it. A head may come twice. Heads of one target and operation share
     their keys, so where one of them may not go, the walk seeks the next operation instead of the next head.
     Closed parent jobs may have tens of thousands of heads in front: where there are some, the first heads of the
     others come next, as far as none between them was left out.
     """
-    window = min(_WINDOW, 2 * wanted + 2)
-    first = tx.rows(FIRST_HEADS, session_id=session_id, window=window, now=tx.now)
-    yield from _open(tx, first, offers, wanted)
-    if len(first) < window:
+    reader = _Reader(tx, room, offers, wanted)
+    for heads in reader.read(FIRST_HEADS, session_id=session_id, now=tx.now):
+        yield from heads
+    if tx.row(BEYOND) is None:
         return
     closed = [row.id for row in tx.rows(CLOSED_PARENTS, now=tx.now)]
     if closed:
-        heads, more = first_heads(tx, session_id, closed, window=window)
-        yield from _open(tx, heads, offers, wanted)
+        heads, more = first_heads(tx, session_id, closed, window=2 * wanted + 2)
+        reader.prepare(heads[:wanted])
+        yield from heads
         if not more:
             return
     served = {"session_id": session_id, "closed": closed, "now": tx.now}
-    yield from _open(tx, tx.rows(SERVED_HEADS, most=2 * wanted + 2, **served), offers, wanted)
-    for target, operation in _free_operations(tx.rows(SERVED_TARGETS, **served), room, offers):
-        heads = tx.rows(OPERATION_HEADS, target=target, operation=operation, **served)
-        yield from _open(tx, heads, offers, wanted)
+    names: list[str] = []
+    for heads in reader.read(SERVED_HEADS, **served):
+        names += [head.target for head in heads]
+        yield from heads
+    for target, operation in _free_operations(names, room, offers):
+        yield from tx.rows(OPERATION_HEADS, target=target, operation=operation, **served)
 
 
-def _open(tx: UnitOfWork, heads: list[Any], offers: Offers, wanted: int) -> list[Any]:
-    """Leave out heads that the session may not lease, and read at once what the first ones need."""
-    found = [head for head in heads if head.room is not None]
-    offers.read(head.target for head in found[:wanted])
-    tx.parents(head.parent_id for head in found[:wanted])
-    return found
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads heads as many at a time as are wanted, and what has to be known of these all at once."""
+
+    tx: UnitOfWork
+    room: Room
+    offers: Offers
+    wanted: int
+
+    def read(self, statement: Statement, **given: Any) -> Generator[list[Any]]:
+        with closing(self.tx.batches(statement, self.wanted, **given)) as batches:
+            for heads in batches:
+                self.prepare(heads)
+                yield heads
+
+    def prepare(self, heads: Sequence[Any]) -> None:
+        self.offers.read(head.target for head in heads)
+        self.tx.parents(head.parent_id for head in heads)
+        self.room.learn(key for head in heads for key in self.offers.locks_of(head) or ())
 
 
-def _free_operations(served: list[Any], room: Room, offers: Offers) -> Iterator[tuple[str, str]]:
+def _free_operations(served: list[str], room: Room, offers: Offers) -> Iterator[tuple[str, str]]:
     """Return the targets and operations whose keys are free; offers and keys are read for many at once."""
     for begin in range(0, len(served), _AT_ONCE):
-        names = [row.target for row in served[begin : begin + _AT_ONCE]]
+        names = served[begin : begin + _AT_ONCE]
         offers.read(names)
         room.learn(key for name in names for locks in offers.on(name).values() for key in locks)
         for name in names:

@@ -2,12 +2,19 @@
 
 from sqlalchemy import bindparam, func, literal_column, select
 
-from manager_service.store.tables import leases, parent_jobs, targets
+from manager_service.store.tables import child_jobs, leases, parent_jobs, queue, targets
 
 _t, _p = targets.c, parent_jobs.c
 _live_on_target = (
     select(func.count()).select_from(leases).where(leases.c.target == _t.name).correlate(targets).scalar_subquery()
 )
 ROOM = (_t.max_parallel - _live_on_target).label("room")
+# What a claim has to know of a head, and of its child to lease it.
+HEAD = (
+    *(queue.c[name] for name in ("child_id", "parent_id", "target", "operation", "rank", "turn")),
+    *(child_jobs.c[name] for name in ("options", "object", "attempts", "failures", "losses", "version")),
+    ROOM,
+)
 NOT_PAUSED = _t.paused == literal_column("0")
-IS_OPEN = (_p.state == "running", (_p.deadline.is_(None)) | (_p.deadline > bindparam("now")))
+# The state is written out: beside indexes for certain states SQLite would look at a bound one, and compile anew.
+IS_OPEN = (_p.state == literal_column("'running'"), (_p.deadline.is_(None)) | (_p.deadline > bindparam("now")))

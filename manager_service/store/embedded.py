@@ -59,6 +59,7 @@ class EmbeddedTransactions:
             self._mark.refresh(self._writer, tx.now)
         self._writer.commit()
         self._mark.committed()
+        self._file.checkpoints.look()
         return hints
 
     def rollback(self) -> None:

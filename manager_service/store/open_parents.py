@@ -5,9 +5,9 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, literal_column, select
 
-from manager_service.store.eligible import IS_OPEN, NOT_PAUSED, ROOM
+from manager_service.store.eligible import HEAD, IS_OPEN, NOT_PAUSED
 from manager_service.store.statements import Among, Statement
-from manager_service.store.tables import parent_jobs, queue, session_targets, targets
+from manager_service.store.tables import child_jobs, parent_jobs, queue, session_targets, targets
 from manager_service.store.unit_of_work import UnitOfWork
 
 # How many parent jobs with heads may be asked one by one.
@@ -42,21 +42,14 @@ _ready_of_parent = (
 )
 # The first heads of some parent jobs that the session serves, on targets that have room.
 PARENT_HEADS = Statement(
-    select(
-        _q.child_id,
-        _q.parent_id,
-        _q.target,
-        _q.operation,
-        _q.rank,
-        _q.turn,
-        ROOM,
-    )
+    select(*HEAD)
     .with_hint(session_targets, "INDEXED BY ix_session_targets_session_id")
     .with_hint(targets, "INDEXED BY ix_targets_room")
     .select_from(
         parent_jobs.join(queue, _q.child_id.in_(_ready_of_parent.limit(bindparam("window"))))
         .join(session_targets, (_st.session_id == bindparam("session_id")) & (_st.target == _q.target))
         .join(targets, _t.name == _q.target)
+        .join(child_jobs, child_jobs.c.id == _q.child_id)
     )
     .where(Among(_p.id, "parents"), NOT_PAUSED, *IS_OPEN)
     .order_by(_q.rank, _q.turn, _q.child_id)

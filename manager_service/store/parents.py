@@ -114,6 +114,7 @@ class ParentInWork:
     # Counts what was noted, for the whole unit of work.
     notes: list[int] = field(default_factory=lambda: [0])
     _deltas: dict[ChildJobState, int] = field(default_factory=dict)
+    _undecided: bool = False
     _told: tuple[ParentJobState, bool, bool] = (ParentJobState.RUNNING, False, False)
 
     def __post_init__(self) -> None:
@@ -130,7 +131,7 @@ class ParentInWork:
             self._deltas[previous] = self._deltas.get(previous, 0) - number
         if state is not None:
             self._deltas[state] = self._deltas.get(state, 0) + number
-        self.touched = True
+        self.touched = self._undecided = True
         self.notes[0] += 1
 
     def child_changed(
@@ -164,7 +165,7 @@ class ParentInWork:
         """Tell a change of many children, which were counted before."""
         counts = counts_text(self.settled_counts())
         self.events.append({**_NO_CHANGE, "kind": kind.value, "affected": affected, "counts": counts})
-        self.touched = True
+        self.touched = self._undecided = True
 
     def settled_counts(self) -> Counts:
         """Return the counts with every change so far."""
@@ -175,8 +176,9 @@ class ParentInWork:
 
     def decide(self, now: Instant) -> bool:
         """Decide the state anew, tell a change, and say whether the job began to cancel."""
-        if not self.touched and self._told == self._to_tell():
+        if not self._undecided and self._told == self._to_tell():
             return False
+        self._undecided = False
         counts = self.settled_counts()
         was = self.state
         if not was.final or self.reopened:

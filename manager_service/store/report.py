@@ -52,7 +52,7 @@ def report(
     answers = iter(_sort_out(tx, late, live))
     return ReportAnswer(
         statuses=tuple(status or next(answers) for status in statuses),
-        leases=grant(tx, polls, session, poll) if poll else (),
+        leases=grant(tx, polls, session, poll, ended=len(ended)) if poll else (),
     )
 
 

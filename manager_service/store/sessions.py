@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, func, select
 
 from manager_service.domain.errors import SessionUnknownError
 from manager_service.domain.fleet import SessionState
 from manager_service.store.statements import Connection, Statement
-from manager_service.store.tables import sessions
+from manager_service.store.tables import leases, sessions
 
 _s = sessions.c
 _SESSION = Statement(
@@ -19,6 +19,13 @@ _SESSION = Statement(
         _s.directive,
         _s.heartbeat_sequence,
         _s.poll_sequence,
+        # Slots are counted from live leases, never stored.
+        select(func.count())
+        .select_from(leases)
+        .where(leases.c.session_id == _s.id)
+        .correlate(sessions)
+        .scalar_subquery()
+        .label("live"),
     ).where(_s.id == bindparam("session_id"))
 )
 

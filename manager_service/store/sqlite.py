@@ -1,10 +1,9 @@
 """SQLite: the only place that knows the driver, the file and what its SQL has of its own."""
 
 import fcntl
-import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -19,6 +18,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import NullPool
 
 from manager_service.domain.errors import InvalidStoreError, StoreInUseError, StoreUnavailableError
+from manager_service.store.checkpoints import BACKSTOP, Checkpoints
 from manager_service.store.statements import Among, Statement
 
 # Before this version two connections could race when the write-ahead log was reset, and damage the file.
@@ -47,6 +47,14 @@ class _Compiler(SQLiteCompiler):
         left, right = (self.process(side, asfrom=True, **kwargs) for side in (join.left, join.right))
         kind = "LEFT" if join.isouter else "CROSS"
         return f"{left} {kind} JOIN {right} ON {self.process(join.onclause, **kwargs)}"
+
+    def limit_clause(self, select: Any, **kwargs: Any) -> str:
+        """Return a limit that SQLite does not look at: one that is bound plainly has it compile each time anew."""
+        limit, offset = (
+            f"{self.process(clause, **kwargs)} + 0" if clause is not None else ""
+            for clause in (select._limit_clause, select._offset_clause)  # noqa: SLF001 -- as the base does
+        )
+        return f"\n LIMIT {limit or -1}" + (f" OFFSET {offset}" if offset else "")
 
 
 @compiles(Among, "sqlite")
@@ -117,61 +125,68 @@ class SqliteConnection:
 
     def rows(self, statement: Statement, **given: Any) -> list[Any]:
         """Run a statement and return its rows."""
-        text, values = self._bound(statement, given)
+        text = statement.text(self._dialect, given)
         with translated:
-            self._cursor.execute(text.sql, values)
-            return [text.row(row) for row in self._cursor.fetchall()]
+            self._cursor.execute(text.sql, text.values(given))
+            return list(map(text.row, self._cursor.fetchall()))
+
+    def batches(self, statement: Statement, size: int, **given: Any) -> Generator[list[Any]]:
+        """Run a statement only as far as its rows are asked for, up to ``size`` at once; to be closed."""
+        text = statement.text(self._dialect, given)
+        with closing(self.raw.cursor()) as cursor:
+            with translated:
+                cursor.execute(text.sql, text.values(given))
+            while True:
+                with translated:
+                    found = cursor.fetchmany(size)
+                if found:
+                    yield list(map(text.row, found))
+                if len(found) < size:
+                    return
 
     def run(self, statement: Statement, **given: Any) -> int:
         """Run a statement and return how many rows it changed."""
-        text, values = self._bound(statement, given)
-        with translated:
-            self._cursor.execute(text.sql, values)
-            changed: int = self._cursor.rowcount
-            return changed
+        text = statement.text(self._dialect, given)
+        self._execute(text.sql, text.values(given))
+        changed: int = self._cursor.rowcount
+        return changed
 
     def run_many(self, statement: Statement, many: Sequence[dict[str, Any]]) -> int:
         """Run a statement once for each set of values and return how many rows it changed in all."""
         if not many:
             return 0
-        text, values = self._bound(statement, many[0])
-        with translated:
-            if len(many) == 1:
-                self._cursor.execute(text.sql, values)
-            else:
-                self._cursor.executemany(text.sql, [text.arguments(given) for given in many])
-            changed: int = self._cursor.rowcount
-            return changed
+        text = statement.text(self._dialect, many[0])
+        if len(many) == 1:
+            self._execute(text.sql, text.values(many[0]))
+        else:
+            with translated:
+                self._cursor.executemany(text.sql, list(map(text.values, many)))
+        changed: int = self._cursor.rowcount
+        return changed
 
     def plan(self, statement: Statement, **given: Any) -> list[str]:
         """Return the lines of the statement's query plan; of what is given only the lengths of lists matter."""
         text = statement.text(self._dialect, given)
         return [row[3] for row in self.raw.execute("EXPLAIN QUERY PLAN " + text.sql, [None] * len(text.names))]
 
-    def _bound(self, statement: Statement, given: dict[str, Any]) -> tuple[Any, Sequence[Any]]:
-        text, values = statement.bind(self._dialect, given)
-        if statement.lists:
-            return text, [json.dumps(value) if isinstance(value, list) else value for value in values]
-        return text, values
-
     def begin(self) -> None:
         """Begin a transaction that writes; one that could not be undone before is undone now."""
         self.rollback()
-        self._command("BEGIN IMMEDIATE")
+        self._execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
         """Make what was written last."""
-        self._command("COMMIT")
+        self._execute("COMMIT")
 
     def rollback(self) -> None:
         """Undo what was written; some errors of SQLite have done so already."""
         if self.raw.in_transaction:
-            self._command("ROLLBACK")
+            self._execute("ROLLBACK")
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Let every statement of the block see the same state."""
-        self._command("BEGIN")
+        self._execute("BEGIN")
         try:
             yield
         finally:
@@ -182,9 +197,9 @@ class SqliteConnection:
         changed: int = self.raw.total_changes
         return changed
 
-    def _command(self, sql: str) -> None:
+    def _execute(self, sql: str, values: Sequence[object] = ()) -> None:
         with translated:
-            self._cursor.execute(sql)
+            self._cursor.execute(sql, values)
 
 
 class SqliteFile:
@@ -205,6 +220,7 @@ class SqliteFile:
                     _refuse_foreign(path)
                 self.writer = self._connect(synchronous)
                 self.reader = self._connect(synchronous)
+                self.checkpoints = Checkpoints(lambda: self._connect(synchronous).raw, self.writer.raw)
                 self.tables = frozenset(row[0] for row in self.writer.raw.execute(_TABLES))
         except BaseException:
             self._lock.release()
@@ -219,6 +235,7 @@ class SqliteFile:
             f"cache_size = {_PAGES_KEPT}",
             "temp_store = MEMORY",
             f"journal_size_limit = {_LOG_KEPT}",
+            f"wal_autocheckpoint = {BACKSTOP}",
         ):
             raw.execute(f"PRAGMA {pragma}")
         return SqliteConnection(raw, self.engine.dialect)
@@ -226,6 +243,7 @@ class SqliteFile:
     def close(self) -> None:
         """Write the log back into the file and let the next manager in."""
         try:
+            self.checkpoints.close()
             self.reader.raw.close()
             with suppress(dbapi2.Error):
                 self.writer.raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")

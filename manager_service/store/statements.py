@@ -1,7 +1,9 @@
 """Statements that are written in SQLAlchemy Core, compiled once, and run by name."""
 
+import json
 from collections import namedtuple
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
+from functools import partial
 from operator import itemgetter
 from typing import Any, Protocol
 
@@ -25,29 +27,33 @@ class Among(ColumnElement[Any]):
         self.values: BindParameter[Any] = bindparam(name)
 
 
-# Lists of up to one value are spelled out in the text; longer ones are bound as a whole.
+# Lists of up to one value are spelled out in the text; longer ones are bound as a whole, as JSON.
 _SPELLED_OUT = 1
 MANY = -1
 
+Values = Sequence[Any]
 
-class _Text:
-    """A statement's text for one way to bind its lists, and how values are put in the order of its parameters."""
 
-    __slots__ = ("_defaults", "_pick", "length", "names", "row", "sql")
+class Text:
+    """A statement's text for one length of its lists; how its values are bound, and what its rows are."""
 
-    def __init__(self, core: ClauseElement, dialect: Dialect, length: int) -> None:
+    __slots__ = ("_defaults", "_pick", "names", "row", "sql")
+
+    def __init__(self, core: ClauseElement, dialect: Dialect, lists: Collection[str], length: int) -> None:
         compiled: Any = core.compile(dialect=dialect, compile_kwargs={"among": length})
         self.sql: str = compiled.string
-        self.length = length
         self.names = tuple(compiled.positiontup)
         self._defaults = _defaults(core, {name: compiled.binds[name] for name in self.names})
-        self._pick = _picker(self.names)
+        self._pick = _picker(self.names, lists, length)
         columns = [entry.keyname for entry in compiled._result_columns or ()]  # noqa: SLF001 -- no public name
-        self.row = _row_type(columns) if columns else tuple
+        self.row = _row_type(columns)
 
-    def arguments(self, given: dict[str, Any]) -> Sequence[Any]:
+    def values(self, given: dict[str, Any]) -> Values:
         """Return the values of the parameters; those not given have their default, or are a ``KeyError``."""
-        return self._pick({**self._defaults, **given} if self._defaults else given)
+        try:
+            return self._pick(given)
+        except KeyError:
+            return self._pick({**self._defaults, **given})
 
 
 class Statement:
@@ -62,19 +68,9 @@ class Statement:
     def __init__(self, core: ClauseElement) -> None:
         self._core = core
         self.lists = tuple(part.values.key for part in visitors.iterate(core) if isinstance(part, Among))
-        self._texts: dict[int, _Text] = {}
+        self._texts: dict[int, Text] = {}
 
-    def bind(self, dialect: Dialect, given: dict[str, Any]) -> tuple[_Text, Sequence[Any]]:
-        """Return the text that fits these values, and the values in the order of its parameters.
-
-        In a text for ``MANY`` the values of an ``Among`` are lists; the dialect has to make them what it can bind.
-        """
-        text = self.text(dialect, given)
-        if text.length == 1:
-            given = {**given, **{name: given[name][0] for name in self.lists}}
-        return text, text.arguments(given)
-
-    def text(self, dialect: Dialect, given: dict[str, Any]) -> _Text:
+    def text(self, dialect: Dialect, given: dict[str, Any]) -> Text:
         """Return the text that fits lists of these lengths."""
         length = self._length(given) if self.lists else MANY
         return self._texts.get(length) or self._compiled(dialect, length)
@@ -82,12 +78,14 @@ class Statement:
     def _length(self, given: dict[str, Any]) -> int:
         """Return how long all lists are, if that is spelled out."""
         length = len(given[self.lists[0]])
-        if length > _SPELLED_OUT or any(len(given[name]) != length for name in self.lists[1:]):
+        if length > _SPELLED_OUT or (
+            len(self.lists) > 1 and any(len(given[name]) != length for name in self.lists[1:])
+        ):
             return MANY
         return length
 
-    def _compiled(self, dialect: Dialect, length: int) -> _Text:
-        self._texts[length] = text = _Text(self._core, dialect, length)
+    def _compiled(self, dialect: Dialect, length: int) -> Text:
+        self._texts[length] = text = Text(self._core, dialect, self.lists, length)
         return text
 
 
@@ -97,17 +95,21 @@ def _defaults(core: ClauseElement, parameters: dict[str, BindParameter[Any]]) ->
     return {**dict.fromkeys(parameters), **written} if isinstance(core, Insert) else written
 
 
-def _picker(names: Sequence[str]) -> Callable[[dict[str, Any]], Sequence[Any]]:
-    """Return the fastest way to take these values out of a mapping, as a sequence."""
-    if len(names) > 1:
+def _picker(names: Sequence[str], lists: Collection[str], length: int) -> Callable[[dict[str, Any]], Values]:
+    """Return the fastest way to take these values out of a mapping, in this order."""
+    if not lists and len(names) > 1:
         return itemgetter(*names)
-    return lambda values: [values[name] for name in names]
+    bind = itemgetter(0) if length == 1 else json.dumps
+    if len(names) == 1:
+        [name] = names
+        return (lambda values: (bind(values[name]),)) if lists else (lambda values: (values[name],))
+    return lambda values: [bind(values[name]) if name in lists else values[name] for name in names]
 
 
 def _row_type(columns: Sequence[str]) -> Callable[[Sequence[object]], Any]:
     make: Callable[..., Any] = namedtuple  # noqa: PYI024 -- the columns are known at run time only
-    row: Callable[[Sequence[object]], Any] = make("Row", columns, rename=True)._make
-    return row
+    # As its _make does, without the check of the length.
+    return partial(tuple.__new__, make("Row", columns, rename=True))
 
 
 class Connection(Protocol):
@@ -115,6 +117,9 @@ class Connection(Protocol):
 
     def rows(self, statement: Statement, **given: Any) -> list[Any]:
         """Run a statement and return its rows."""
+
+    def batches(self, statement: Statement, size: int, **given: Any) -> Generator[list[Any]]:
+        """Run a statement only as far as its rows are asked for, up to ``size`` at once; to be closed."""
 
     def run(self, statement: Statement, **given: Any) -> int:
         """Run a statement and return how many rows it changed."""

@@ -178,8 +178,9 @@ queue = Table(
     Column("turn", BigInteger, nullable=False),
     Column("available_time", BigInteger, nullable=False),
     Column("hold", Integer, nullable=False),
-    # A claim walks the ready heads in dispatch order and stops after its grants.
-    _partial("ix_queue_ready", "rank", "turn", "child_id", where="hold = 0"),
+    # A claim walks the ready heads in dispatch order, past those of targets that others serve, and stops after its
+    # grants.
+    _partial("ix_queue_ready", "rank", "turn", "child_id", "target", where="hold = 0"),
     # Where foreign or busy heads lie in front, it asks for the first head of each target it serves.
     _partial("ix_queue_ready_target", "target", "rank", "turn", "child_id", where="hold = 0"),
     # Where that head's operation is not offered or its keys are held, it asks for the heads of the others.

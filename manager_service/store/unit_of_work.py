@@ -1,7 +1,7 @@
 """One transaction: the statements of its commands, and what it owes to parent jobs and listeners at its end."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
@@ -63,6 +63,7 @@ class UnitOfWork:
         self._ending: set[str] = set()
         self._ready_targets: Counter[str] = Counter()
         self.rows = connection.rows
+        self.batches = connection.batches
         self.run = connection.run
         self.run_many = connection.run_many
 
@@ -189,7 +190,7 @@ class UnitOfWork:
     def hints(self) -> Hints:
         """Return what listeners are to look at. Called after ``flush``, before the commit."""
         ready = self._ready_targets + Counter(self._ready.values())
-        for target in self._waiting_targets() - ready.keys():
+        for target in self._waiting_targets(ready):
             ready[target] = 1
         return Hints(
             parents=frozenset(self._told_parents),
@@ -199,10 +200,11 @@ class UnitOfWork:
             ending=frozenset(self._ending),
         )
 
-    def _waiting_targets(self) -> set[str]:
+    def _waiting_targets(self, hinted: Collection[str]) -> set[str]:
+        """Return the targets with heads that waited for what was freed, but for those that are hinted already."""
         waiting: set[str] = set()
-        if self._freed_targets:
-            waiting.update(row.target for row in self.rows(_TARGETS_READY, targets=sorted(self._freed_targets)))
+        if freed := sorted(self._freed_targets.difference(hinted)):
+            waiting.update(row.target for row in self.rows(_TARGETS_READY, targets=freed))
         for parent_id in sorted(self._freed_parents):
             waiting.update(row.target for row in self.rows(_PARENT_READY, parent_id=parent_id))
-        return waiting
+        return waiting.difference(hinted)

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -15,7 +14,7 @@ from manager_service.domain.leases import Poll, Report, ReportAnswer, ReportStat
 from manager_service.domain.model import Instant
 from manager_service.domain.ports import ParentJobFilter
 from manager_service.domain.states import Outcome
-from manager_service.store import acquire, endings
+from manager_service.store import acquire, endings, sessions
 from manager_service.store import clock as store_clock
 from manager_service.store import report as reporting
 from manager_service.store.endings import LEASES_OF_CHILDREN, lose_leases
@@ -95,27 +94,26 @@ def attempt_handed_back() -> Iterator[None]:
 def slots_stored_instead_of_counted() -> Iterator[None]:
     """Keep a number that grants raise and reports lower; what ends otherwise is forgotten."""
     stored: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    row, grant, ended = UnitOfWork.row, acquire._grant, reporting._ended
+    find, grant, ended = sessions.open_session, acquire._grant, reporting._ended
 
-    def used(tx: UnitOfWork) -> Counter[str]:
-        connection: Any = tx._connection
+    def used(connection: Any) -> Counter[str]:
         return stored[connection.raw.execute("PRAGMA database_list").fetchone()[2]]
 
-    def read(self: UnitOfWork, statement: Statement, **given: Any) -> Any:
-        if statement is acquire._SLOTS_USED:
-            return SimpleNamespace(used=used(self)[given["session_id"]])
-        return row(self, statement, **given)
+    def read(tx: UnitOfWork, session_id: str) -> Any:
+        session = find(tx, session_id)
+        return session._replace(live=used(tx._connection)[session_id])
 
     def take(tx: UnitOfWork, session: Any, poll: Poll, picks: list[Any]) -> Any:
-        used(tx)[session.id] += len(picks)
+        used(tx._connection)[session.id] += len(picks)
         return grant(tx, session, poll, picks)
 
     def give_back(tx: UnitOfWork, lease: Any, item: Report) -> endings.Ended:
-        used(tx)[lease.session_id] -= 1
+        used(tx._connection)[lease.session_id] -= 1
         return ended(tx, lease, item)
 
     with ExitStack() as stack:
-        stack.enter_context(patch.object(UnitOfWork, "row", read))
+        for verbs in (acquire, reporting):
+            stack.enter_context(patch.object(verbs, "open_session", read))
         stack.enter_context(patch.object(acquire, "_grant", take))
         stack.enter_context(patch.object(reporting, "_ended", give_back))
         yield

@@ -1,5 +1,7 @@
 """Times and spans: microseconds here, Timestamp and Duration on the wire. Unset is ``None``."""
 
+from functools import lru_cache
+
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,8 +19,9 @@ def timestamp(instant: Instant | None) -> Timestamp | None:
     return Timestamp(seconds=instant // _MICROS, nanos=instant % _MICROS * _NANOS_PER_MICRO)
 
 
+@lru_cache
 def duration(span: Span | None) -> Duration | None:
-    """Convert a span that is not negative for the wire."""
+    """Convert a span that is not negative for the wire; only to be copied, for answers hold the same few."""
     if span is None:
         return None
     return Duration(seconds=span // _MICROS, nanos=span % _MICROS * _NANOS_PER_MICRO)

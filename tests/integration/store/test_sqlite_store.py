@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -24,11 +25,12 @@ from manager_service.domain.errors import (
 )
 from manager_service.domain.fleet import Timing
 from manager_service.domain.leases import LeaseDirective
-from manager_service.domain.ports import Hints, JobStore
+from manager_service.domain.ports import Hints, JobStore, ParentJobFilter
 from manager_service.domain.states import ChildJobState
 from manager_service.store import (
     acquire,
     candidates,
+    checkpoints,
     endings,
     expiry,
     heartbeat,
@@ -39,13 +41,14 @@ from manager_service.store import (
     parents,
     report,
     schema,
+    sessions,
     sqlite,
 )
 from manager_service.store.store import SqlJobStore
 from manager_service.store.tables import metadata
 from manager_service.store.unit_of_work import UnitOfWork
 from tests.doubles import CountingIds, FakeClock
-from tests.factories import World, plan, registration, served_target
+from tests.factories import World, plan, registration, report_of, served_target
 
 
 def opened(path: Path | str, **given: Any) -> JobStore:
@@ -527,21 +530,18 @@ PINNED = {
     "claim": (
         candidates.FIRST_HEADS,
         [
-            "queue USING INDEX ix_queue_ready",
+            "w USING COVERING INDEX ix_queue_ready",
             "session_targets USING COVERING INDEX",
             "targets USING COVERING INDEX",
+            "child_jobs USING PRIMARY KEY",
         ],
-    ),
-    "claim by target": (
-        candidates.SERVED_TARGETS,
-        ["session_targets USING COVERING INDEX", "best USING INDEX ix_queue_ready_target"],
     ),
     "claim of the best": (
         candidates.SERVED_HEADS,
         ["session_targets USING COVERING INDEX", "targets USING COVERING INDEX", "best USING INDEX"],
     ),
     "what is offered": (candidates.OFFERS, ["session_targets USING PRIMARY KEY"]),
-    "claim of an operation": (candidates.OPERATION_HEADS, ["queue USING INDEX ix_queue_ready_operation"]),
+    "claim of an operation": (candidates.OPERATION_HEADS, ["w USING INDEX ix_queue_ready_operation"]),
     "claim beside closed parent jobs": (
         open_parents.PARENT_HEADS,
         ["of_parent USING COVERING INDEX ix_queue_parent_id (parent_id=? AND hold=?)", "queue USING PRIMARY KEY"],
@@ -555,10 +555,12 @@ PINNED = {
         ["next USING COVERING INDEX ix_queue_parent_id (parent_id>?)"],
     ),
     "claim's live leases": (candidates.CLOSED_PARENTS, ["leases USING COVERING INDEX ix_leases_parent_id"]),
-    "poll's slots": (acquire._SLOTS_USED, ["leases USING COVERING INDEX ix_leases_session_id"]),
+    "session and its slots": (
+        sessions._SESSION,
+        ["sessions USING PRIMARY KEY", "leases USING COVERING INDEX ix_leases_session_id"],
+    ),
     "parent job's limit": (acquire._LIVE_OF_PARENT, ["leases USING COVERING INDEX ix_leases_parent_id"]),
     "repeated poll": (acquire._GRANTED_BEFORE, ["leases USING INDEX ix_leases_session_id"]),
-    "granted children": (acquire._CHILDREN, ["child_jobs USING PRIMARY KEY"]),
     "best of each target": (candidates.SERVED_HEADS, ["best USING INDEX ix_queue_ready_target"]),
     "claim's locks": (locks.LIVE_LOCKS, ["live_locks USING"]),
     "expiry": (expiry.EXPIRED, ["leases USING INDEX ix_leases_expire_time"]),
@@ -595,6 +597,101 @@ class TestPlansArePinned:
             assert any(text in step for step in steps), steps
         scanned = [step for step in steps if step.startswith("SCAN") and not step.startswith(NO_TABLE)]
         assert all(any(index in step for index in SMALL) for step in scanned), steps
+
+
+class TestNoStatementOfTheHotPathIsCompiledTwice:
+    async def test_a_claim_and_a_report(self, world: World, sql: Any) -> None:
+        """SQLite compiles anew where it looked at a bound value, which costs eight times what the claim does."""
+        compiled: list[Any] = []
+        worker = await world.worker("a", "b", slots=2)
+        other = await world.worker("c", worker_name="other")
+        for _ in range(70):
+            await world.parent_job("a", "b", "c")
+
+        async def work() -> None:
+            for who in (worker, other):
+                leases = await who.acquire(2)
+                while leases:
+                    reports = [report_of(lease) for lease in leases]
+                    leases = (await world.store.report(who.session_id, reports, who.poll(2))).leases
+
+        def authorize(*step: object) -> int:
+            if step[0] != dbapi2.SQLITE_PRAGMA:  # the driver compiles these each time
+                compiled.append(step)
+            return 0
+
+        sql.raw.set_authorizer(authorize)
+        await work()
+        assert compiled
+        compiled.clear()
+        for _ in range(70):
+            await world.parent_job("a", "b", "c")
+        compiled.clear()
+        await work()
+
+        assert compiled == []
+
+
+class TestCheckpoints:
+    async def write(self, world: World, commits: int) -> None:
+        for _ in range(commits):
+            await world.parent_job("a")
+            await asyncio.sleep(0.001)  # as between calls: the thread gets its turn
+
+    def log(self, sql: Any) -> tuple[int, int]:
+        """Return how many pages are in the log, and how many of them are in the database as well."""
+        _, pages, copied = sql.raw.execute("PRAGMA wal_checkpoint(NOOP)").fetchone()
+        return pages, copied
+
+    async def test_the_log_stays_short_under_steady_writing(
+        self, world: World, sql: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(checkpoints, "_PAGES", 20)
+        monkeypatch.setattr(checkpoints, "_LOG", 300)
+        copy, in_loop, longest = checkpoints._copy, threading.get_ident(), 0
+
+        def copy_slowly(raw: Any) -> None:
+            copy(raw)
+            if threading.get_ident() != in_loop:
+                time.sleep(0.02)  # so that it never reaches the end of the log
+
+        monkeypatch.setattr(checkpoints, "_copy", copy_slowly)
+        for _ in range(30):
+            await self.write(world, 10)
+            longest = max(longest, self.log(sql)[0])
+
+        assert 300 <= longest < 1_000
+
+    async def test_pages_are_copied_beside_the_loop(
+        self, world: World, sql: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(checkpoints, "_PAGES", 20)
+        in_loop = threading.get_ident()
+        where: list[int] = []
+        copy = checkpoints._copy
+
+        def copy_and_tell(raw: Any) -> None:
+            where.append(threading.get_ident())
+            copy(raw)
+
+        monkeypatch.setattr(checkpoints, "_copy", copy_and_tell)
+
+        await self.write(world, 30)
+
+        assert where
+        assert in_loop not in where
+        assert self.log(sql)[1] > 0
+
+    async def test_a_disk_that_cannot_take_them_loses_nothing(
+        self, world: World, sql: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(checkpoints, "_PAGES", 20)
+        monkeypatch.setattr(checkpoints, "_COPY", "SELECT * FROM no_such_table")
+
+        await self.write(world, 30)
+
+        assert self.log(sql)[1] == 0
+        assert len(await world.store.parent_jobs(ParentJobFilter(), limit=100)) == 30
 
 
 class TestAClaimCostsItsGrantsAndServedLanes:

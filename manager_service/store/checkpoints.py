@@ -1,0 +1,57 @@
+"""Copies the write-ahead log into the database beside the event loop."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Final
+
+from pysqlite3 import dbapi2
+
+# How many new pages in the log are copied together, as many as SQLite takes by itself.
+_PAGES: Final = 1_000
+# From how many on, 32 MB of them, the log is begun anew.
+_LOG: Final = 8_000
+# Above these SQLite copies them within a commit all the same: the thread does not get on.
+BACKSTOP: Final = 32_000
+# Copies what can be copied without waiting for anybody, or says only how many pages there are and were copied.
+_COPY, _LOOK = (f"PRAGMA wal_checkpoint({mode})" for mode in ("PASSIVE", "NOOP"))
+
+
+class Checkpoints:
+    """Copies pages in a thread with a connection of its own, because SQLite would do it within a commit.
+
+    There the event loop would wait for the disk, six milliseconds and more at every thirtieth report. Under steady
+    writing the thread never reaches the end of the log, which would grow for ever: once it is long, the few pages
+    that came while the thread worked are copied in the loop, and the next transaction begins the log anew.
+
+    Args:
+        connect: opens the connection.
+        writer: the connection that writes, in the loop.
+    """
+
+    def __init__(self, connect: Callable[[], Any], writer: Any) -> None:
+        self._writer = writer
+        self._thread = ThreadPoolExecutor(1, "store-checkpoints")
+        self._raw: Any = self._thread.submit(connect).result()
+        self._copying: Future[None] | None = None
+
+    def look(self) -> None:
+        """Have pages copied if there are many; called after each commit."""
+        if self._copying is not None and not self._copying.done():
+            return
+        _, pages, copied = self._writer.execute(_LOOK).fetchone()
+        if pages >= _LOG:
+            _copy(self._writer)
+        elif pages - copied >= _PAGES:
+            self._copying = self._thread.submit(_copy, self._raw)
+
+    def close(self) -> None:
+        """Wait for what is being copied, and close the connection."""
+        self._thread.submit(self._raw.close)
+        self._thread.shutdown()
+
+
+def _copy(raw: Any) -> None:
+    # What cannot be copied now, as on a full disk, stays in the log and is none the worse for it.
+    with suppress(dbapi2.Error):
+        raw.execute(_COPY).fetchall()
