@@ -1,10 +1,10 @@
 import threading
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
+import uuid_utils
 
 from worker_service.control import LeaseControl
 from worker_service.domain.manager import HeldLease, Lease, Report
@@ -70,6 +70,8 @@ class Execution:
             operation=operation.name,
         )
         self._redact = redact
+        self._clock = clock
+        self._began = self._ended = clock()
         self._listed: Progress | None = None
         self._worker: MaintenanceWorker | None = None
         self._returned = threading.Event()
@@ -109,9 +111,10 @@ class Execution:
 
     def settle(self, result: Result) -> None:
         """Fix what is reported; once, when the attempt has ended or was given up."""
+        self._ended = self._clock()
         operation = self.lease.operation
         self.report = Report(
-            report_id=str(uuid.uuid4()),
+            report_id=str(uuid_utils.uuid4()),
             lease_id=self.lease.lease_id,
             child_job_id=operation.child_job_id,
             attempt=operation.attempt,
@@ -123,6 +126,10 @@ class Execution:
         if self.report is not None:
             self.report = replace(self.report, result=result)
 
+    def log_begin(self) -> None:
+        """Log that the attempt runs."""
+        self.log.info("operation runs", seconds=self._seconds(self._clock()))
+
     def log_end(self) -> None:
         """Log how the attempt ended, once it is settled."""
         if self.report is None:
@@ -131,10 +138,14 @@ class Execution:
         self.log.info(
             "operation ended",
             outcome=result.outcome.value,
+            seconds=self._seconds(self._ended),
             **({"verdict": result.verdict.value} if result.verdict else {}),
             **({"reason": result.reason} if result.reason else {}),
             **({"failure": failure.reason, "message": failure.message} if failure else {}),
         )
+
+    def _seconds(self, now: float) -> float:
+        return round(now - self._began, 3)
 
     def _interrupt(self) -> None:
         # An interrupt between two statements hits nothing, so it is repeated until the thread is out.
@@ -147,7 +158,10 @@ class Execution:
             self._returned.wait(INTERRUPT_EVERY)
 
     def _clean(self, result: Result) -> Result:
+        reason = self._redact(result.reason)[:TEXT_LIMIT]
+        if reason == result.reason and result.failure is None:
+            return result
         failure = result.failure and replace(
             result.failure, message=self._redact(result.failure.message)[:TEXT_LIMIT]
         )
-        return replace(result, reason=self._redact(result.reason)[:TEXT_LIMIT], failure=failure)
+        return replace(result, reason=reason, failure=failure)

@@ -17,6 +17,9 @@ log = structlog.get_logger("worker.runner")
 LISTED_AFTER = 0.1
 """A cancel reaches only what a heartbeat listed, so what is not over by then is listed; what is costs no beat."""
 
+TOLD_AFTER = 1.0
+"""The log tells the beginning of operations that last longer than this many seconds, and the end of all."""
+
 
 class Runner:
     """Turns leases into running operations and their ends into reports.
@@ -54,6 +57,7 @@ class Runner:
         self._pool = ThreadPoolExecutor(slots, thread_name_prefix="operation")
         self._threads = 0
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._beginnings: dict[str, asyncio.TimerHandle] = {}
         self._flushing: set[asyncio.Task[None]] = set()
 
     @property
@@ -105,7 +109,7 @@ class Runner:
     def close(self) -> None:
         """Take no more; threads that still run are not waited for."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for timer in self._timers.values():
+        for timer in (*self._timers.values(), *self._beginnings.values()):
             timer.cancel()
         for task in self._flushing:
             task.cancel()
@@ -117,9 +121,10 @@ class Runner:
             self._timers[execution.lease.lease_id] = loop.call_later(
                 timeout.total_seconds(), execution.stop, StopReason.TIMEOUT
             )
+        # Most operations are over before anybody could read that they began.
+        self._beginnings[execution.lease.lease_id] = loop.call_later(TOLD_AFTER, execution.log_begin)
         self._threads += 1
         self._pool.submit(self._run, loop, execution, served)
-        execution.log.info("operation began")
 
     def _run(self, loop: asyncio.AbstractEventLoop, execution: Execution, served: Served) -> None:
         try:
@@ -138,8 +143,9 @@ class Runner:
         self._finish(execution, result)
 
     def _finish(self, execution: Execution, result: Result) -> None:
-        if timer := self._timers.pop(execution.lease.lease_id, None):
-            timer.cancel()
+        for timers in (self._timers, self._beginnings):
+            if timer := timers.pop(execution.lease.lease_id, None):
+                timer.cancel()
         if execution.report is not None:
             return
         execution.settle(result)

@@ -141,6 +141,7 @@ class _Limits:
         return self._targets.get(target, 1) > 0
 
     def allow(self, head: Any) -> bool:
+        """Whether target and parent job of a head may take another lease."""
         if self._targets.setdefault(head.target, head.room) <= 0:
             return False
         parent = self._tx.parent(head.parent_id)

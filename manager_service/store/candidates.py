@@ -128,6 +128,9 @@ CLOSED_PARENTS = Statement(
 class Room(Protocol):
     """What a claim knows of the room that it has left."""
 
+    def allow(self, head: Any) -> bool:
+        """Whether target and parent job of a head may take another lease."""
+
     def on(self, target: str) -> bool:
         """Whether the target may take another lease, as far as this claim knows."""
 
@@ -173,28 +176,28 @@ def candidates(tx: UnitOfWork, session_id: str, room: Room, offers: Offers, *, w
     """
     reader = _Reader(tx, room, offers, wanted)
     for heads in reader.read(FIRST_HEADS, session_id=session_id, now=tx.now):
-        yield from heads
+        yield from reader.prepare(heads)
     if tx.row(BEYOND) is None:
         return
     closed = [row.id for row in tx.rows(CLOSED_PARENTS, now=tx.now)]
     if closed:
         heads, more = first_heads(tx, session_id, closed, window=2 * wanted + 2)
-        reader.prepare(heads[:wanted])
-        yield from heads
+        yield from reader.prepare(heads[:wanted])
+        yield from heads[wanted:]
         if not more:
             return
     served = {"session_id": session_id, "closed": closed, "now": tx.now}
     names: list[str] = []
     for heads in reader.read(SERVED_HEADS, **served):
         names += [head.target for head in heads]
-        yield from heads
+        yield from reader.prepare(heads)
     for target, operation in _free_operations(names, room, offers):
         yield from tx.rows(OPERATION_HEADS, target=target, operation=operation, **served)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Reads heads as many at a time as are wanted, and what has to be known of these all at once."""
+    """Reads heads a few at a time, and all at once what has to be known of those that have room."""
 
     tx: UnitOfWork
     room: Room
@@ -203,14 +206,14 @@ class _Reader:
 
     def read(self, statement: Statement, **given: Any) -> Generator[list[Any]]:
         with closing(self.tx.batches(statement, self.wanted, **given)) as batches:
-            for heads in batches:
-                self.prepare(heads)
-                yield heads
+            yield from batches
 
-    def prepare(self, heads: Sequence[Any]) -> None:
-        self.offers.read(head.target for head in heads)
+    def prepare(self, heads: Sequence[Any]) -> list[Any]:
         self.tx.parents(head.parent_id for head in heads)
-        self.room.learn(key for head in heads for key in self.offers.locks_of(head) or ())
+        open_heads = [head for head in heads if self.room.allow(head)]
+        self.offers.read(head.target for head in open_heads)
+        self.room.learn(key for head in open_heads for key in self.offers.locks_of(head) or ())
+        return open_heads
 
 
 def _free_operations(served: list[str], room: Room, offers: Offers) -> Iterator[tuple[str, str]]:

@@ -35,8 +35,13 @@ class LockTable:
 
     def free(self, locks: Locks) -> bool:
         """Tell whether none of the keys is held in a way that conflicts."""
-        self.learn(locks)
-        return not any(self._conflicts(key, exclusive=exclusive) for key, exclusive in locks.items())
+        if not locks.keys() <= self._held.keys():
+            self.learn(locks)
+        for key, exclusive in locks.items():
+            held = self._held[key]
+            if held is not None and (held or exclusive):
+                return False
+        return True
 
     def take(self, locks: Locks) -> bool:
         """Take keys, or none of them if one conflicts."""
@@ -44,7 +49,3 @@ class LockTable:
             return False
         self._held.update(locks)
         return True
-
-    def _conflicts(self, key: str, *, exclusive: bool) -> bool:
-        held = self._held[key]
-        return held is not None and (held or exclusive)

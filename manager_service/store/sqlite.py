@@ -131,7 +131,7 @@ class SqliteConnection:
             return list(map(text.row, self._cursor.fetchall()))
 
     def batches(self, statement: Statement, size: int, **given: Any) -> Generator[list[Any]]:
-        """Run a statement only as far as its rows are asked for, up to ``size`` at once; to be closed."""
+        """Run a statement only as far as its rows are asked for, ``size`` at first and ever more; to be closed."""
         text = statement.text(self._dialect, given)
         with closing(self.raw.cursor()) as cursor:
             with translated:
@@ -143,6 +143,7 @@ class SqliteConnection:
                     yield list(map(text.row, found))
                 if len(found) < size:
                     return
+                size *= 2
 
     def run(self, statement: Statement, **given: Any) -> int:
         """Run a statement and return how many rows it changed."""

@@ -119,7 +119,7 @@ class Connection(Protocol):
         """Run a statement and return its rows."""
 
     def batches(self, statement: Statement, size: int, **given: Any) -> Generator[list[Any]]:
-        """Run a statement only as far as its rows are asked for, up to ``size`` at once; to be closed."""
+        """Run a statement only as far as its rows are asked for, ``size`` at first and ever more; to be closed."""
 
     def run(self, statement: Statement, **given: Any) -> int:
         """Run a statement and return how many rows it changed."""

@@ -11,7 +11,7 @@ from overhaul.v1 import job_pb2 as job
 from overhaul.v1 import lease_service_pb2 as wire
 from tests.worker_doubles.lease_server import LeaseServer, Mischief, serving
 from tests.worker_doubles.worker_rig import INSTANCE, rig
-from worker_service import heartbeat
+from worker_service import heartbeat, runner
 from worker_service.domain.errors import ManagerUnavailableError, RegistrationRefusedError
 from worker_service.worker import Timing
 
@@ -652,17 +652,44 @@ class TestLogs:
             [lease] = await server.offer("log")
             await server.until(lambda: lease in server.results)
 
-    async def test_every_line_about_a_job_carries_its_ids(self) -> None:
+    async def test_the_end_of_every_operation_is_told_and_that_long_ones_run(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runner, "TOLD_AFTER", 0.05)
         server = LeaseServer()
         async with rig(server) as r:
+            await server.offer("block")
+            await server.until(lambda: "operation runs" in r.logs.getvalue())
+            r.engine.go_on.set()
+            await server.until(lambda: server.results)
+            monkeypatch.setattr(runner, "TOLD_AFTER", 60.0)
             await server.offer("noop")
+            await server.until(lambda: len(server.results) == 2)
+
+        about = [json.loads(line) for line in r.logs.getvalue().splitlines() if "child-" in line]
+        told = [(line["event"], line["child_job_id"]) for line in about]
+        assert told == [
+            ("operation runs", "child-1"),
+            ("operation ended", "child-1"),
+            ("operation ended", "child-2"),
+        ]
+        assert about[1]["seconds"] >= about[0]["seconds"] >= 0.05
+        assert about[2]["seconds"] >= 0
+
+    async def test_every_line_about_a_job_carries_its_ids(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runner, "TOLD_AFTER", 0.0)
+        server = LeaseServer()
+        async with rig(server) as r:
+            await server.offer("block")
+            await server.until(lambda: "operation runs" in r.logs.getvalue())
+            r.engine.go_on.set()
             await server.until(lambda: server.results)
 
         about = [json.loads(line) for line in r.logs.getvalue().splitlines() if "child-1" in line]
         assert len(about) >= 2
         keys = ("parent_job_id", "child_job_id", "attempt", "lease_id", "target", "operation")
         assert {tuple(line[key] for key in keys) for line in about} == {
-            ("parent-1", "child-1", 1, "lease-1", "app", "noop")
+            ("parent-1", "child-1", 1, "lease-1", "app", "block")
         }
 
 
