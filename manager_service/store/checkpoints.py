@@ -25,30 +25,45 @@ class Checkpoints:
     that came while the thread worked are copied in the loop, and the next transaction begins the log anew.
 
     Args:
-        connect: opens the connection.
+        connect: opens the connection; called in the thread, once there is something to copy.
         writer: the connection that writes, in the loop.
     """
 
     def __init__(self, connect: Callable[[], Any], writer: Any) -> None:
+        self._connect = connect
         self._writer = writer
         self._thread = ThreadPoolExecutor(1, "store-checkpoints")
-        self._raw: Any = self._thread.submit(connect).result()
+        self._raw: Any = None
         self._copying: Future[None] | None = None
 
     def look(self) -> None:
-        """Have pages copied if there are many; called after each commit."""
+        """Have pages copied if there are many; called after each commit, which stands whatever comes of this."""
         if self._copying is not None and not self._copying.done():
             return
-        _, pages, copied = self._writer.execute(_LOOK).fetchone()
+        try:
+            _, pages, copied = self._writer.execute(_LOOK).fetchone()
+        except dbapi2.Error:
+            return
         if pages >= _LOG:
             _copy(self._writer)
         elif pages - copied >= _PAGES:
-            self._copying = self._thread.submit(_copy, self._raw)
+            self._copying = self._thread.submit(self._copy_beside)
 
     def close(self) -> None:
         """Wait for what is being copied, and close the connection."""
-        self._thread.submit(self._raw.close)
+        if self._copying is not None:
+            self._thread.submit(self._close)
         self._thread.shutdown()
+
+    def _copy_beside(self) -> None:
+        with suppress(dbapi2.Error):
+            self._raw = self._raw or self._connect()
+        if self._raw is not None:
+            _copy(self._raw)
+
+    def _close(self) -> None:
+        if self._raw is not None:
+            self._raw.close()
 
 
 def _copy(raw: Any) -> None:

@@ -95,7 +95,7 @@ def product_in_simulation() -> Iterator[None]:
     before = random.getstate()
     threads = SimpleNamespace(Event=threading.Event, Thread=_Interrupter)
     uuids = SimpleNamespace(uuid4=lambda: UUID(int=random.getrandbits(128)))
-    with patch.multiple("worker_service.execution", threading=threads, uuid=uuids):
+    with patch.multiple("worker_service.execution", threading=threads, uuid_utils=uuids):
         modules = [module for name, module in sys.modules.items() if name.startswith(_OURS)]
         loggers = [(module, module.log) for module in modules if hasattr(module, "log")]
         for module, _ in loggers:

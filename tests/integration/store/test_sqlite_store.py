@@ -682,11 +682,12 @@ class TestCheckpoints:
         assert in_loop not in where
         assert self.log(sql)[1] > 0
 
-    async def test_a_disk_that_cannot_take_them_loses_nothing(
-        self, world: World, sql: Any, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("trouble", ["_COPY", "_LOOK"])
+    async def test_pages_that_cannot_be_copied_lose_and_double_nothing(
+        self, world: World, sql: Any, monkeypatch: pytest.MonkeyPatch, trouble: str
     ) -> None:
         monkeypatch.setattr(checkpoints, "_PAGES", 20)
-        monkeypatch.setattr(checkpoints, "_COPY", "SELECT * FROM no_such_table")
+        monkeypatch.setattr(checkpoints, trouble, "SELECT * FROM no_such_table")
 
         await self.write(world, 30)
 
