@@ -21,6 +21,7 @@ from tests.services import Service, address_of, start_manager, start_worker
 _CHILDREN = {1: 3_000, 10: 10_000, 100: 20_000}
 # How many times as many the reference gets, for it is faster.
 _BARE = 3
+_LONGEST = 120.0
 _TARGETS = 1_000
 # Seldom enough that looking costs the manager nothing to speak of.
 _LOOK_EVERY = 0.05
@@ -67,15 +68,14 @@ def _figures(slots: int, synchronous: str) -> list[Figure]:
 
 def _run_bare(slots: int, children: int, synchronous: str) -> float:
     """Return how many children per second the reference gets through."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Service("benchmarks.bare", ["serve", f"{folder}/jobs.db", synchronous, str(children)]) as server,
-    ):
-        command = ["work", address_of(server), str(slots)]
-        workers = [Service("benchmarks.bare", command) for _ in range(2)]
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        serve = ["serve", f"{folder}/jobs.db", synchronous, str(children)]
+        server = stack.enter_context(Service("benchmarks.bare", serve))
+        work = ["work", address_of(server), str(slots)]
+        workers = [stack.enter_context(Service("benchmarks.bare", work)) for _ in range(2)]
         begun = time.perf_counter()
-        for worker in workers:
-            worker.wait()
+        if any(worker.process.wait(_LONGEST) for worker in workers):
+            raise AssertionError("the bare reference failed")
         seconds = time.perf_counter() - begun
         server.terminate()
     return children / seconds
@@ -100,7 +100,7 @@ def _run(slots: int, children: int, synchronous: str, *, split: bool) -> tuple[f
 
 
 async def _drive(address: str, children: int) -> float:
-    """Create parent jobs of one no-op per target, two at a time, and return the seconds until enough have ended."""
+    """Create parent jobs of one no-op per target, two at a time; return the seconds until enough have ended."""
     async with grpc.aio.insecure_channel(address) as channel:
         client = jobs_grpc.JobServiceStub(channel)
         names = [f"t{n}" for n in range(_TARGETS)]

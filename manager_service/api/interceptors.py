@@ -44,19 +44,19 @@ class _Running:
 
     def __init__(self) -> None:
         self._number = 0
-        self.none = asyncio.Event()
-        self.none.set()
+        self.ended = asyncio.Event()
+        self.ended.set()
 
     def __enter__(self) -> None:
         """Count a call that begins."""
         self._number += 1
-        self.none.clear()
+        self.ended.clear()
 
     def __exit__(self, *_: object) -> None:
         """Count a call that has ended."""
         self._number -= 1
         if not self._number:
-            self.none.set()
+            self.ended.set()
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -73,7 +73,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def idle(self) -> None:
         """Wait until every call has ended, its clean-up included."""
-        await self._running.none.wait()
+        await self._running.ended.wait()
 
     async def intercept_service(
         self,

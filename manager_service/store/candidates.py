@@ -167,46 +167,43 @@ class Offers:
 
 
 def candidates(tx: UnitOfWork, session_id: str, room: Room, offers: Offers, *, wanted: int) -> Generator[Any]:
-    """Return heads that the session may lease but for locks and the parent jobs' limits, the best first.
+    """Return heads that the session may lease but perhaps for locks and the parent jobs' limits, the best first.
 
     The walk is lazy: who has enough closes it. A head may come twice. Heads of one target and operation share
     their keys, so where one of them may not go, the walk seeks the next operation instead of the next head.
     Closed parent jobs may have tens of thousands of heads in front: where there are some, the first heads of the
     others come next, as far as none between them was left out.
     """
-    reader = _Reader(tx, room, offers, wanted)
-    for heads in reader.read(FIRST_HEADS, session_id=session_id, now=tx.now):
-        yield from reader.prepare(heads)
+    reader = _Reader(tx, room, offers)
+    with closing(tx.batches(FIRST_HEADS, wanted, session_id=session_id, now=tx.now)) as first:
+        for heads in first:
+            yield from reader.prepare(heads)
     if tx.row(BEYOND) is None:
         return
     closed = [row.id for row in tx.rows(CLOSED_PARENTS, now=tx.now)]
     if closed:
-        heads, more = first_heads(tx, session_id, closed, window=2 * wanted + 2)
+        heads, more = first_heads(tx, session_id, closed, window=min(_WINDOW, 2 * wanted + 2))
         yield from reader.prepare(heads[:wanted])
         yield from heads[wanted:]
         if not more:
             return
     served = {"session_id": session_id, "closed": closed, "now": tx.now}
     names: list[str] = []
-    for heads in reader.read(SERVED_HEADS, **served):
-        names += [head.target for head in heads]
-        yield from reader.prepare(heads)
+    with closing(tx.batches(SERVED_HEADS, wanted, **served)) as best:
+        for heads in best:
+            names += [head.target for head in heads]
+            yield from reader.prepare(heads)
     for target, operation in _free_operations(names, room, offers):
         yield from tx.rows(OPERATION_HEADS, target=target, operation=operation, **served)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Reads heads a few at a time, and all at once what has to be known of those that have room."""
+    """Reads all at once what has to be known of some heads, and leaves out those that have no room."""
 
     tx: UnitOfWork
     room: Room
     offers: Offers
-    wanted: int
-
-    def read(self, statement: Statement, **given: Any) -> Generator[list[Any]]:
-        with closing(self.tx.batches(statement, self.wanted, **given)) as batches:
-            yield from batches
 
     def prepare(self, heads: Sequence[Any]) -> list[Any]:
         self.tx.parents(head.parent_id for head in heads)

@@ -1,4 +1,7 @@
-"""The transactions of an embedded store: one connection writes, one reads, the clock is this process's."""
+"""The transactions of an embedded store: one connection writes, one reads, and the clock is this process's.
+
+A third connection copies the log, in a thread.
+"""
 
 from collections.abc import Callable
 from typing import TypeVar

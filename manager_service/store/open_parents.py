@@ -40,7 +40,7 @@ _ready_of_parent = (
     .order_by(_of_parent.c.turn, _of_parent.c.child_id)
     .correlate(parent_jobs)
 )
-# The first heads of some parent jobs that the session serves, on targets that have room.
+# The first heads of some parent jobs, on targets that the session serves and that are not paused.
 PARENT_HEADS = Statement(
     select(*HEAD)
     .with_hint(session_targets, "INDEXED BY ix_session_targets_session_id")

@@ -31,7 +31,11 @@ _SESSION = Statement(
 
 
 def open_session(connection: Connection, session_id: str) -> Any:
-    """Return the row of a session that is not closed; raise ``SessionUnknownError``."""
+    """Return the row of a session that is not closed, with its ``live`` leases as of now.
+
+    Raises:
+        SessionUnknownError: there is no such session, or it is closed.
+    """
     rows = connection.rows(_SESSION, session_id=session_id)
     if not rows or rows[0].state == SessionState.CLOSED:
         raise SessionUnknownError(session_id)

@@ -18,7 +18,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import NullPool
 
 from manager_service.domain.errors import InvalidStoreError, StoreInUseError, StoreUnavailableError
-from manager_service.store.checkpoints import BACKSTOP, Checkpoints
+from manager_service.store.checkpoints import Checkpoints
 from manager_service.store.statements import Among, Statement
 
 # Before this version two connections could race when the write-ahead log was reset, and damage the file.
@@ -153,9 +153,11 @@ class SqliteConnection:
         return changed
 
     def run_many(self, statement: Statement, many: Sequence[dict[str, Any]]) -> int:
-        """Run a statement once for each set of values and return how many rows it changed in all."""
+        """Run a statement without lists once for each set of values; return how many rows it changed in all."""
         if not many:
             return 0
+        if statement.lists:
+            raise TypeError("a statement with lists is run once, for the length of its lists is in its text")
         text = statement.text(self._dialect, many[0])
         if len(many) == 1:
             self._execute(text.sql, text.values(many[0]))
@@ -204,7 +206,7 @@ class SqliteConnection:
 
 
 class SqliteFile:
-    """An open store: its lock, the one connection that writes and the one that reads."""
+    """An open store: its lock, the connection that writes, the one that reads, and the copying of the log."""
 
     def __init__(self, path: Path, *, synchronous: str) -> None:
         if dbapi2.sqlite_version_info < _LEAST_VERSION:
@@ -236,7 +238,7 @@ class SqliteFile:
             f"cache_size = {_PAGES_KEPT}",
             "temp_store = MEMORY",
             f"journal_size_limit = {_LOG_KEPT}",
-            f"wal_autocheckpoint = {BACKSTOP}",
+            "wal_autocheckpoint = 0",
         ):
             raw.execute(f"PRAGMA {pragma}")
         return SqliteConnection(raw, self.engine.dialect)

@@ -102,7 +102,7 @@ def _picker(names: Sequence[str], lists: Collection[str], length: int) -> Callab
     bind = itemgetter(0) if length == 1 else json.dumps
     if len(names) == 1:
         [name] = names
-        return (lambda values: (bind(values[name]),)) if lists else (lambda values: (values[name],))
+        return (lambda values: (bind(values[name]),)) if name in lists else (lambda values: (values[name],))
     return lambda values: [bind(values[name]) if name in lists else values[name] for name in names]
 
 
@@ -125,7 +125,7 @@ class Connection(Protocol):
         """Run a statement and return how many rows it changed."""
 
     def run_many(self, statement: Statement, many: Sequence[dict[str, Any]]) -> int:
-        """Run a statement once for each set of values and return how many rows it changed in all."""
+        """Run a statement without lists once for each set of values; return how many rows it changed in all."""
 
 
 def first(rows: Sequence[Any]) -> Any | None:

@@ -662,9 +662,9 @@ class TestLogs:
             await server.until(lambda: "operation runs" in r.logs.getvalue())
             r.engine.go_on.set()
             await server.until(lambda: server.results)
-            monkeypatch.setattr(runner, "TOLD_AFTER", 60.0)
             await server.offer("noop")
             await server.until(lambda: len(server.results) == 2)
+            await asyncio.sleep(0.1)
 
         about = [json.loads(line) for line in r.logs.getvalue().splitlines() if "child-" in line]
         told = [(line["event"], line["child_job_id"]) for line in about]

@@ -79,6 +79,16 @@ class TestCounts:
 
         assert (after.pending, after.leased, after.total) == (1, 2, before.total)
 
+    @pytest.mark.parametrize("state", ChildJobState)
+    def test_every_state_is_moved(self, state: ChildJobState) -> None:
+        before = Counts(**{one.value: 5 for one in ChildJobState})
+
+        after = before.moved({state: 2})
+
+        assert {one: getattr(after, one.value) for one in ChildJobState} == {
+            one: 7 if one is state else 5 for one in ChildJobState
+        }
+
     def test_every_child_state_is_counted(self) -> None:
         assert {field.name for field in fields(Counts)} == {state.value for state in ChildJobState}
 

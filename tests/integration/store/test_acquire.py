@@ -352,6 +352,36 @@ class TestWakeUps:
 
 
 class TestAClaimPastManyThatMayNotGo:
+    async def test_behind_many_heads_of_others_the_best_of_the_served_targets_come_first(
+        self, world: World
+    ) -> None:
+        worker = await world.worker("a", "b", "c", "d", slots=4)
+        await world.parent_job(*(f"foreign{number}" for number in range(100)), priority=9)
+        for target, priority in (("a", 1), ("b", 3), ("c", 2), ("d", 4)):
+            await world.parent_job(target, priority=priority)
+
+        granted = [lease.target for _ in range(4) for lease in await worker.acquire(1)]
+
+        assert granted == ["d", "b", "c", "a"]
+
+    async def test_behind_many_heads_of_others_the_best_of_an_operation_come_first(self, world: World) -> None:
+        key = Lock(key="key", exclusive=True)
+        offers = (operation("vacuum", key), operation("analyze"))
+        keeper = await world.worker(
+            replace(served_target("keeper"), operations=(operation("vacuum", key),)), worker_name="keeper"
+        )
+        await world.parent_job("keeper")
+        assert len(await keeper.acquire(1)) == 1
+        worker = await world.worker(replace(served_target("orders", max_parallel=10), operations=offers), slots=4)
+        await world.parent_job(*(f"foreign{number}" for number in range(100)), priority=9)
+        await world.parent_job(children=[PlannedChild(target="orders", operation="vacuum", lane="a")], priority=5)
+        analyze = PlannedChild(target="orders", operation="analyze", lane="b")
+        parents = [(await world.parent_job(children=[analyze], priority=priority)).id for priority in (1, 3, 2)]
+
+        granted = [lease.parent_job_id for _ in range(3) for lease in await worker.acquire(1)]
+
+        assert granted == [parents[1], parents[2], parents[0]]
+
     async def test_a_paused_target_stays_paused_beside_a_parent_job_at_its_limit(self, world: World) -> None:
         names = [f"t{number}" for number in range(40)]
         worker = await world.worker(*names, "calm", slots=4)

@@ -105,6 +105,21 @@ class TestReport:
         assert [lease.operation for lease in answer.leases] == ["analyze"]
         assert again.leases == answer.leases
 
+    async def test_a_report_that_ends_nothing_frees_no_slot(self, world: World) -> None:
+        worker = await world.worker("a", "b", slots=1)
+        other = await world.worker("c", worker_name="other")
+        await world.parent_job("a", "b", "c", operations=("vacuum", "analyze"))
+        [first] = await worker.acquire()
+        [foreign] = await other.acquire()
+        await worker.end(first)
+        assert len(await worker.acquire()) == 1
+
+        reports = [report_of(first), report_of(first), report_of(foreign)]
+        answer = await world.store.report(worker.session_id, reports, worker.poll())
+
+        assert ReportStatus.RECORDED not in answer.statuses
+        assert answer.leases == ()
+
     async def test_an_unknown_session_is_refused(self, store: JobStore) -> None:
         with pytest.raises(SessionUnknownError):
             await store.report("none", [], None)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -616,7 +617,7 @@ class TestNoStatementOfTheHotPathIsCompiledTwice:
                     leases = (await world.store.report(who.session_id, reports, who.poll(2))).leases
 
         def authorize(*step: object) -> int:
-            if step[0] != dbapi2.SQLITE_PRAGMA:  # the driver compiles these each time
+            if step[0] != dbapi2.SQLITE_PRAGMA:  # these are compiled each time
                 compiled.append(step)
             return 0
 
@@ -682,17 +683,64 @@ class TestCheckpoints:
         assert in_loop not in where
         assert self.log(sql)[1] > 0
 
+    @pytest.mark.parametrize("longest", [20, 8_000], ids=["in the loop", "beside it"])
     @pytest.mark.parametrize("trouble", ["_COPY", "_LOOK"])
     async def test_pages_that_cannot_be_copied_lose_and_double_nothing(
-        self, world: World, sql: Any, monkeypatch: pytest.MonkeyPatch, trouble: str
+        self, world: World, sql: Any, monkeypatch: pytest.MonkeyPatch, trouble: str, longest: int
     ) -> None:
         monkeypatch.setattr(checkpoints, "_PAGES", 20)
+        monkeypatch.setattr(checkpoints, "_LOG", longest)
         monkeypatch.setattr(checkpoints, trouble, "SELECT * FROM no_such_table")
 
         await self.write(world, 30)
 
         assert self.log(sql)[1] == 0
         assert len(await world.store.parent_jobs(ParentJobFilter(), limit=100)) == 30
+
+    async def test_a_thread_that_cannot_be_started_doubles_nothing(
+        self, world: World, sql: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(checkpoints, "_PAGES", 1)
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+
+        await asyncio.gather(world.parent_job("a"), world.parent_job("b"))
+
+        assert len(await world.store.parent_jobs(ParentJobFilter(), limit=100)) == 2
+
+    async def test_a_transaction_longer_than_the_log_may_be_is_copied_beside_the_loop(
+        self, world: World, sql: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(checkpoints, "_LOG", 100)
+        in_loop = threading.get_ident()
+        where: list[int] = []
+        copy = checkpoints._copy
+
+        def copy_and_tell(raw: Any) -> None:
+            where.append(threading.get_ident())
+            copy(raw)
+
+        monkeypatch.setattr(checkpoints, "_copy", copy_and_tell)
+        await world.parent_job(*(f"t{number}" for number in range(2_000)))
+        await self.write(world, 1)
+
+        assert where
+        assert where[0] != in_loop
+
+    async def test_a_close_leaves_neither_thread_nor_log(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(checkpoints, "_PAGES", 1)
+        store = opened(tmp_path / "x.db")
+        await store.create_parent_job(plan("a"))
+        assert any(thread.name.startswith("store-checkpoints") for thread in threading.enumerate())
+
+        await store.close()
+
+        assert not any(thread.name.startswith("store-checkpoints") for thread in threading.enumerate())
+        assert not (tmp_path / "x.db-wal").exists()
 
 
 class TestAClaimCostsItsGrantsAndServedLanes:
@@ -726,6 +774,21 @@ class TestAClaimCostsItsGrantsAndServedLanes:
         [lease] = await worker.acquire()
         assert lease.target == "mine"
         return steps()
+
+    async def test_a_claim_for_many_beside_a_closed_parent_job(self, world: World, sql: Any) -> None:
+        names = [f"t{number}" for number in range(300)]
+        worker = await world.worker(*names, slots=1_000)
+        await world.parent_job(*names, priority=9, max_parallel=1)
+        await worker.acquire(1)
+        for name in names:
+            await world.store.pause_target(name, paused=True)
+        for _ in range(20):
+            await world.parent_job(*names)
+        steps = self.steps_of(sql)
+
+        assert await worker.acquire(1_000) == ()
+
+        assert steps() < 3 * self.MOST
 
     async def test_heads_of_unserved_targets(self, world: World, sql: Any) -> None:
         parent = await world.parent_job("x")
