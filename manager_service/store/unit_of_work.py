@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, literal_column, select, update
 
 from manager_service.domain.errors import ParentJobNotFoundError
 from manager_service.domain.fleet import Timing
@@ -18,17 +18,24 @@ from manager_service.store.parents import (
     parent_in_work,
 )
 from manager_service.store.statements import Among, Connection, Statement
-from manager_service.store.tables import events, is_ready, queue, turns
+from manager_service.store.tables import events, is_ready, queue, targets, turns
 
 _INSERT_EVENT = Statement(insert(events))
 _TURN = Statement(select(turns.c.turn).where(turns.c.rank == bindparam("rank")))
 _SET_TURN = Statement(update(turns).where(turns.c.rank == bindparam("of")).values(turn=bindparam("turn")))
 _INSERT_TURN = Statement(insert(turns))
-_TARGETS_READY = Statement(
-    select(queue.c.target)
-    .distinct()
-    .with_hint(queue, "INDEXED BY ix_queue_ready_target")
-    .where(is_ready, Among(queue.c.target, "targets"))
+# One seek for each target, however many heads it has.
+TARGETS_READY = Statement(
+    select(targets.c.name)
+    .with_hint(targets, "INDEXED BY ix_targets_room")
+    .where(
+        Among(targets.c.name, "targets"),
+        select(queue.c.child_id)
+        .with_hint(queue, "INDEXED BY ix_queue_ready_target")
+        .where(queue.c.target == targets.c.name, queue.c.hold == literal_column("0"))
+        .correlate(targets)
+        .exists(),
+    )
 )
 _PARENT_READY = Statement(
     select(queue.c.target)
@@ -204,7 +211,7 @@ class UnitOfWork:
         """Return the targets with heads that waited for what was freed, but for those that are hinted already."""
         waiting: set[str] = set()
         if freed := sorted(self._freed_targets.difference(hinted)):
-            waiting.update(row.target for row in self.rows(_TARGETS_READY, targets=freed))
+            waiting.update(row.name for row in self.rows(TARGETS_READY, targets=freed))
         for parent_id in sorted(self._freed_parents):
             waiting.update(row.target for row in self.rows(_PARENT_READY, parent_id=parent_id))
         return waiting.difference(hinted)

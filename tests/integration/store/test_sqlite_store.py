@@ -44,6 +44,7 @@ from manager_service.store import (
     schema,
     sessions,
     sqlite,
+    unit_of_work,
 )
 from manager_service.store.store import SqlJobStore
 from manager_service.store.tables import metadata
@@ -575,6 +576,10 @@ PINNED = {
     "locks' end": (endings._UNLOCK, ["live_locks USING INDEX ix_live_locks_child_id"]),
     "end": (endings.END_LEASE, ["leases USING INDEX", "lease_id=?"]),
     "parent jobs": (parents.SELECT_PARENTS, ["parent_jobs USING PRIMARY KEY", "parent_counts USING PRIMARY KEY"]),
+    "who waits for a freed target": (
+        unit_of_work.TARGETS_READY,
+        ["targets USING COVERING INDEX", "USING COVERING INDEX ix_queue_ready_target (target=?)"],
+    ),
     "counts": (parents.UPDATE_COUNTS, ["parent_counts USING PRIMARY KEY"]),
     "successors": (lanes.SUCCESSORS, ["ix_child_jobs_open"]),
 }
@@ -651,12 +656,11 @@ class TestCheckpoints:
         monkeypatch.setattr(checkpoints, "_LOG", 300)
         copy, in_loop, longest = checkpoints._copy, threading.get_ident(), 0
 
-        def copy_slowly(raw: Any) -> None:
-            copy(raw)
-            if threading.get_ident() != in_loop:
-                time.sleep(0.02)  # so that it never reaches the end of the log
+        def copy_in_the_loop_alone(raw: Any) -> None:
+            if threading.get_ident() == in_loop:  # the thread gets nowhere
+                copy(raw)
 
-        monkeypatch.setattr(checkpoints, "_copy", copy_slowly)
+        monkeypatch.setattr(checkpoints, "_copy", copy_in_the_loop_alone)
         for _ in range(30):
             await self.write(world, 10)
             longest = max(longest, self.log(sql)[0])
@@ -789,6 +793,17 @@ class TestAClaimCostsItsGrantsAndServedLanes:
         assert await worker.acquire(1_000) == ()
 
         assert steps() < 3 * self.MOST
+
+    async def test_a_report_on_a_target_that_many_wait_for(self, world: World, sql: Any) -> None:
+        worker, lease = await world.leased_child_job()
+        self.crowd(sql, parent_id=lease.parent_job_id, target="'orders'")
+        world.hints.clear()
+        steps = self.steps_of(sql)
+
+        await worker.end(lease)
+
+        assert steps() < self.MOST
+        assert world.ready_hints() == {"orders": 1}
 
     async def test_heads_of_unserved_targets(self, world: World, sql: Any) -> None:
         parent = await world.parent_job("x")
