@@ -135,12 +135,13 @@ class Execution:
         if self.report is None:
             return
         result, failure = self.report.result, self.report.result.failure
-        self.log.info(
+        tell = self.log.warning if failure else self.log.info
+        tell(
             "operation ended",
             outcome=result.outcome.value,
             seconds=self._seconds(self._ended),
             **({"verdict": result.verdict.value} if result.verdict else {}),
-            **({"reason": result.reason} if result.reason else {}),
+            **({"reason": result.reason} if result.reason and not failure else {}),
             **({"failure": failure.reason, "message": failure.message} if failure else {}),
         )
 

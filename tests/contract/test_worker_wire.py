@@ -676,6 +676,19 @@ class TestLogs:
         assert about[1]["seconds"] >= about[0]["seconds"] >= 0.05
         assert about[2]["seconds"] >= 0
 
+    async def test_a_failure_is_a_warning_and_its_text_is_there_once(self) -> None:
+        server = LeaseServer()
+        async with rig(server) as r:
+            await server.offer("boom")
+            await server.until(lambda: server.results)
+            await server.until(lambda: "operation ended" in r.logs.getvalue())
+
+        [line] = [json.loads(one) for one in r.logs.getvalue().splitlines() if "operation ended" in one]
+        assert (line["level"], line["outcome"]) == ("warning", "failed")
+        assert line["failure"]
+        assert line["message"]
+        assert "reason" not in line
+
     async def test_every_line_about_a_job_carries_its_ids(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(runner, "TOLD_AFTER", 0.0)
         server = LeaseServer()
