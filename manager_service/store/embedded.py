@@ -40,6 +40,7 @@ class EmbeddedTransactions:
 
     def begin(self) -> UnitOfWork:
         """Begin a transaction; what an outage did to expire times is made good before anything else."""
+        self._file.check_place()
         self._writer.begin()
         now = self._clock.now()
         self._mark.check(self._writer, now)

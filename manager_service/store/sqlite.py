@@ -1,6 +1,5 @@
-"""SQLite: the only place that knows the driver, the file and what its SQL has of its own."""
+"""SQLite: the file, its connections, the errors of its driver. What its SQL has of its own is `sqlite_dialect`."""
 
-import fcntl
 import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -9,17 +8,15 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from pysqlite3 import dbapi2
-from sqlalchemy import create_engine
-from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.pool import NullPool
 
-from manager_service.domain.errors import InvalidStoreError, StoreInUseError, StoreUnavailableError
+from manager_service.domain.errors import InvalidStoreError, StoreUnavailableError
 from manager_service.store.checkpoints import Checkpoints
-from manager_service.store.statements import Among, Statement
+from manager_service.store.file_lock import Lock
+from manager_service.store.sqlite_dialect import sqlite_engine
+from manager_service.store.statements import Statement
 
 # Before this version two connections could race when the write-ahead log was reset, and damage the file.
 _LEAST_VERSION: Final = (3, 51, 3)
@@ -33,42 +30,6 @@ _SQL_ERROR: Final = 1
 _SYNCHRONOUS: Final = ("full", "normal")
 
 
-class _Compiler(SQLiteCompiler):
-    """Pins plans: a hint names the index, and tables are read in the order in which they are written.
-
-    Tables that were just filled have no statistics, so the planner would sort all ready rows or begin a join at
-    its wrong end. CROSS JOIN is SQLite's way to fix the order.
-    """
-
-    def get_from_hint_text(self, table: Any, text: str | None) -> str | None:  # noqa: ARG002 -- the base's
-        return text
-
-    def visit_join(self, join: Any, asfrom: Any = False, from_linter: Any = None, **kwargs: Any) -> Any:  # noqa: ARG002, FBT002 -- the base's
-        left, right = (self.process(side, asfrom=True, **kwargs) for side in (join.left, join.right))
-        kind = "LEFT" if join.isouter else "CROSS"
-        return f"{left} {kind} JOIN {right} ON {self.process(join.onclause, **kwargs)}"
-
-    def limit_clause(self, select: Any, **kwargs: Any) -> str:
-        """Return a limit that SQLite does not look at: one that is bound plainly has it compile each time anew."""
-        limit, offset = (
-            f"{self.process(clause, **kwargs)} + 0" if clause is not None else ""
-            for clause in (select._limit_clause, select._offset_clause)  # noqa: SLF001 -- as the base does
-        )
-        return f"\n LIMIT {limit or -1}" + (f" OFFSET {offset}" if offset else "")
-
-
-@compiles(Among, "sqlite")
-def _among(element: Among, compiler: Any, **kwargs: Any) -> str:
-    column = compiler.process(element.column, **kwargs)
-    match kwargs["among"]:
-        case 0:
-            return f"{column} IN (SELECT NULL WHERE 0)"  # as `IN ()`, but an index may be named for it
-        case 1:
-            return f"{column} IN ({compiler.process(element.values, **kwargs)})"
-    values = compiler.process(element.values, **kwargs)
-    return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608 -- a placeholder
-
-
 def parse(url: str) -> Path:
     """Return the file that a store's URL names; raise ``InvalidStoreError``."""
     try:
@@ -78,41 +39,6 @@ def parse(url: str) -> Path:
     if not parsed.database or parsed.database == ":memory:" or parsed.host:
         raise InvalidStoreError(f"{url!r} names no file; write sqlite:///FILE, or sqlite:////ABSOLUTE/FILE")
     return Path(parsed.database)
-
-
-class Lock:
-    """Keeps a second manager off the file.
-
-    The lock lies on a file beside the store: closing any descriptor of the store itself would drop SQLite's own
-    locks. The kernel releases it when the process dies, however it dies; an orderly close removes the file.
-    """
-
-    def __init__(self, store: Path) -> None:
-        self._path = store.with_name(store.name + ".lock")
-        self._descriptor = self._take(store)
-
-    def _take(self, store: Path) -> int:
-        while True:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                os.close(descriptor)
-                raise StoreInUseError(str(store)) from error
-            if self._is_named(descriptor):
-                return descriptor
-            os.close(descriptor)
-
-    def _is_named(self, descriptor: int) -> bool:
-        """Tell whether the locked file is still the one at the path: its holder may have removed it meanwhile."""
-        with suppress(FileNotFoundError):
-            return os.path.samestat(os.fstat(descriptor), self._path.stat())
-        return False
-
-    def release(self) -> None:
-        """Remove the file, then let go of it."""
-        self._path.unlink(missing_ok=True)
-        os.close(self._descriptor)
 
 
 class SqliteConnection:
@@ -215,7 +141,7 @@ class SqliteFile:
             raise InvalidStoreError(f"synchronous cannot be {synchronous!r}; write full or normal")
         self._path = path
         self._lock = _locked(path)
-        self.engine = _engine(path)
+        self.engine = sqlite_engine(path)
         try:
             with _no_store(path):
                 self.fresh = not path.exists() or path.stat().st_size == 0
@@ -223,6 +149,7 @@ class SqliteFile:
                     _refuse_foreign(path)
                 self.writer = self._connect(synchronous)
                 self.reader = self._connect(synchronous)
+                self._entry = path.stat()
                 self.checkpoints = Checkpoints(lambda: self._connect(synchronous).raw, self.writer.raw)
                 self.tables = frozenset(row[0] for row in self.writer.raw.execute(_TABLES))
         except BaseException:
@@ -242,6 +169,19 @@ class SqliteFile:
         ):
             raw.execute(f"PRAGMA {pragma}")
         return SqliteConnection(raw, self.engine.dialect)
+
+    def check_place(self) -> None:
+        """Refuse to go on where the file is not in its place any more: what is written would be gone at the end.
+
+        Raises:
+            StoreUnavailableError: it was moved, replaced or deleted.
+        """
+        with suppress(OSError):
+            if os.path.samestat(self._entry, os.stat(self._path)):  # noqa: PTH116 - at each transaction, and faster
+                return
+        raise StoreUnavailableError(
+            f"the file {self._path} was moved, replaced or deleted; stop the manager, put the file back, start it"
+        )
 
     def close(self) -> None:
         """Write the log back into the file and let the next manager in."""
@@ -278,12 +218,6 @@ def _locked(path: Path) -> Lock:
         return Lock(path)
     except OSError as error:
         raise InvalidStoreError(f"the job store {path} cannot be opened: {error.strerror}") from error
-
-
-def _engine(path: Path) -> Engine:
-    engine = create_engine(URL.create("sqlite", database=str(path)), module=dbapi2, poolclass=NullPool)
-    engine.dialect.statement_compiler = _Compiler
-    return engine
 
 
 @contextmanager

@@ -44,6 +44,7 @@ from manager_service.store import (
     schema,
     sessions,
     sqlite,
+    sqlite_dialect,
     unit_of_work,
 )
 from manager_service.store.store import SqlJobStore
@@ -229,7 +230,7 @@ class TestSchema:
             "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
         )
         connection.close()
-        engine = sqlite._engine(migrated)
+        engine = sqlite_dialect.sqlite_engine(migrated)
         with engine.connect() as raw:
             schema._migrate(raw, "x")
             raw.commit()
@@ -506,6 +507,27 @@ class TestAStoreThatCannotBeWritten:
             await store.prune(age=-1, limit=100)
 
 
+class TestTheFileIsNotInItsPlace:
+    @pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])
+    async def test_nothing_is_taken_that_would_be_gone(self, tmp_path: Path, how: str) -> None:
+        path = tmp_path / "x.db"
+        store = opened(path)
+        await store.create_parent_job(plan("a"))
+        match how:
+            case "deleted":
+                path.unlink()
+            case "moved":
+                path.rename(tmp_path / "y.db")
+            case _:
+                (tmp_path / "z.db").write_bytes(path.read_bytes())
+                (tmp_path / "z.db").rename(path)
+
+        with pytest.raises(StoreUnavailableError, match="was moved, replaced or deleted"):
+            await store.create_parent_job(plan("b"))
+
+        await store.close()
+
+
 class TestAnEmptyPollWritesNothing:
     @pytest.mark.parametrize("wanted", [1, 50])
     async def test_no_row_changes(self, world: World, sql: Any, wanted: int) -> None:
@@ -638,6 +660,20 @@ class TestNoStatementOfTheHotPathIsCompiledTwice:
         assert compiled == []
 
 
+@pytest.fixture
+def copied_in(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The threads that copied pages of the log, one entry a copy."""
+    threads: list[int] = []
+    copy = checkpoints._copy
+
+    def copy_and_tell(raw: Any) -> None:
+        threads.append(threading.get_ident())
+        copy(raw)
+
+    monkeypatch.setattr(checkpoints, "_copy", copy_and_tell)
+    return threads
+
+
 class TestCheckpoints:
     async def write(self, world: World, commits: int) -> None:
         for _ in range(commits):
@@ -668,23 +704,14 @@ class TestCheckpoints:
         assert 300 <= longest < 1_000
 
     async def test_pages_are_copied_beside_the_loop(
-        self, world: World, sql: Any, monkeypatch: pytest.MonkeyPatch
+        self, world: World, sql: Any, monkeypatch: pytest.MonkeyPatch, copied_in: list[int]
     ) -> None:
         monkeypatch.setattr(checkpoints, "_PAGES", 20)
-        in_loop = threading.get_ident()
-        where: list[int] = []
-        copy = checkpoints._copy
-
-        def copy_and_tell(raw: Any) -> None:
-            where.append(threading.get_ident())
-            copy(raw)
-
-        monkeypatch.setattr(checkpoints, "_copy", copy_and_tell)
 
         await self.write(world, 30)
 
-        assert where
-        assert in_loop not in where
+        assert copied_in
+        assert threading.get_ident() not in copied_in
         assert self.log(sql)[1] > 0
 
     @pytest.mark.parametrize("longest", [20, 8_000], ids=["in the loop", "beside it"])
@@ -715,23 +742,14 @@ class TestCheckpoints:
         assert len(await world.store.parent_jobs(ParentJobFilter(), limit=100)) == 2
 
     async def test_a_transaction_longer_than_the_log_may_be_is_copied_beside_the_loop(
-        self, world: World, sql: Any, monkeypatch: pytest.MonkeyPatch
+        self, world: World, sql: Any, monkeypatch: pytest.MonkeyPatch, copied_in: list[int]
     ) -> None:
         monkeypatch.setattr(checkpoints, "_LOG", 100)
-        in_loop = threading.get_ident()
-        where: list[int] = []
-        copy = checkpoints._copy
-
-        def copy_and_tell(raw: Any) -> None:
-            where.append(threading.get_ident())
-            copy(raw)
-
-        monkeypatch.setattr(checkpoints, "_copy", copy_and_tell)
         await world.parent_job(*(f"t{number}" for number in range(2_000)))
         await self.write(world, 1)
 
-        assert where
-        assert where[0] != in_loop
+        assert copied_in
+        assert copied_in[0] != threading.get_ident()
 
     async def test_a_close_leaves_neither_thread_nor_log(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
