@@ -180,7 +180,7 @@ class SqliteFile:
             if os.path.samestat(self._entry, os.stat(self._path)):  # noqa: PTH116 - at each transaction, and faster
                 return
         raise StoreUnavailableError(
-            f"the file {self._path} was moved, replaced or deleted; stop the manager, put the file back, start it"
+            "its file was moved, replaced or deleted; stop the manager, put the file back, start the manager"
         )
 
     def close(self) -> None:
