@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from pysqlite3 import dbapi2
+from sqlalchemy import bindparam, column, select
 
 from manager_service.domain.errors import (
     InvalidStoreError,
@@ -47,6 +48,7 @@ from manager_service.store import (
     sqlite_dialect,
     unit_of_work,
 )
+from manager_service.store.statements import Among, Statement
 from manager_service.store.store import SqlJobStore
 from manager_service.store.tables import metadata
 from manager_service.store.unit_of_work import UnitOfWork
@@ -505,6 +507,23 @@ class TestAStoreThatCannotBeWritten:
 
         with pytest.raises(dbapi2.OperationalError, match="no such table"):
             await store.prune(age=-1, limit=100)
+
+
+class TestStatementsWithLists:
+    async def test_a_value_beside_an_empty_list_is_bound_as_it_is(self, world: World, sql: Any) -> None:
+        await world.parent_job("a")
+        q = metadata.tables["queue"]
+        others = Statement(
+            select(q.c.target).where(q.c.target == bindparam("target"), ~Among(q.c.parent_id, "not"))
+        )
+
+        assert [row.target for row in sql.rows(others, **{"target": "a", "not": []})] == ["a"]
+
+    async def test_many_runs_of_one_are_refused(self, sql: Any) -> None:
+        statement = Statement(metadata.tables["queue"].delete().where(Among(column("target"), "targets")))
+
+        with pytest.raises(TypeError, match="is run once"):
+            sql.run_many(statement, [{"targets": ["a"]}, {"targets": ["a", "b"]}])
 
 
 class TestTheFileIsNotInItsPlace:
