@@ -1,6 +1,25 @@
 """What every test lives by: a skipped test is a failure, because what was not run was not shown."""
 
+from collections.abc import Iterator
+
 import pytest
+
+from tests.postgres import PostgresServer
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Lend the session's server; a test makes a database of its own in it."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """Lend an empty database that no other test sees."""
+    url = postgres.create_database()
+    yield url
+    postgres.drop_database(url)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
