@@ -52,18 +52,20 @@ async def _sample(address: str, audit: Path) -> tuple[list[float], list[float]]:
     async with grpc.aio.insecure_channel(address) as channel:
         client = jobs_grpc.JobServiceStub(channel)
         for _ in range(_SAMPLES):
-            sent, parent = await _create(client)
-            dispatches.append((await _started(audit, parent, client) - sent) / 1e6)
+            latency, parent = await dispatch(client, audit, milliseconds=60_000)
+            dispatches.append(latency)
             await asyncio.sleep(0.05)
             cancels.append(await _cancel(client, parent))
     return dispatches, cancels
 
 
-async def _create(client: jobs_grpc.JobServiceStub) -> tuple[int, str]:
-    operation = job.OperationSpec(name="nap", options={"milliseconds": "60000"})
+async def dispatch(client: jobs_grpc.JobServiceStub, audit: Path, *, milliseconds: int) -> tuple[float, str]:
+    """Ask for a nap; return the milliseconds from the call to the nap's start, and the parent job's id."""
+    operation = job.OperationSpec(name="nap", options={"milliseconds": f"{milliseconds}"})
     request = jobs.CreateParentJobRequest(targets=["bed"], operations=[operation])
     sent = time.monotonic_ns()
-    return sent, (await client.CreateParentJob(request)).parent_job.id
+    parent = (await client.CreateParentJob(request)).parent_job.id
+    return (await _started(audit, parent, client) - sent) / 1e6, parent
 
 
 async def _started(audit: Path, parent: str, client: jobs_grpc.JobServiceStub) -> int:

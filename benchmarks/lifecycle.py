@@ -7,7 +7,8 @@ workers close to their databases do. The reference is `bare`, in turn with them.
 import asyncio
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import grpc
@@ -83,23 +84,35 @@ def _run_bare(slots: int, children: int, synchronous: str) -> float:
 
 def _run(slots: int, children: int, synchronous: str, *, split: bool) -> tuple[float, float, float]:
     """Return children per second, and the CPU seconds of manager and workers per 1,000 children."""
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        options = ("--synchronous", synchronous, "--log-level", "warning")
-        manager = stack.enter_context(start_manager(Path(folder) / "jobs.db", *options))
-        targets = [f"t{n}=nap://{folder}/audit{n}" for n in range(_TARGETS)]
-        half = _TARGETS // 2 if split else _TARGETS
-        workers = [
-            stack.enter_context(start_worker(address_of(manager), *some, name=name, slots=slots, level="warning"))
-            for name, some in (("one", targets[:half]), ("two", targets[-half:]))
-        ]
-        before = [_cpu(manager), sum(map(_cpu, workers))]
-        seconds = asyncio.run(_drive(address_of(manager), children))
-        after = [_cpu(manager), sum(map(_cpu, workers))]
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "jobs.db"
+        with deployment(store, "--synchronous", synchronous, slots=slots, split=split) as (manager, *workers):
+            before = [_cpu(manager), sum(map(_cpu, workers))]
+            seconds = asyncio.run(drive(address_of(manager), children))
+            after = [_cpu(manager), sum(map(_cpu, workers))]
     spent = [(end - begin) / children * 1_000 for begin, end in zip(before, after, strict=True)]
     return children / seconds, spent[0], spent[1]
 
 
-async def _drive(address: str, children: int) -> float:
+@contextmanager
+def deployment(store: Path | str, *options: str, slots: int, split: bool = False) -> Iterator[list[Service]]:
+    """Run a manager and two workers for no-ops; if split, each worker serves half of the targets."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        manager = stack.enter_context(start_manager(store, *options, "--log-level", "warning"))
+        targets = [f"t{n}=nap://{folder}/audit{n}" for n in range(_TARGETS)]
+        half = _TARGETS // 2 if split else _TARGETS
+        yield [
+            manager,
+            *(
+                stack.enter_context(
+                    start_worker(address_of(manager), *some, name=name, slots=slots, level="warning")
+                )
+                for name, some in (("one", targets[:half]), ("two", targets[-half:]))
+            ),
+        ]
+
+
+async def drive(address: str, children: int) -> float:
     """Create parent jobs of one no-op per target, two at a time; return the seconds until enough have ended."""
     async with grpc.aio.insecure_channel(address) as channel:
         client = jobs_grpc.JobServiceStub(channel)

@@ -82,9 +82,10 @@ class Service:
         return ready
 
 
-def start_manager(store: Path, *arguments: str, listen: str = "127.0.0.1:0") -> Service:
-    """Start a manager on a store file."""
-    command = ["serve", "--listen", listen, "--store", f"sqlite:///{store}", "--log-format", "json"]
+def start_manager(store: Path | str, *arguments: str, listen: str = "127.0.0.1:0") -> Service:
+    """Start a manager on a store: a file, or a URL."""
+    url = f"sqlite:///{store}" if isinstance(store, Path) else store
+    command = ["serve", "--listen", listen, "--store", url, "--log-format", "json"]
     return Service("manager_service", [*command, "--log-level", "info", *arguments])
 
 
