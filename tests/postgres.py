@@ -132,6 +132,11 @@ class PostgresServer:
         self._change("CREATE DATABASE {} TEMPLATE {}", name, _name(template) or "template0")
         return self.url(name)
 
+    def checkpoint(self) -> None:
+        """Write down what came before, so that nothing that follows pays for it."""
+        with self._connect() as connection:
+            connection.execute("CHECKPOINT")
+
     def drop_database(self, url: str) -> None:
         """Remove a database and end the connections to it."""
         self._change("DROP DATABASE {} WITH (FORCE)", _name(url))
