@@ -1,4 +1,7 @@
-"""Run the named benchmarks, or all of them, and print each figure's median, minimum and maximum."""
+"""Run the named benchmarks, or all of them, and print each figure's median, minimum and maximum.
+
+`peers` is a command of its own, with options: it measures others beside Overhaul, and installs them from PyPI.
+"""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -14,6 +17,7 @@ from benchmarks import (
     thousand_databases,
 )
 from benchmarks.figures import Figure
+from benchmarks.peers import command
 
 BENCHMARKS: Mapping[str, Callable[[], list[Figure]]] = {
     "startup": startup.measure,
@@ -28,9 +32,12 @@ BENCHMARKS: Mapping[str, Callable[[], list[Figure]]] = {
 
 
 def main(names: list[str]) -> int:
+    if names[:1] == ["peers"]:
+        command.main(names[1:])
+        return 0
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        print(f"no benchmark is called {unknown[0]}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
+        print(f"no benchmark is called {unknown[0]}; there are {', '.join(BENCHMARKS)}, peers", file=sys.stderr)
         return 2
     for name in names or BENCHMARKS:
         print(f"{name}:", flush=True)
