@@ -101,6 +101,9 @@ lock: $(INSTALLED) ## resolve the locks anew
 	  --group dev pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
 	  protos/requirements.in -o protos/requirements.txt
+	for peer in pgqueuer procrastinate; do \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
+	    benchmarks/peers/$$peer.in -o benchmarks/peers/$$peer.txt; done
 
 clean: ## remove what was made, .venv included
 	rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis

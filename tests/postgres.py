@@ -78,6 +78,12 @@ class PostgresServer:
         return self._running().pid
 
     @property
+    def version(self) -> str:
+        """Return its version, as ``15.18``."""
+        with self._connect() as connection:
+            return connection.info.parameter_status("server_version") or ""
+
+    @property
     def log(self) -> str:
         """Return what the server has said."""
         return (self.folder / "log").read_text(errors="replace")

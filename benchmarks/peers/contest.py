@@ -4,6 +4,7 @@ Jobs do nothing, and are enqueued by the thousand. As a core's speed may change 
 may be at work on it, rates stand beside the CPU seconds that they cost, and ratios are taken round by round.
 """
 
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from benchmarks.figures import percentile
-from benchmarks.peers.contender import Contender
+from benchmarks.peers.contender import WORKERS, Contender
 from benchmarks.peers.overhaul import Overhaul
 from benchmarks.peers.peer import Peer
 from tests.postgres import PostgresServer
@@ -43,14 +44,16 @@ class Entry:
 class Results:
     """What was measured, one value a round: each figure of each entry, and the CPU seconds by who spent them."""
 
+    setting: str
     figures: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     spenders: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
 def contest(rounds: int, store: str) -> Results:
     """Measure every entry once a round, on a server as `initdb` leaves it, which waits for the disk."""
-    results = Results()
     with PostgresServer(durable=True) as server:
+        machine = f"{os.cpu_count()} cores, PostgreSQL {server.version}"
+        results = Results(setting=f"{rounds} rounds, {machine}, {WORKERS} workers, Overhaul on {store}")
         overhaul = Overhaul(_CHILDREN, server, store)
         pgqueuer = Peer("pgqueuer", "batch", _PGQUEUER_JOBS, server)
         procrastinate = Peer("procrastinate", "concurrency", _PROCRASTINATE_JOBS, server)

@@ -43,6 +43,8 @@ TARGETS = (
 
 def report(results: Results) -> Iterator[str]:
     """Tell it line by line: medians, then the least and the most of the rounds."""
+    yield results.setting
+    yield ""
     yield from _lifecycles(results)
     yield ""
     yield from _latencies(results)
