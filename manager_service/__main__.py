@@ -79,7 +79,8 @@ def serve(
         str,
         typer.Option(
             envvar="OVERHAUL_STORE",
-            help="The job store's URL; 'temporary' makes one that ends with the process.",
+            help="The job store's URL, sqlite:///FILE or postgresql://USER@HOST/DATABASE; 'temporary' makes one "
+            "that ends with the process.",
         ),
     ] = _DEFAULT.store,
     synchronous: Annotated[
@@ -89,6 +90,14 @@ def serve(
             help="full: what was answered survives a power failure; normal: the last moments may not.",
         ),
     ] = _DEFAULT.synchronous,
+    store_pooled: Annotated[
+        bool,
+        typer.Option(
+            "--store-pooled",
+            envvar="OVERHAUL_STORE_POOLED",
+            help="A connection pooler stands before PostgreSQL: prepare nothing, and look instead of listening.",
+        ),
+    ] = _DEFAULT.store_pooled,
     retention: Annotated[
         int,
         typer.Option(
@@ -179,6 +188,7 @@ def serve(
         listen=listen,
         store=store,
         synchronous=synchronous,
+        store_pooled=store_pooled,
         retention=retention,
         timing=timing,
         shutdown_grace=shutdown_grace,
@@ -188,6 +198,19 @@ def serve(
         stdin_lifeline=stdin_lifeline,
     )
     sys.exit(run(settings))
+
+
+@program.command()
+def migrate(
+    *,
+    store: Annotated[
+        str, typer.Option(envvar="OVERHAUL_STORE", help="The job store's URL, postgresql://USER@HOST/DATABASE.")
+    ],
+) -> None:
+    """Make the tables of a PostgreSQL job store, or bring them to this release; several may do so at once."""
+    from manager_service.app.process import run_migration  # noqa: PLC0415 - as above
+
+    sys.exit(run_migration(store))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.postgres import PostgresServer
+from tests.stores import PostgresStores
 
 
 @pytest.fixture(scope="session")
@@ -12,6 +13,12 @@ def postgres() -> Iterator[PostgresServer]:
     """Lend the session's server; a test makes a database of its own in it."""
     with PostgresServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_stores(postgres: PostgresServer) -> PostgresStores:
+    """Lend what makes job stores in the session's server."""
+    return PostgresStores(postgres)
 
 
 @pytest.fixture

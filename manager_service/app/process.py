@@ -30,7 +30,7 @@ from manager_service.config import (
     verify,
 )
 from manager_service.domain.errors import InvalidStoreError, ManagerError, StoreInUseError
-from manager_service.store import open_store
+from manager_service.store import migrate_store, open_store
 
 log = structlog.get_logger("manager.process")
 
@@ -57,6 +57,18 @@ def run(settings: Settings) -> int:
         return _ended(REFUSED, error)
     except (ManagerError, OSError) as error:
         return _ended(FAILED, error)
+    return 0
+
+
+def run_migration(store: str) -> int:
+    """Bring a store to this release's schema and return the exit code of the process; as ``run`` does."""
+    try:
+        before = migrate_store(store)
+    except InvalidStoreError as error:
+        return _ended(REFUSED, error)
+    except (ManagerError, OSError) as error:
+        return _ended(FAILED, error)
+    sys.stdout.write(f"the job store is ready; its schema was {before or 'none'} before\n")
     return 0
 
 
@@ -155,7 +167,12 @@ def _temporary_store(settings: Settings) -> Iterator[tuple[Settings, Path | None
 async def _running(settings: Settings, stop: _StopRequest) -> AsyncIterator[int]:
     clock, ids = SystemClock(), SystemIds()
     store = open_store(
-        settings.store, clock=clock, ids=ids, timing=settings.timing, synchronous=settings.synchronous.value
+        settings.store,
+        clock=clock,
+        ids=ids,
+        timing=settings.timing,
+        synchronous=settings.synchronous.value,
+        pooled=settings.store_pooled,
     )
     try:
         manager = Manager(settings, store, clock=clock, ids=ids)

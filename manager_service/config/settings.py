@@ -24,6 +24,7 @@ class Settings:
     listen: str = DEFAULT_LISTEN
     store: str = DEFAULT_STORE
     synchronous: StoreSync = StoreSync.FULL
+    store_pooled: bool = False
     retention: Span = 30 * 86_400 * SECOND
     timing: Timing = field(default_factory=Timing)
     shutdown_grace: Span = 5 * SECOND

@@ -4,22 +4,27 @@ from manager_service.domain.errors import InvalidStoreError
 from manager_service.domain.fleet import Timing
 from manager_service.domain.ports import Clock, IdSource, JobStore
 
-__all__ = ["open_store"]
+__all__ = ["migrate_store", "open_store"]
 
 
-def open_store(url: str, *, clock: Clock, ids: IdSource, timing: Timing, synchronous: str = "full") -> JobStore:
+def open_store(
+    url: str, *, clock: Clock, ids: IdSource, timing: Timing, synchronous: str = "full", pooled: bool = False
+) -> JobStore:
     """Open the job store that a URL names, making or migrating it as needed.
 
     Args:
-        url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
-        clock: where time comes from.
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``postgresql://USER@HOST:PORT/DATABASE``.
+        clock: where time comes from on SQLite; PostgreSQL has its own.
         ids: where ids and chance come from.
         timing: the spans that leases live by.
         synchronous: ``full``: what was answered survives a power failure; ``normal``: the last moments may not.
+            On PostgreSQL the server's own setting says that.
+        pooled: whether a connection pooler stands before PostgreSQL.
 
     Raises:
         InvalidStoreError: the URL is wrong, or what it names is no job store of this release.
         StoreInUseError: another manager has the store open.
+        StoreUnavailableError: the database cannot be reached.
     """
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
@@ -27,5 +32,27 @@ def open_store(url: str, *, clock: Clock, ids: IdSource, timing: Timing, synchro
 
         return open_embedded(url, clock=clock, ids=ids, timing=timing, synchronous=synchronous)
     if scheme.partition("+")[0] == "postgresql":
-        raise InvalidStoreError("PostgreSQL stores are not in this release; write sqlite:///FILE")
-    raise InvalidStoreError(f"{url!r} is no job store's URL; write sqlite:///FILE")
+        from manager_service.store.replicated import open_replicated  # noqa: PLC0415
+
+        return open_replicated(url, ids=ids, timing=timing, pooled=pooled)
+    raise InvalidStoreError(
+        f"{url!r} is no job store's URL; write sqlite:///FILE or postgresql://USER@HOST/DATABASE"
+    )
+
+
+def migrate_store(url: str) -> str:
+    """Bring a PostgreSQL job store to this release's schema, and return the schema that it had before.
+
+    An SQLite store is migrated when it is opened.
+
+    Raises:
+        InvalidStoreError: the URL is wrong, or the database is not to be touched.
+        StoreUnavailableError: the database cannot be reached, or the role may not do that.
+    """
+    if not url.startswith("postgresql"):
+        raise InvalidStoreError(
+            "an SQLite store is migrated when it is opened; write postgresql://USER@HOST/DATABASE"
+        )
+    from manager_service.store.replicated import migrate  # noqa: PLC0415 -- a store loads its own driver only
+
+    return migrate(url)

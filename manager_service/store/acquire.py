@@ -1,7 +1,9 @@
 """Grant leases."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import bindparam, func, insert, select, update
@@ -10,9 +12,9 @@ from manager_service.domain.errors import SessionSupersededError
 from manager_service.domain.fleet import SessionState
 from manager_service.domain.leases import Lease, Poll
 from manager_service.domain.states import ChildJobState
-from manager_service.store.candidates import Offers, candidates
+from manager_service.store.candidates import HEADS_NOW, Offers, candidates
 from manager_service.store.lanes import LEAVE
-from manager_service.store.locks import LockTable
+from manager_service.store.locks import Locks, LockTable
 from manager_service.store.parents import ParentInWork
 from manager_service.store.rows import mapping_of
 from manager_service.store.sessions import open_session
@@ -74,6 +76,7 @@ class _Pick:
 
 def acquire(tx: UnitOfWork, polls: Polls, session_id: str, poll: Poll) -> tuple[Lease, ...]:
     """Grant leases, or answer again those of an equal poll."""
+    tx.exclusion.hold_session(session_id)
     session = open_session(tx, session_id)
     if session.state == SessionState.SUPERSEDED:
         raise SessionSupersededError(session.worker_name)
@@ -108,22 +111,63 @@ def _granted_before(tx: UnitOfWork, session_id: str, sequence: int) -> tuple[Lea
 
 
 def _pick(tx: UnitOfWork, session_id: str, wanted: int) -> list[_Pick]:
-    held = LockTable(tx)
-    limits = _Limits(tx, held)
+    choice = _Choice(tx)
     offers = Offers(tx, session_id)
-    picked: dict[str, _Pick] = {}
-    with closing(candidates(tx, session_id, limits, offers, wanted=wanted)) as heads:
-        for head in heads:
-            if head.child_id in picked or not limits.allow(head):
+    picked: list[_Pick] = []
+    secure = _Secured(tx).of if not tx.exclusion.alone else list
+    with closing(candidates(tx, session_id, choice.limits, offers, wanted=wanted)) as heads:
+        picks = choice.picks((head, offers.locks_of(head)) for head in heads)
+        while len(picked) < wanted and (batch := list(islice(picks, wanted - len(picked)))):
+            picked += secure(batch)
+    return picked
+
+
+class _Choice:
+    """Which of some heads fit together, and with what is live."""
+
+    def __init__(self, tx: UnitOfWork) -> None:
+        self._held = LockTable(tx)
+        self._seen: set[str] = set()
+        self.limits = _Limits(tx, self._held)
+
+    def picks(self, heads: Iterable[tuple[Any, Locks | None]]) -> Iterator[_Pick]:
+        """Return the heads that may go, each with the keys that it takes."""
+        for head, locks in heads:
+            if head.child_id in self._seen or not self.limits.allow(head):
                 continue
-            locks = offers.locks_of(head)
-            if locks is None or not held.take(locks):
+            if locks is None or not self._held.take(locks):
                 continue
-            limits.take(head)
-            picked[head.child_id] = _Pick(head=head, locks=dict(locks))
-            if len(picked) == wanted:
-                break
-    return list(picked.values())
+            self.limits.take(head)
+            self._seen.add(head.child_id)
+            yield _Pick(head=head, locks=dict(locks))
+
+
+class _Secured:
+    """Keeps of a claim's picks those that no other transaction has a hand on, compared with what is live now."""
+
+    def __init__(self, tx: UnitOfWork) -> None:
+        self._tx = tx
+        self._choice = _Choice(tx)
+
+    def of(self, picks: Sequence[_Pick]) -> list[_Pick]:
+        """Hold picks, and return those that still may go."""
+        shared = self._tx.try_share(pick.head.parent_id for pick in picks)
+        keys = {pick.head.child_id: self._keys(pick) for pick in picks if pick.head.parent_id in shared}
+        heads, free = self._tx.exclusion.heads(keys, {key for of_pick in keys.values() for key in of_pick})
+        held = [pick for pick in picks if pick.head.child_id in heads and keys[pick.head.child_id] <= free]
+        self._tx.contended({pick.head.target for pick in picks} - {pick.head.target for pick in held})
+        ids = [pick.head.child_id for pick in held]
+        now = {row.child_id: row for row in self._tx.rows(HEADS_NOW, ids=ids, now=self._tx.now)} if ids else {}
+        self._tx.parents(row.parent_id for row in now.values())
+        return list(
+            self._choice.picks((now[pick.head.child_id], pick.locks) for pick in held if pick.head.child_id in now)
+        )
+
+    def _keys(self, pick: _Pick) -> set[str]:
+        """Return what is counted or compared for a pick, and not covered by its target."""
+        parent = self._tx.parent(pick.head.parent_id)
+        limit = {f"limit {parent.id}"} if parent.spec.max_parallel else set()
+        return {f"key {key}" for key in pick.locks} | limit
 
 
 class _Limits:

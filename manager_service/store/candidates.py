@@ -109,6 +109,16 @@ _heads_of_operation = (
     .limit(_PER_OPERATION)
 )
 OPERATION_HEADS = Statement(_may_go(_heads_of_operation.subquery("heads")))
+# What some heads are now, of those that may go.
+HEADS_NOW = Statement(
+    select(*HEAD)
+    .select_from(
+        queue.join(targets, _t.name == _q.target)
+        .join(parent_jobs, _p.id == _q.parent_id)
+        .join(child_jobs, child_jobs.c.id == _q.child_id)
+    )
+    .where(Among(_q.child_id, "ids"), _q.hold == literal_column("0"), NOT_PAUSED, *IS_OPEN)
+)
 # Parent jobs none of whose heads may go now, however many of them lie in front.
 CLOSED_PARENTS = Statement(
     union_all(

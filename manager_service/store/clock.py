@@ -1,6 +1,6 @@
 """The store's clock and its mark of life."""
 
-from sqlalchemy import bindparam, case, insert, literal, select, update
+from sqlalchemy import BigInteger, bindparam, case, insert, select, true, update
 
 from manager_service.domain.fleet import SessionState, Timing
 from manager_service.domain.model import SECOND, Instant, Span
@@ -11,13 +11,17 @@ from manager_service.store.tables import child_jobs, is_open, leases, queue, ses
 _MARK = Statement(select(store_state.c.mark))
 _FIRST_MARK = Statement(insert(store_state))
 _SET_MARK = Statement(update(store_state).values(mark=bindparam("now")))
+_HOLD_MARK = Statement(select(store_state.c.mark).with_for_update())
+_ADVANCE_MARK = Statement(
+    update(store_state).where(store_state.c.mark < bindparam("now")).values(mark=bindparam("now"))
+)
 _l = leases.c
-_grace = case((_l.graced == literal(0), bindparam("grace")), else_=0)
+_grace = case((~_l.graced, bindparam("grace", type_=BigInteger)), else_=0)
 _SHIFT_LEASES = Statement(
     update(leases).values(
         expire_time=_l.expire_time + bindparam("gap") + _grace,
         accept_time=_l.accept_time + bindparam("gap") + _grace,
-        graced=literal(1),
+        graced=true(),
     )
 )
 _SHIFT_SESSIONS = Statement(
@@ -73,7 +77,8 @@ class MarkOfLife:
         """Read the mark of the manager before and make up for the time since."""
         rows = connection.rows(_MARK)
         if rows:
-            self._make_up(connection, now - rows[0].mark, now)
+            make_up(connection, self._timing, now - rows[0].mark, now)
+            self.write(connection, now)
         else:
             connection.run(_FIRST_MARK, id=1, mark=now)
             self._written = now
@@ -81,8 +86,9 @@ class MarkOfLife:
 
     def check(self, connection: Connection, now: Instant) -> None:
         """Make up for a gap, if there is one."""
-        if self._mark is not None and now - self._mark > _INTERVALS_UNMARKED * self._timing.heartbeat_interval:
-            self._make_up(connection, now - self._mark, now)
+        if self._mark is not None and now - self._mark > longest_silence(self._timing):
+            make_up(connection, self._timing, now - self._mark, now)
+            self.write(connection, now)
 
     def write(self, connection: Connection, now: Instant) -> None:
         """Write the mark."""
@@ -103,12 +109,38 @@ class MarkOfLife:
         """Forget what the transaction wrote."""
         self._written = None
 
-    def _make_up(self, connection: Connection, gap: Span, now: Instant) -> None:
-        grace = _GRACE_INTERVALS * self._timing.heartbeat_interval
-        connection.run(_SHIFT_LEASES, gap=gap, grace=grace)
-        connection.run(_SHIFT_SESSIONS, gap=gap, open=[SessionState.READY.value, SessionState.DRAINING.value])
-        if gap < 0:
-            # The clock went back: what waits would wait that much longer.
-            connection.run(_SHIFT_HEADS, gap=gap, now=now)
-            connection.run(_SHIFT_CHILDREN, gap=gap, now=now)
-        self.write(connection, now)
+
+def longest_silence(timing: Timing) -> Span:
+    """Return how old a mark may be; an older one tells of an outage."""
+    return _INTERVALS_UNMARKED * timing.heartbeat_interval
+
+
+def make_up(connection: Connection, timing: Timing, gap: Span, now: Instant) -> None:
+    """Move what is live by the length of an outage, and by a grace for workers to come back."""
+    connection.run(_SHIFT_LEASES, gap=gap, grace=_GRACE_INTERVALS * timing.heartbeat_interval)
+    connection.run(_SHIFT_SESSIONS, gap=gap, open=[SessionState.READY.value, SessionState.DRAINING.value])
+    if gap < 0:
+        # The clock went back: what waits would wait that much longer.
+        connection.run(_SHIFT_HEADS, gap=gap, now=now)
+        connection.run(_SHIFT_CHILDREN, gap=gap, now=now)
+
+
+class SharedMark:
+    """The moment when any of several managers last showed that it lives, read anew by each transaction."""
+
+    def __init__(self, timing: Timing) -> None:
+        self._timing = timing
+
+    def check(self, connection: Connection, now: Instant, mark: Instant) -> None:
+        """Make up for a gap, if there is one, for all managers at once."""
+        if self._is_gap(now, mark) and self._is_gap(now, held := connection.rows(_HOLD_MARK)[0].mark):
+            make_up(connection, self._timing, now - held, now)
+            connection.run(_SET_MARK, now=now)
+
+    def write(self, connection: Connection, now: Instant) -> None:
+        """Write the mark, unless another manager wrote a later one."""
+        connection.run(_ADVANCE_MARK, now=now)
+
+    def _is_gap(self, now: Instant, mark: Instant) -> bool:
+        """Tell whether nobody lived for a while, or the clock went back, as that of another server may."""
+        return abs(now - mark) > longest_silence(self._timing)

@@ -52,6 +52,7 @@ _LET_GO = Statement(
 
 def cancel_parent_job(tx: UnitOfWork, parent_job_id: str, reason: str) -> ParentJob:
     """Set the cancel flag, stop what is live, and end what is pending if it is little."""
+    tx.own(parent_job_id)
     parent = tx.parent(parent_job_id)
     if parent.state is ParentJobState.CANCELLED or (parent.state.final and parent.cancel_requested):
         return parent.as_parent_job()
@@ -97,6 +98,7 @@ def resume_parent_job(tx: UnitOfWork, parent_job_id: str) -> Bulk[ParentJob]:
 
 
 def _running(tx: UnitOfWork, parent_job_id: str, verb: str) -> ParentInWork:
+    tx.own(parent_job_id)
     parent = tx.parent(parent_job_id)
     if parent.state.final or parent.state is ParentJobState.CANCELLING:
         raise WrongStateError(parent_job_id, parent.state.value, verb)

@@ -77,7 +77,7 @@ def _insert_parent(tx: UnitOfWork, plan: Plan) -> ParentInWork:
         _INSERT_LABEL,
         [{"parent_id": parent.id, "key": key, "value": value} for key, value in plan.spec.labels.items()],
     )
-    tx.adopt(parent)
+    tx.adopt(parent, made=True)
     return parent
 
 

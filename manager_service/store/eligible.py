@@ -15,6 +15,6 @@ HEAD = (
     *(child_jobs.c[name] for name in ("options", "object", "attempts", "failures", "losses", "version")),
     ROOM,
 )
-NOT_PAUSED = _t.paused == literal_column("0")
+NOT_PAUSED = ~_t.paused
 # The state is written out: beside indexes for certain states SQLite would look at a bound one, and compile anew.
 IS_OPEN = (_p.state == literal_column("'running'"), (_p.deadline.is_(None)) | (_p.deadline > bindparam("now")))

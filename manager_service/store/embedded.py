@@ -3,20 +3,24 @@
 A third connection copies the log, in a thread.
 """
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from manager_service.domain.fleet import Timing
 from manager_service.domain.model import Instant
-from manager_service.domain.ports import Clock, Hints, IdSource
+from manager_service.domain.ports import Clock, Hints, IdSource, Listener
 from manager_service.store.clock import MarkOfLife, StoreClock
+from manager_service.store.exclusion import Alone
 from manager_service.store.schema import prepare
 from manager_service.store.sqlite import SqliteFile, parse
 from manager_service.store.statements import Connection
 from manager_service.store.store import SqlJobStore
 from manager_service.store.unit_of_work import UnitOfWork
+from manager_service.store.writer import Entry, Transactions
 
 T = TypeVar("T")
+_ALONE = Alone()
 
 
 class EmbeddedTransactions:
@@ -31,6 +35,8 @@ class EmbeddedTransactions:
         self._mark = MarkOfLife(timing)
         self._changes = 0
         self._clock = StoreClock(clock)
+        self.leasing: Transactions = self
+        self.steering: Transactions = self
 
     def open(self) -> None:
         """Make up for the time in which no manager ran."""
@@ -45,7 +51,7 @@ class EmbeddedTransactions:
         now = self._clock.now()
         self._mark.check(self._writer, now)
         self._changes = self.changes()
-        return UnitOfWork(self._writer, now=now, ids=self._ids, timing=self._timing)
+        return UnitOfWork(self._writer, _ALONE, now=now, ids=self._ids, timing=self._timing)
 
     def changes(self) -> int:
         """Return how many rows were changed so far."""
@@ -71,14 +77,26 @@ class EmbeddedTransactions:
         self._mark.rolled_back()
         self._writer.rollback()
 
-    def read(self, query: Callable[[Connection], T]) -> T:
+    async def drive(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a transaction in the event loop."""
+        return await work
+
+    def choose(self, queue: deque[Entry]) -> list[Entry]:
+        """Take all commands that wait, as they came."""
+        entries = list(queue)
+        queue.clear()
+        return entries
+
+    async def read(self, query: Callable[[Connection, Instant], T]) -> T:
         """Run a query on a snapshot of what was committed last."""
         with self._reader.snapshot():
-            return query(self._reader)
+            return query(self._reader, self._clock.now())
 
-    def now(self) -> Instant:
-        """Return the store's time."""
-        return self._clock.now()
+    def listen(self, listener: Listener) -> None:
+        """There are no other managers."""
+
+    def tell(self, hints: Hints) -> None:
+        """There are no other managers."""
 
     def close(self) -> None:
         """Close the connections and let go of the file."""

@@ -69,6 +69,25 @@ class LostLeaseError(Exception):
     """A lease that was read as live in this transaction was not there to be ended: a defect."""
 
 
+def hold_leases(tx: UnitOfWork, rows: Sequence[Any], *, wait: bool = True) -> Sequence[Any]:
+    """Hold leases that were read, and return what they are now, but for those that ended meanwhile.
+
+    Args:
+        tx: the transaction.
+        rows: the leases as they were read.
+        wait: whether to wait for others that hold them; those are left out otherwise.
+    """
+    if tx.exclusion.alone or not rows:
+        return rows
+    parents = {row.parent_id for row in rows}
+    if wait:
+        tx.share(parents)
+    else:
+        shared = tx.try_share(parents)
+        rows = [row for row in rows if row.parent_id in shared]
+    return tx.exclusion.leases([row.child_id for row in rows], wait=wait)
+
+
 def budget_of(lease: Any, parent: ParentInWork) -> Budget:
     """Return what the child of a live lease has spent, and what stops it."""
     return Budget(

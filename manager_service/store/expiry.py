@@ -5,7 +5,7 @@ from sqlalchemy import bindparam, func, select, update
 from manager_service.domain.attempts import Loss
 from manager_service.domain.model import Instant, Span
 from manager_service.domain.states import ChildJobState
-from manager_service.store.endings import lose_leases
+from manager_service.store.endings import hold_leases, lose_leases
 from manager_service.store.statements import Among, Connection, Statement
 from manager_service.store.tables import READY, is_delayed, is_unaccepted, leases, parent_jobs, queue
 from manager_service.store.unit_of_work import UnitOfWork
@@ -35,6 +35,7 @@ DUE = Statement(
     .where(is_delayed, _q.available_time <= bindparam("now"))
     .order_by(_q.available_time)
     .limit(_RELEASED_AT_ONCE)
+    .with_for_update(skip_locked=True)
 )
 _RELEASE = Statement(update(queue).where(Among(_q.child_id, "ids")).values(hold=READY))
 _NEXT_DELAYED = Statement(
@@ -67,7 +68,8 @@ def expire_leases(tx: UnitOfWork, *, limit: int) -> int:
     unaccepted = tx.rows(UNACCEPTED, due=due, now=tx.now, limit=limit - len(expired))
     lost = [
         (row, Loss.UNACCEPTED if row.state == ChildJobState.LEASED else Loss.EXPIRED)
-        for row in (*expired, *unaccepted)
+        for row in hold_leases(tx, (*expired, *unaccepted), wait=False)
+        if row.expire_time < tx.now or (row.state == ChildJobState.LEASED and row.accept_time < due)
     ]
     lose_leases(tx, lost)
     return len(lost)

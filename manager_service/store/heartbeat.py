@@ -8,7 +8,7 @@ from manager_service.domain.attempts import Loss
 from manager_service.domain.fleet import SessionState, WorkerDirective
 from manager_service.domain.leases import Heartbeat, HeartbeatAnswer, LeaseDirective
 from manager_service.domain.states import ChildJobState
-from manager_service.store.endings import lose_leases
+from manager_service.store.endings import hold_leases, lose_leases
 from manager_service.store.sessions import open_session
 from manager_service.store.statements import Among, Statement
 from manager_service.store.tables import leases, sessions
@@ -42,8 +42,9 @@ _MISS = Statement(update(leases).where(Among(_l.lease_id, "ids")).values(missed=
 
 def beat(tx: UnitOfWork, heartbeat: Heartbeat) -> HeartbeatAnswer:
     """Renew what is listed, accept what is new, take back what is not listed any more."""
+    tx.exclusion.hold_session(heartbeat.session_id)
     session = open_session(tx, heartbeat.session_id)
-    live = {row.lease_id: row for row in tx.rows(LEASES_OF_SESSION, session_id=session.id)}
+    live = {row.lease_id: row for row in hold_leases(tx, tx.rows(LEASES_OF_SESSION, session_id=session.id))}
     listed = [live.get(held.lease_id) for held in heartbeat.leases]
     listed = [
         row if row is not None and row.attempt == held.attempt else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from manager_service.store.statements import Among, Statement
 from manager_service.store.tables import live_locks
@@ -12,7 +12,7 @@ from manager_service.store.unit_of_work import UnitOfWork
 Locks = Mapping[str, bool]
 
 LIVE_LOCKS = Statement(
-    select(live_locks.c.key, func.max(live_locks.c.exclusive).label("exclusive"))
+    select(live_locks.c.key, func.max(case((live_locks.c.exclusive, 1), else_=0)).label("exclusive"))
     .where(Among(live_locks.c.key, "keys"))
     .group_by(live_locks.c.key)
 )

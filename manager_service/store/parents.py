@@ -113,7 +113,10 @@ class ParentInWork:
     reopened: bool = False
     # Counts what was noted, for the whole unit of work.
     notes: list[int] = field(default_factory=lambda: [0])
+    # Whether nobody else changes it meanwhile. Where others do, only the end of the transaction decides its state.
+    exact: bool = True
     _deltas: dict[ChildJobState, int] = field(default_factory=dict)
+    _moved: dict[ChildJobState, int] = field(default_factory=dict)
     _undecided: bool = False
     _told: tuple[ParentJobState, bool, bool] = (ParentJobState.RUNNING, False, False)
 
@@ -171,8 +174,25 @@ class ParentInWork:
         """Return the counts with every change so far."""
         if self._deltas:
             self.counts = self.counts.moved(self._deltas)
+            if not self.exact:
+                for state, number in self._deltas.items():
+                    self._moved[state] = self._moved.get(state, 0) + number
             self._deltas.clear()
         return self.counts
+
+    def catch_up(self, row: Any) -> None:
+        """Put what this transaction did onto what others committed since it read; ``row`` is that, and stands."""
+        self.settled_counts()
+        self.counts = counts_in(row).moved(self._moved)
+        self.sequence = row.sequence
+        self.last_turn = max(self.last_turn, row.last_turn)
+        self.state = ParentJobState(row.state)
+        self.paused, self.cancel_requested = bool(row.paused), bool(row.cancel_requested)
+        self.cancel_reason, self.round, self.end_time = row.cancel_reason, row.round, row.end_time
+        self.rewritten = row.start_time is None and self.start_time is not None
+        self.start_time = row.start_time or self.start_time
+        self._told = self._to_tell()
+        self._undecided = self.exact = True
 
     def decide(self, now: Instant) -> bool:
         """Decide the state anew, tell a change, and say whether the job began to cancel."""
@@ -183,6 +203,8 @@ class ParentInWork:
         was = self.state
         if not was.final or self.reopened:
             self.state = parent_job_state(counts, self.spec.failure_policy, cancel_requested=self.cancel_requested)
+        if not self.exact:
+            return False
         if self.state.final and self.end_time is None:
             self.end_time = now
             self.rewritten = True

@@ -9,7 +9,7 @@ from manager_service.domain.attempts import Loss
 from manager_service.domain.errors import SessionSupersededError, TargetIdentityMismatchError
 from manager_service.domain.fleet import Registration, ServedTarget, SessionState, WorkerDirective
 from manager_service.store.acquire import Polls
-from manager_service.store.endings import lose_leases
+from manager_service.store.endings import hold_leases, lose_leases
 from manager_service.store.heartbeat import LEASES_OF_SESSION
 from manager_service.store.rows import operations_text, text_of
 from manager_service.store.statements import Among, Statement
@@ -73,6 +73,7 @@ _OPEN_STATES = [SessionState.READY.value, SessionState.DRAINING.value]
 
 def register(tx: UnitOfWork, polls: Polls, registration: Registration) -> Bulk[str]:
     """Open or renew the session of an instance, and make its targets known."""
+    tx.exclusion.hold_name(registration.worker_name)
     before = tx.row(_SESSION_OF_INSTANCE, instance_id=registration.instance_id)
     if before is not None and before.state == SessionState.SUPERSEDED:
         raise SessionSupersededError(before.worker_name)
@@ -90,7 +91,9 @@ def register(tx: UnitOfWork, polls: Polls, registration: Registration) -> Bulk[s
 
 def deregister(tx: UnitOfWork, polls: Polls, session_id: str) -> None:
     """Close a session and take its live leases back at no cost; an unknown one is closed already."""
-    lose_leases(tx, [(row, Loss.CLOSED) for row in tx.rows(LEASES_OF_SESSION, session_id=session_id)])
+    tx.exclusion.hold_session(session_id)
+    held = hold_leases(tx, tx.rows(LEASES_OF_SESSION, session_id=session_id))
+    lose_leases(tx, [(row, Loss.CLOSED) for row in held])
     if tx.run(_SET_STATE, of=session_id, state=SessionState.CLOSED.value):
         tx.run(_UNSERVE, of=session_id)
         tx.tell_session(session_id)

@@ -8,7 +8,7 @@ from sqlalchemy import insert, select
 from manager_service.domain.attempts import end_by_report
 from manager_service.domain.leases import Poll, Report, ReportAnswer, ReportStatus
 from manager_service.store.acquire import Polls, grant
-from manager_service.store.endings import LEASES_OF_CHILDREN, Ended, budget_of, end_attempts
+from manager_service.store.endings import LEASES_OF_CHILDREN, Ended, budget_of, end_attempts, hold_leases
 from manager_service.store.sessions import open_session
 from manager_service.store.statements import Among, Statement
 from manager_service.store.tables import attempts, stale_reports
@@ -33,8 +33,10 @@ def report(
     tx: UnitOfWork, polls: Polls, session_id: str, reports: Sequence[Report], poll: Poll | None
 ) -> ReportAnswer:
     """Record reports of live leases, sort the others out, then grant the next leases."""
+    tx.exclusion.hold_session(session_id)
     session = open_session(tx, session_id)
-    live = {row.child_id: row for row in tx.rows(LEASES_OF_CHILDREN, ids=[r.child_job_id for r in reports])}
+    rows = tx.rows(LEASES_OF_CHILDREN, ids=[r.child_job_id for r in reports])
+    live = {row.child_id: row for row in hold_leases(tx, rows)}
     tx.parents(row.parent_id for row in live.values())  # all at once, not one for each report
     statuses: list[ReportStatus | None] = []
     ended: list[Ended] = []

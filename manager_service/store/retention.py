@@ -71,6 +71,7 @@ _DELETE_PARENT = tuple(
 
 def delete_parent_job(tx: UnitOfWork, parent_job_id: str) -> Bulk[None]:
     """Delete a finished parent job with all that belongs to it."""
+    tx.own(parent_job_id)
     parent = tx.parent(parent_job_id)
     if not parent.state.final:
         raise WrongStateError(parent_job_id, parent.state.value, "deleted")
@@ -86,7 +87,8 @@ def prune(tx: UnitOfWork, *, age: Span, limit: int) -> int:
     for row in tx.rows(_OLD, before=tx.now - age, limit=limit):
         if removed >= limit:
             break
-        removed += _remove(tx, row.id, limit - removed)[0]
+        if tx.try_own(row.id):
+            removed += _remove(tx, row.id, limit - removed)[0]
     return removed
 
 

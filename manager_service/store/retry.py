@@ -49,6 +49,7 @@ _LIFT_DEADLINE = Statement(
 
 def retry_parent_job(tx: UnitOfWork, parent_job_id: str) -> Bulk[ParentJob]:
     """Make the failed children pending again, with fresh budgets; the first of each lane is its head."""
+    tx.own(parent_job_id)
     parent = tx.parent(parent_job_id)
     if parent.state is ParentJobState.RUNNING and parent.round > 1:
         return parent.as_parent_job()

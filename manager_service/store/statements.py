@@ -63,17 +63,17 @@ class Statement:
     and handing plain tuples to the driver costs a quarter of what an execution through the engine does.
     """
 
-    __slots__ = ("_core", "_texts", "lists")
+    __slots__ = ("_texts", "core", "lists")
 
     def __init__(self, core: ClauseElement) -> None:
-        self._core = core
+        self.core = core
         self.lists = tuple(part.values.key for part in visitors.iterate(core) if isinstance(part, Among))
-        self._texts: dict[int, Text] = {}
+        self._texts: dict[tuple[str, int], Text] = {}
 
     def text(self, dialect: Dialect, given: dict[str, Any]) -> Text:
         """Return the text that fits lists of these lengths."""
         length = self._length(given) if self.lists else MANY
-        return self._texts.get(length) or self._compiled(dialect, length)
+        return self._texts.get((dialect.name, length)) or self._compiled(dialect, length)
 
     def _length(self, given: dict[str, Any]) -> int:
         """Return how long all lists are, if that is spelled out."""
@@ -85,7 +85,7 @@ class Statement:
         return length
 
     def _compiled(self, dialect: Dialect, length: int) -> Text:
-        self._texts[length] = text = Text(self._core, dialect, self.lists, length)
+        self._texts[dialect.name, length] = text = Text(self.core, dialect, self.lists, length)
         return text
 
 

@@ -44,17 +44,28 @@ from manager_service.store.writer import Transactions, Writer
 T = TypeVar("T")
 
 
-class Backend(Transactions, Protocol):
+class Backend(Protocol):
     """What a kind of store brings: transactions, snapshots, a clock and a mark of life."""
 
-    def now(self) -> Instant:
-        """Return the store's time."""
+    @property
+    def leasing(self) -> Transactions:
+        """The transactions of workers, and of what falls due."""
+
+    @property
+    def steering(self) -> Transactions:
+        """Those of clients and of upkeep, which may take long; the same where there is one connection."""
 
     def mark_alive(self, tx: UnitOfWork) -> None:
         """Write the mark of life."""
 
-    def read(self, query: Callable[[Connection], T]) -> T:
-        """Run a query on a snapshot."""
+    async def read(self, query: Callable[[Connection, Instant], T]) -> T:
+        """Run a query on a snapshot; it is handed the store's time."""
+
+    def listen(self, listener: Listener) -> None:
+        """Call the listener with what other managers committed."""
+
+    def tell(self, hints: Hints) -> None:
+        """Tell other managers what this one committed."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -68,10 +79,15 @@ class SqlJobStore:
         self._timing = timing
         self._polls = Polls()
         self._listeners: list[Listener] = []
-        self._writer = Writer(backend, self._publish)
+        self._writer = Writer(backend.leasing, self._publish)
+        self._steerer = self._writer
+        if backend.steering is not backend.leasing:
+            self._steerer = Writer(backend.steering, self._publish)
 
     def subscribe(self, listener: Listener) -> None:
         """Call the listener after each commit with what the transaction may have changed."""
+        if not self._listeners:
+            self._backend.listen(self._hear)
         self._listeners.append(listener)
 
     async def close(self) -> None:
@@ -79,120 +95,129 @@ class SqlJobStore:
         if self._writer.closed:
             return
         await self._writer.close()
+        await self._steerer.close()
         self._backend.close()
 
     def _publish(self, hints: Hints) -> None:
         if hints != _NOTHING:
-            for listener in self._listeners:
-                listener(hints)
+            self._backend.tell(hints)
+            self._hear(hints)
 
-    async def _write(self, verb: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _hear(self, hints: Hints) -> None:
+        for listener in self._listeners:
+            listener(hints)
+
+    async def _write(self, verb: Callable[..., Any], *args: Any, key: str = "", **kwargs: Any) -> Any:
         """Run a verb in the next transaction; a caller that goes away does not stop it."""
-        return await self._writer.submit(lambda tx: verb(tx, *args, **kwargs))
+        return await self._writer.submit(lambda tx: verb(tx, *args, **kwargs), key)
 
-    def _alive_since(self) -> Instant:
-        return self._backend.now() - self._timing.lease_duration
+    async def _steer(self, verb: Callable[..., Any], *args: Any, key: str = "", **kwargs: Any) -> Any:
+        """Run a verb in the next of the transactions that may take long."""
+        return await self._steerer.submit(lambda tx: verb(tx, *args, **kwargs), key)
+
+    def _alive_since(self, now: Instant) -> Instant:
+        return now - self._timing.lease_duration
 
     # Reading jobs.
 
     async def parent_job(self, parent_job_id: str) -> ParentJob:
         """Read a parent job."""
-        return self._backend.read(lambda c: read_parent_job(c, parent_job_id))
+        return await self._backend.read(lambda c, _: read_parent_job(c, parent_job_id))
 
     async def requested_parent_job(self, request_id: str, request_hash: str) -> ParentJob | None:
         """Find the parent job of a request."""
-        return self._backend.read(lambda c: read_requested_parent_job(c, request_id, request_hash))
+        return await self._backend.read(lambda c, _: read_requested_parent_job(c, request_id, request_hash))
 
     async def parent_jobs(self, wanted: ParentJobFilter, *, after: str = "", limit: int) -> tuple[ParentJob, ...]:
         """List parent jobs."""
-        return self._backend.read(lambda c: read_parent_jobs(c, wanted, after=after, limit=limit))
+        return await self._backend.read(lambda c, _: read_parent_jobs(c, wanted, after=after, limit=limit))
 
     async def child_job(self, child_job_id: str) -> tuple[ChildJob, tuple[Attempt, ...]]:
         """Read a child job and its attempts."""
-        now, since = self._backend.now(), self._alive_since()
-        return self._backend.read(lambda c: read_child_job(c, child_job_id, now=now, alive_since=since))
+        return await self._backend.read(
+            lambda c, now: read_child_job(c, child_job_id, now=now, alive_since=self._alive_since(now))
+        )
 
     async def child_jobs(
         self, parent_job_id: str, wanted: ChildJobFilter, *, after: int = -1, limit: int
     ) -> tuple[ChildJob, ...]:
         """List the children of a parent job."""
-        now, since = self._backend.now(), self._alive_since()
-        return self._backend.read(
-            lambda c: read_child_jobs(
-                c, parent_job_id, wanted, after=after, limit=limit, now=now, alive_since=since
+        return await self._backend.read(
+            lambda c, now: read_child_jobs(
+                c, parent_job_id, wanted, after=after, limit=limit, now=now, alive_since=self._alive_since(now)
             )
         )
 
     async def events(self, parent_job_id: str, *, after: int, limit: int) -> EventPage:
         """Read the events of a parent job."""
-        return self._backend.read(lambda c: read_events(c, parent_job_id, after=after, limit=limit))
+        return await self._backend.read(lambda c, _: read_events(c, parent_job_id, after=after, limit=limit))
 
     async def logs(self, child_job_id: str, *, attempt: int, offset: int, limit: int) -> LogPage:
         """Read log entries of an attempt."""
-        return self._backend.read(
-            lambda c: read_logs(c, child_job_id, attempt=attempt, offset=offset, limit=limit)
+        return await self._backend.read(
+            lambda c, _: read_logs(c, child_job_id, attempt=attempt, offset=offset, limit=limit)
         )
 
     # Changing jobs.
 
     async def create_parent_job(self, plan: Plan) -> Created:
         """Store a parent job and its children."""
-        created: Created = await self._write(create_parent_job, plan)
+        created: Created = await self._steer(create_parent_job, plan)
         return created
 
     async def cancel_parent_job(self, parent_job_id: str, reason: str) -> ParentJob:
         """Cancel a parent job."""
-        parent: ParentJob = await self._write(cancel_parent_job, parent_job_id, reason)
+        parent: ParentJob = await self._steer(cancel_parent_job, parent_job_id, reason, key=parent_job_id)
         return parent
 
     async def pause_parent_job(self, parent_job_id: str) -> ParentJob:
         """Hold a parent job."""
-        parent: ParentJob = await self._write(pause_parent_job, parent_job_id)
+        parent: ParentJob = await self._steer(pause_parent_job, parent_job_id, key=parent_job_id)
         return parent
 
     async def resume_parent_job(self, parent_job_id: str) -> ParentJob:
         """Let a parent job go on."""
-        parent: ParentJob = await self._write(resume_parent_job, parent_job_id)
+        parent: ParentJob = await self._steer(resume_parent_job, parent_job_id, key=parent_job_id)
         return parent
 
     async def retry_parent_job(self, parent_job_id: str) -> ParentJob:
         """Open a new round of the failed children."""
-        parent: ParentJob = await self._write(retry_parent_job, parent_job_id)
+        parent: ParentJob = await self._steer(retry_parent_job, parent_job_id, key=parent_job_id)
         return parent
 
     async def delete_parent_job(self, parent_job_id: str) -> None:
         """Delete a finished parent job."""
-        await self._write(delete_parent_job, parent_job_id)
+        await self._steer(delete_parent_job, parent_job_id, key=parent_job_id)
 
     # The lease protocol.
 
     async def register(self, registration: Registration) -> str:
         """Open or renew the session of an instance."""
-        session_id: str = await self._write(register, self._polls, registration)
+        session_id: str = await self._steer(register, self._polls, registration)
         return session_id
 
     async def acquire(self, session_id: str, poll: Poll) -> tuple[Lease, ...]:
         """Grant leases."""
-        leases: tuple[Lease, ...] = await self._write(acquire, self._polls, session_id, poll)
+        leases: tuple[Lease, ...] = await self._write(acquire, self._polls, session_id, poll, key=session_id)
         return leases
 
     async def heartbeat(self, heartbeat: Heartbeat) -> HeartbeatAnswer:
         """Take in a worker's sign of life."""
-        answer: HeartbeatAnswer = await self._write(beat, heartbeat)
+        answer: HeartbeatAnswer = await self._write(beat, heartbeat, key=heartbeat.session_id)
         return answer
 
     async def report(self, session_id: str, reports: Sequence[Report], poll: Poll | None) -> ReportAnswer:
         """Record reports and grant the next leases."""
-        answer: ReportAnswer = await self._write(report, self._polls, session_id, reports, poll)
+        answer: ReportAnswer = await self._write(report, self._polls, session_id, reports, poll, key=session_id)
         return answer
 
     async def deregister(self, session_id: str) -> None:
         """Close a session."""
-        await self._write(deregister, self._polls, session_id)
+        await self._write(deregister, self._polls, session_id, key=session_id)
 
     async def append_logs(self, batch: LogBatch) -> int | None:
         """Store log entries of a live attempt."""
-        offset: int | None = await self._write(append_logs, batch)
+        offset: int | None = await self._write(append_logs, batch, key=batch.session_id)
         return offset
 
     # Workers and targets.
@@ -200,36 +225,34 @@ class SqlJobStore:
     async def workers(self, *, include_gone: bool, after: str = "", limit: int) -> tuple[Worker, ...]:
         """List workers by name."""
         given: dict[str, Any] = {"include_gone": include_gone, "after": after, "limit": limit}
-        now = self._backend.now()
-        return self._backend.read(lambda c: read_workers(c, self._timing, **given, now=now))
+        return await self._backend.read(lambda c, now: read_workers(c, self._timing, **given, now=now))
 
     async def targets(self, *, labels: Mapping[str, str], after: str = "", limit: int) -> tuple[Target, ...]:
         """List known targets by name."""
         given: dict[str, Any] = {"labels": labels, "after": after, "limit": limit}
-        now = self._backend.now()
-        return self._backend.read(lambda c: read_targets(c, self._timing, **given, now=now))
+        return await self._backend.read(lambda c, now: read_targets(c, self._timing, **given, now=now))
 
     async def offers(self, names: Sequence[str], operations: frozenset[str] | None = None) -> Offers:
         """Return what the known ones of these targets offer."""
-        return self._backend.read(lambda c: read_offers(c, names, operations))
+        return await self._backend.read(lambda c, _: read_offers(c, names, operations))
 
     async def target_names_near(self, name: str, *, limit: int = 3) -> tuple[str, ...]:
         """Return known target names that look like this one."""
-        return self._backend.read(lambda c: read_target_names_near(c, name, limit=limit))
+        return await self._backend.read(lambda c, _: read_target_names_near(c, name, limit=limit))
 
     async def drain_worker(self, worker_name: str, *, terminate: bool) -> Worker:
         """Set a worker's directive."""
-        worker: Worker = await self._write(drain_worker, worker_name, terminate=terminate)
+        worker: Worker = await self._steer(drain_worker, worker_name, terminate=terminate)
         return worker
 
     async def pause_target(self, target: str, *, paused: bool) -> Target:
         """Hold a target, or let it go on."""
-        read: Target = await self._write(pause_target, target, paused=paused)
+        read: Target = await self._steer(pause_target, target, paused=paused)
         return read
 
     async def forget_target(self, target: str) -> None:
         """Forget a target that nobody serves and nothing needs."""
-        await self._write(forget_target, target)
+        await self._steer(forget_target, target)
 
     # Upkeep.
 
@@ -244,22 +267,22 @@ class SqlJobStore:
 
     async def sweep(self, parent_job_id: str, *, limit: int) -> bool:
         """End pending children of a cancelling parent job."""
-        more: bool = await self._write(sweep, parent_job_id, limit=limit)
+        more: bool = await self._steer(sweep, parent_job_id, limit=limit)
         return more
 
     async def ending_parent_jobs(self) -> tuple[str, ...]:
         """Return the parent jobs that are to be swept."""
-        return self._backend.read(ending_parent_jobs)
+        return await self._backend.read(lambda c, _: ending_parent_jobs(c))
 
     async def fail_overdue(self, *, limit: int) -> int:
         """Fail or stop children past the deadline."""
-        number: int = await self._write(fail_overdue, limit=limit)
+        number: int = await self._steer(fail_overdue, limit=limit)
         return number
 
     async def next_available(self) -> Span | None:
         """Return how long until something falls due."""
-        now, interval = self._backend.now(), self._timing.heartbeat_interval
-        return self._backend.read(lambda c: next_available(c, now=now, heartbeat_interval=interval))
+        interval = self._timing.heartbeat_interval
+        return await self._backend.read(lambda c, now: next_available(c, now=now, heartbeat_interval=interval))
 
     async def release_due(self) -> int:
         """Make delayed children claimable whose time has come."""
@@ -268,17 +291,17 @@ class SqlJobStore:
 
     async def trim_events(self, *, keep: int, limit: int) -> int:
         """Delete events beyond what is kept."""
-        number: int = await self._write(trim_events, keep=keep, limit=limit)
+        number: int = await self._steer(trim_events, keep=keep, limit=limit)
         return number
 
     async def prune(self, *, age: Span, limit: int) -> int:
         """Delete rows of parent jobs that ended long ago."""
-        number: int = await self._write(prune, age=age, limit=limit)
+        number: int = await self._steer(prune, age=age, limit=limit)
         return number
 
     async def prune_sessions(self, *, age: Span) -> int:
         """Delete sessions that have long been gone."""
-        number: int = await self._write(prune_sessions, self._polls, age=age)
+        number: int = await self._steer(prune_sessions, self._polls, age=age)
         return number
 
 

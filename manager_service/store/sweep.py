@@ -62,6 +62,7 @@ _OVERDUE = Statement(
 
 def sweep(tx: UnitOfWork, parent_job_id: str, *, limit: int) -> bool:
     """End pending children of a cancelling parent job; tell whether more are left."""
+    tx.own(parent_job_id)
     parent = tx.parents([parent_job_id]).get(parent_job_id)
     if parent is None or tx.parent(parent_job_id).state is not ParentJobState.CANCELLING:
         return False
@@ -88,6 +89,8 @@ def fail_overdue(tx: UnitOfWork, *, limit: int) -> int:
     for row in tx.rows(_OVERDUE, now=tx.now):
         if changed >= limit:
             break
+        if not tx.try_own(row.id):
+            continue
         parent = tx.parent(row.id)
         changed += stop_live(tx, parent, Stop.DEADLINE)
         if not parent.cancel_requested and changed < limit:

@@ -16,11 +16,11 @@ from sqlalchemy import (
     MetaData,
     PrimaryKeyConstraint,
     Table,
-    Text,
     UniqueConstraint,
     literal_column,
     text,
 )
+from sqlalchemy import Text as AnyText
 
 metadata = MetaData(
     naming_convention={
@@ -32,11 +32,13 @@ metadata = MetaData(
 )
 
 READY, DELAYED, HELD = 0, 1, 2
+# Both stores order text by its bytes.
+Text = AnyText().with_variant(AnyText(collation="C"), "postgresql")
 
 
-def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
-    condition = text(where)
-    return Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
+def _partial(name: str, *columns: str, where: str, postgresql: str = "", unique: bool = False) -> Index:
+    condition = text(postgresql or where)
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=condition)
 
 
 # One row. `mark` is the store's mark of life.
@@ -242,7 +244,7 @@ live_locks = Table(
     PrimaryKeyConstraint("key", "child_id"),
     Index("ix_live_locks_child_id", "child_id"),
     # Two exclusive holders of one key cannot be live, whatever the code above believes.
-    _partial("uq_live_locks_exclusive", "key", where="exclusive = 1", unique=True),
+    _partial("uq_live_locks_exclusive", "key", where="exclusive = 1", postgresql="exclusive", unique=True),
     sqlite_with_rowid=False,
 )
 
@@ -386,6 +388,12 @@ job_logs = Table(
     PrimaryKeyConstraint("child_id", "attempt", "offset"),
     sqlite_with_rowid=False,
 )
+
+# A foreign key costs PostgreSQL a locked row of the parent job for each row of its children, and the rows of one
+# parent job are written by many transactions at once. There the verbs alone keep what SQLite checks as well.
+for _table in metadata.tables.values():
+    for _key in _table.foreign_key_constraints:
+        _key.ddl_if(dialect="sqlite")
 
 # Conditions of partial indexes have to be spelled out in a statement: a bound value would hide them.
 is_ready = queue.c.hold == literal_column("0")

@@ -10,6 +10,7 @@ from manager_service.domain.errors import ParentJobNotFoundError
 from manager_service.domain.fleet import Timing
 from manager_service.domain.model import Instant
 from manager_service.domain.ports import Hints, IdSource
+from manager_service.store.exclusion import Exclusion
 from manager_service.store.parents import (
     SELECT_PARENTS,
     UPDATE_COUNTS,
@@ -22,7 +23,18 @@ from manager_service.store.tables import events, is_ready, queue, targets, turns
 
 _INSERT_EVENT = Statement(insert(events))
 _TURN = Statement(select(turns.c.turn).where(turns.c.rank == bindparam("rank")))
-_SET_TURN = Statement(update(turns).where(turns.c.rank == bindparam("of")).values(turn=bindparam("turn")))
+# A hint of where newcomers join: while another transaction sets it, that is good enough.
+_SET_TURN = Statement(
+    update(turns)
+    .where(
+        turns.c.rank.in_(
+            select(turns.c.rank)
+            .where(turns.c.rank == bindparam("of"), turns.c.turn < bindparam("turn"))
+            .with_for_update(skip_locked=True)
+        )
+    )
+    .values(turn=bindparam("turn"))
+)
 _INSERT_TURN = Statement(insert(turns))
 # One seek for each target, however many heads it has.
 TARGETS_READY = Statement(
@@ -52,12 +64,17 @@ class UnitOfWork:
     end, in the order of the ids. ``now`` is the same for all that the transaction does.
     """
 
-    def __init__(self, connection: Connection, *, now: Instant, ids: IdSource, timing: Timing) -> None:
+    def __init__(
+        self, connection: Connection, exclusion: Exclusion, *, now: Instant, ids: IdSource, timing: Timing
+    ) -> None:
         self._connection = connection
+        self.exclusion = exclusion
         self.now = now
         self.ids = ids
         self.timing = timing
         self._parents: dict[str, ParentInWork] = {}
+        self._shared: set[str] = set()
+        self._owned: set[str] = set()
         self._notes = [0]
         self._turns: dict[int, int] = {}
         self._granted_ranks: set[int] = set()
@@ -69,6 +86,7 @@ class UnitOfWork:
         self._sessions: set[str] = set()
         self._ending: set[str] = set()
         self._ready_targets: Counter[str] = Counter()
+        self._contended: set[str] = set()
         self.rows = connection.rows
         self.batches = connection.batches
         self.run = connection.run
@@ -105,8 +123,48 @@ class UnitOfWork:
         self._decide(parent)
         return parent
 
-    def adopt(self, parent: ParentInWork) -> None:
+    def share(self, ids: Iterable[str]) -> None:
+        """Keep others from having these parent jobs for themselves; what was read of them before is read anew."""
+        if not self.exclusion.alone and (new := set(ids) - self._shared - self._owned):
+            self.exclusion.share_parents(sorted(new))
+            self._forget_read(new)
+            self._shared |= new
+
+    def try_share(self, ids: Iterable[str]) -> set[str]:
+        """Share those of these parent jobs that nobody has for itself; return all that are shared."""
+        wanted = set(ids)
+        if not self.exclusion.alone and (new := wanted - self._shared - self._owned):
+            got = self.exclusion.try_share_parents(sorted(new))
+            self._forget_read(got)
+            self._shared |= got
+            return wanted - new | got
+        return wanted
+
+    def own(self, parent_id: str) -> None:
+        """Have a parent job for this transaction alone, so that what is read of it from now on stands."""
+        if not self.exclusion.alone and parent_id not in self._owned:
+            self.exclusion.own_parent(parent_id)
+            self._now_owned(parent_id)
+
+    def try_own(self, parent_id: str) -> bool:
+        """Have a parent job for this transaction alone, unless others share it now."""
+        if not self.exclusion.alone and parent_id not in self._owned:
+            if not self.exclusion.try_own_parent(parent_id):
+                return False
+            self._now_owned(parent_id)
+        return True
+
+    def _now_owned(self, parent_id: str) -> None:
+        self._forget_read([parent_id])
+        self._owned.add(parent_id)
+
+    def _forget_read(self, ids: Iterable[str]) -> None:
+        for parent_id in ids:
+            self._parents.pop(parent_id, None)
+
+    def adopt(self, parent: ParentInWork, *, made: bool = False) -> None:
         """Take in a parent job that this transaction read or makes."""
+        parent.exact = made or self.exclusion.alone or parent.id in self._owned
         parent.notes = self._notes
         self._parents[parent.id] = parent
 
@@ -169,17 +227,32 @@ class UnitOfWork:
         """Note new log entries."""
         self._ended_children.add(child_id)
 
+    def contended(self, targets: Iterable[str]) -> None:
+        """Note targets with heads that a claim wanted while another transaction had them."""
+        self._contended.update(targets)
+
     # The end.
 
     def flush(self) -> None:
         """Write what is owed to parent jobs and to the dispatch order."""
         self.settle()
+        self._settle_shared()
         self._write_parents([self._parents[parent_id] for parent_id in sorted(self._parents)])
         for rank in sorted(self._granted_ranks):
             turn = self._turns[rank]
-            if not self.run(_SET_TURN, of=rank, turn=turn):
+            if not self.run(_SET_TURN, of=rank, turn=turn) and self.row(_TURN, rank=rank) is None:
                 self.run(_INSERT_TURN, rank=rank, turn=turn)
         self._granted_ranks.clear()
+
+    def _settle_shared(self) -> None:
+        """Decide the state of parent jobs that other transactions change too, from what these committed."""
+        shared = sorted(p.id for p in self._parents.values() if not p.exact and (p.touched or p.rewritten))
+        if not shared:
+            return
+        for row in self.exclusion.counts(shared):
+            parent = self._parents[row.id]
+            parent.catch_up(row)
+            self._decide(parent)
 
     def _write_parents(self, parents: Sequence[ParentInWork]) -> None:
         touched = [parent for parent in parents if parent.touched]
@@ -197,6 +270,8 @@ class UnitOfWork:
     def hints(self) -> Hints:
         """Return what listeners are to look at. Called after ``flush``, before the commit."""
         ready = self._ready_targets + Counter(self._ready.values())
+        for target in self._contended.difference(ready):
+            ready[target] = 1
         for target in self._waiting_targets(ready):
             ready[target] = 1
         return Hints(

@@ -1,14 +1,16 @@
 """The one writer: commands queue while a transaction commits, and go together into the next one."""
 
 import asyncio
+import random
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from types import GeneratorType
 from typing import Any, Protocol, TypeVar
 
 from manager_service.domain.errors import ManagerError, ShuttingDownError, StoreUnavailableError
 from manager_service.domain.ports import Hints
+from manager_service.store.errors import ConflictError, ConnectionLostError
 from manager_service.store.unit_of_work import UnitOfWork
 
 T = TypeVar("T")
@@ -17,6 +19,9 @@ Bulk = Generator[None, None, T]
 Command = Callable[[UnitOfWork], Any]
 
 _PIECE = 2_000
+# How often a transaction is tried that others were in the way of, and how long it pauses, in seconds, ever longer.
+_ATTEMPTS = 5
+_PAUSE = 0.01
 
 
 def pieces(items: Iterable[T], size: int = _PIECE) -> Iterator[list[T]]:
@@ -26,8 +31,44 @@ def pieces(items: Iterable[T], size: int = _PIECE) -> Iterator[list[T]]:
         yield piece
 
 
+class Entry:
+    """A command that waits for its turn, what came of it, and the future of its caller.
+
+    ``key`` names the session or the parent job that a command locks first.
+    """
+
+    __slots__ = ("command", "error", "future", "key", "value")
+
+    def __init__(self, command: Command, future: asyncio.Future[Any], key: str) -> None:
+        self.command = command
+        self.future = future
+        self.key = key
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def answer(self) -> None:
+        """Hand the result or the refusal to the caller."""
+        if self.future.done():
+            return  # the caller went away
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.value)
+
+    def refuse(self, error: BaseException) -> None:
+        """Hand a refusal to the caller, in place of a result."""
+        self.error = error
+        self.answer()
+
+
 class Transactions(Protocol):
     """The transactions of the connection that writes."""
+
+    async def drive(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a transaction to its end, where the connection is to be used."""
+
+    def choose(self, queue: deque[Entry]) -> list[Entry]:
+        """Take the commands of the next transaction off the queue, in the order in which they are to be run."""
 
     def begin(self) -> UnitOfWork:
         """Begin a transaction."""
@@ -42,28 +83,12 @@ class Transactions(Protocol):
         """Undo the transaction, if one is open."""
 
 
-class _Entry:
-    """A command that waits for its turn, what came of it, and the future of its caller."""
-
-    __slots__ = ("command", "error", "future", "value")
-
-    def __init__(self, command: Command, future: asyncio.Future[Any]) -> None:
-        self.command = command
-        self.future = future
-        self.value: Any = None
-        self.error: BaseException | None = None
-
-    def answer(self) -> None:
-        if self.future.done():
-            return  # the caller went away
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.value)
-
-    def refuse(self, error: BaseException) -> None:
-        self.error = error
-        self.answer()
+def _refusal(error: Exception) -> BaseException:
+    """Return what a caller is told of a transaction that failed."""
+    why = error.__cause__ if isinstance(error, _SpoiltError) and error.__cause__ else error
+    return (
+        StoreUnavailableError(f"other managers were in the way: {why}") if isinstance(why, ConflictError) else why
+    )
 
 
 class _SpoiltError(Exception):
@@ -81,16 +106,16 @@ class Writer:
     def __init__(self, transactions: Transactions, publish: Callable[[Hints], None]) -> None:
         self._transactions = transactions
         self._publish = publish
-        self._queue: deque[_Entry] = deque()
+        self._queue: deque[Entry] = deque()
         self._task: asyncio.Task[None] | None = None
         self.closed = False
 
-    def submit(self, command: Command) -> asyncio.Future[Any]:
+    def submit(self, command: Command, key: str = "") -> asyncio.Future[Any]:
         """Queue a command and return the future of its result."""
         if self.closed:
             raise ShuttingDownError
         loop = asyncio.get_running_loop()
-        entry = _Entry(command, loop.create_future())
+        entry = Entry(command, loop.create_future(), key)
         self._queue.append(entry)
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._drain(), name="store-writer")
@@ -105,9 +130,7 @@ class Writer:
     async def _drain(self) -> None:
         try:
             while self._queue:
-                entries = list(self._queue)
-                self._queue.clear()
-                await self._serve(entries)
+                await self._serve(self._transactions.choose(self._queue))
                 if self._queue:
                     await asyncio.sleep(0)
         finally:
@@ -118,19 +141,18 @@ class Writer:
         while self._queue:
             self._queue.popleft().refuse(ShuttingDownError())
 
-    async def _serve(self, entries: Sequence[_Entry]) -> None:
+    async def _serve(self, entries: Sequence[Entry]) -> None:
         """Run commands together, or each alone where that fails, and answer their callers."""
         try:
-            hints = await self._together(entries)
+            hints = await self._repeatedly(entries)
         except asyncio.CancelledError:
             for entry in entries:
                 entry.refuse(ShuttingDownError())
             raise
         except Exception as error:  # noqa: BLE001 -- the callers get it, the writer goes on
-            if len(entries) == 1:
-                entries[0].refuse(
-                    error.__cause__ if isinstance(error, _SpoiltError) and error.__cause__ else error
-                )
+            if len(entries) == 1 or isinstance(error, ConnectionLostError):
+                for entry in entries:
+                    entry.refuse(_refusal(error))
                 return
             for entry in entries:
                 await self._serve([entry])
@@ -147,7 +169,23 @@ class Writer:
             context = {"message": "a listener of the job store failed", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
 
-    async def _together(self, entries: Sequence[_Entry]) -> Hints:
+    async def _repeatedly(self, entries: Sequence[Entry]) -> Hints:
+        """Run commands in one transaction, again where another manager's was in the way."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return await self._transactions.drive(self._together(entries))
+            except _SpoiltError as error:
+                if isinstance(error.__cause__, ConnectionLostError):
+                    raise error.__cause__ from error
+                if not isinstance(error.__cause__, ConflictError) or attempt == _ATTEMPTS:
+                    raise
+            except ConflictError:
+                if attempt == _ATTEMPTS:
+                    raise
+            await asyncio.sleep(random.uniform(0, _PAUSE * attempt))  # noqa: S311 -- spreads loads, guards nothing
+        raise AssertionError  # the last attempt returns or raises
+
+    async def _together(self, entries: Sequence[Entry]) -> Hints:
         """Run commands in one transaction; raise what made it void."""
         try:
             tx = self._transactions.begin()
@@ -158,7 +196,7 @@ class Writer:
             self._transactions.rollback()
             raise
 
-    async def _run(self, tx: UnitOfWork, entry: _Entry) -> None:
+    async def _run(self, tx: UnitOfWork, entry: Entry) -> None:
         """Run one command and keep its result, or its refusal."""
         before = self._transactions.changes(), tx.marks
         entry.error = None

@@ -9,9 +9,9 @@ from manager_service.domain.errors import StoreUnavailableError
 from manager_service.domain.fleet import Timing
 from manager_service.domain.ports import JobStore, ParentJobFilter
 from manager_service.domain.states import parent_job_state
-from manager_service.store import open_store
 from tests.doubles import CountingIds, FakeClock
 from tests.factories import World
+from tests.stores import open_any_store
 
 MOST = 100
 
@@ -24,8 +24,11 @@ class Death:
     came: bool = False
 
     def of(self, store: Any) -> None:
-        backend = store._backend
-        begin, commit = backend.begin, backend.commit
+        for transactions in {store._backend.leasing, store._backend.steering}:
+            self._of(transactions)
+
+    def _of(self, transactions: Any) -> None:
+        begin, commit = transactions.begin, transactions.commit
 
         def begin_while_alive() -> Any:
             if not self.left:
@@ -38,20 +41,20 @@ class Death:
             self.left -= 1
             return hints
 
-        backend.begin, backend.commit = begin_while_alive, commit_and_count
+        transactions.begin, transactions.commit = begin_while_alive, commit_and_count
 
 
-async def crash_everywhere(url_of: Callable[[int], str], scenario: Callable[[World], Awaitable[None]]) -> int:
+async def crash_everywhere(new_url: Callable[[], str], scenario: Callable[[World], Awaitable[None]]) -> int:
     """Let the manager die after each transaction of a scenario in turn; return how many those were.
 
     What the next manager finds must be whole every time: see ``check``.
     """
     for transactions in range(MOST):
         clock, ids, timing = FakeClock(), CountingIds(), Timing()
-        url, death = url_of(transactions), Death(transactions)
+        url, death = new_url(), Death(transactions)
 
         def open_it(url: str = url, clock: FakeClock = clock, ids: CountingIds = ids) -> JobStore:
-            return open_store(url, clock=clock, ids=ids, timing=Timing(), synchronous="normal")
+            return open_any_store(url, clock=clock, ids=ids, timing=Timing())
 
         world = World(open_it(), clock, timing)
         death.of(world.store)

@@ -2,10 +2,9 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from tempfile import mkdtemp
 
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -23,8 +22,8 @@ LIVES_PER_SEED = 10
 NewUrl = Callable[[], str]
 
 
-def _sqlite(directory: Path) -> NewUrl:
-    """Copy an empty store, which is quicker than making its tables anew."""
+def sqlite_stores(directory: Path) -> NewUrl:
+    """Make stores by copying an empty one, which is quicker than making its tables anew."""
     empty, numbers = directory / "empty.db", count()
     open_store(
         f"sqlite:///{empty}", clock=FakeClock(), ids=CountingIds(), timing=Timing(), synchronous="normal"
@@ -38,16 +37,12 @@ def _sqlite(directory: Path) -> NewUrl:
     return new_url
 
 
-# How the URLs of new stores are made in a directory; a further kind of store adds a line.
-STORES: Mapping[str, Callable[[Path], NewUrl]] = {"sqlite": _sqlite}
-
-
-def drive(kind: str, directory: Path, *, seeds: range, shrink: bool = False) -> Counter[str]:
-    """Compare a store with the oracle and return what was seen; the first disagreement is raised.
+def drive(new_url: NewUrl, *, seeds: range, shrink: bool = False) -> Counter[str]:
+    """Compare stores with the oracle and return what was seen; the first disagreement is raised.
 
     Shrinking a disagreement takes minutes. Without it the steps that led there are printed all the same.
     """
-    seen, rigs, new_url = Counter[str](), list[Rig](), STORES[kind](Path(mkdtemp(dir=directory)))
+    seen, rigs = Counter[str](), list[Rig]()
 
     def opened(rig: Rig) -> None:
         seen.update(rigs.pop().seen if rigs else ())

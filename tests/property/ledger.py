@@ -111,6 +111,8 @@ class Ledger:
     def __init__(self, timing: Timing, now: Instant) -> None:
         self.timing = timing
         self.now = self.mark = now
+        # Whether other managers may live while this one does not.
+        self.shared = False
         self.parents: dict[str, Parent] = {}
         self.children: dict[str, Child] = {}
         self.sessions: dict[str, Session] = {}
@@ -128,13 +130,18 @@ class Ledger:
 
     def begin(self) -> None:
         """Begin a transaction: make up for an outage before anything else."""
-        if self.now - self.mark > 2 * self.timing.heartbeat_interval:
-            self._make_up(self.now - self.mark)
+        gap = self.now - self.mark
+        if (abs(gap) if self.shared else gap) > 2 * self.timing.heartbeat_interval:
+            self._make_up(gap)
 
     def reopen(self, now: Instant) -> None:
         """Let another manager open the store, at the time that its wall clock shows."""
         self.now = now
-        self._make_up(now - self.mark)
+        if self.shared:
+            self.begin()
+            self.mark = now
+        else:
+            self._make_up(now - self.mark)
         for session in self.sessions.values():
             session.seen = session.granted
 

@@ -60,8 +60,7 @@ def expiry_filtered_by_id_only() -> Iterator[None]:
     """Read in one transaction what ran out, and take it back in the next whatever happened in between."""
 
     async def expire(self: SqlJobStore, *, limit: int) -> int:
-        backend = self._backend
-        rows = backend.read(lambda c: c.rows(EXPIRED, now=backend.now(), limit=limit))
+        rows = await self._backend.read(lambda c, now: c.rows(EXPIRED, now=now, limit=limit))
         await asyncio.sleep(0)
 
         def take_back(tx: UnitOfWork) -> None:
@@ -93,22 +92,22 @@ def attempt_handed_back() -> Iterator[None]:
 @contextmanager
 def slots_stored_instead_of_counted() -> Iterator[None]:
     """Keep a number that grants raise and reports lower; what ends otherwise is forgotten."""
-    stored: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    stored: defaultdict[int, Counter[str]] = defaultdict(Counter)
     find, grant, ended = sessions.open_session, acquire._grant, reporting._ended
 
-    def used(connection: Any) -> Counter[str]:
-        return stored[connection.raw.execute("PRAGMA database_list").fetchone()[2]]
+    def used(tx: UnitOfWork) -> Counter[str]:
+        return stored[id(tx.ids)]
 
     def read(tx: UnitOfWork, session_id: str) -> Any:
         session = find(tx, session_id)
-        return session._replace(live=used(tx._connection)[session_id])
+        return session._replace(live=used(tx)[session_id])
 
     def take(tx: UnitOfWork, session: Any, poll: Poll, picks: list[Any]) -> Any:
-        used(tx._connection)[session.id] += len(picks)
+        used(tx)[session.id] += len(picks)
         return grant(tx, session, poll, picks)
 
     def give_back(tx: UnitOfWork, lease: Any, item: Report) -> endings.Ended:
-        used(tx._connection)[lease.session_id] -= 1
+        used(tx)[lease.session_id] -= 1
         return ended(tx, lease, item)
 
     with ExitStack() as stack:

@@ -12,10 +12,10 @@ from manager_service.domain.leases import Heartbeat, Lease, Poll, Report, Report
 from manager_service.domain.model import ChildJob, ParentJob, Plan, Span
 from manager_service.domain.ports import ChildJobFilter, JobStore
 from manager_service.domain.states import ChildJobState
-from manager_service.store import open_store
 from tests.doubles import CountingIds, FakeClock
 from tests.property.comparison import ALL, Comparison
 from tests.property.oracle import Oracle
+from tests.stores import open_any_store
 
 T = TypeVar("T")
 NewStore = Callable[[], str]
@@ -38,6 +38,7 @@ class Rig:
         self.runner = asyncio.Runner()
         self.store = self.open()
         self.oracle = Oracle(self.timing, self.clock.wall())
+        self.oracle.shared = url.startswith("postgresql:")
         self.comparison = Comparison(self.oracle)
         self.seen: Counter[str] = self.oracle.seen
         self.polls: list[tuple[str, Poll]] = []
@@ -47,7 +48,7 @@ class Rig:
         self.gone: list[str] = ["no parent job"]
 
     def open(self) -> JobStore:
-        return open_store(self.url, clock=self.clock, ids=self.ids, timing=self.timing, synchronous="normal")
+        return open_any_store(self.url, clock=self.clock, ids=self.ids, timing=self.timing)
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(call)

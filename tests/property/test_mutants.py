@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +10,12 @@ import pytest
 from manager_service.domain.fleet import Timing
 from manager_service.domain.leases import LeaseDirective
 from manager_service.domain.states import ChildJobState, FailureMode, FailurePolicy, Outcome
-from manager_service.store import open_store
 from tests.doubles import CountingIds, FakeClock
 from tests.factories import World, failure
 from tests.property import mutants
 from tests.property.crash import crash_everywhere
-from tests.property.driving import STORES, drive
+from tests.property.driving import NewUrl, drive
+from tests.stores import open_any_store
 
 # The machine's test passes with these seeds and more.
 SEEDS = range(10)
@@ -24,47 +23,42 @@ SEEDS = range(10)
 Mutant = Callable[[], AbstractContextManager[Any]]
 
 
-@pytest.fixture(params=sorted(STORES))
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 class TestTheMachineNotices:
-    def kills(self, mutant: Mutant, kind: str, directory: Path, what: str) -> None:
+    def kills(self, mutant: Mutant, new_url: NewUrl, what: str) -> None:
         with mutant(), pytest.raises(AssertionError, match=what):
-            drive(kind, directory, seeds=SEEDS)
+            drive(new_url, seeds=SEEDS)
 
-    def test_a_fence_by_worker_only(self, kind: str, tmp_path: Path) -> None:
-        self.kills(mutants.fence_by_worker_only, kind, tmp_path, "expected .*STALE")
+    def test_a_fence_by_worker_only(self, new_url: NewUrl) -> None:
+        self.kills(mutants.fence_by_worker_only, new_url, "expected .*STALE")
 
-    def test_a_fence_by_state_only(self, kind: str, tmp_path: Path) -> None:
-        self.kills(mutants.fence_by_state_only, kind, tmp_path, "expected .*STALE")
+    def test_a_fence_by_state_only(self, new_url: NewUrl) -> None:
+        self.kills(mutants.fence_by_state_only, new_url, "expected .*STALE")
 
-    def test_no_fence_at_all(self, kind: str, tmp_path: Path) -> None:
-        self.kills(mutants.no_fence, kind, tmp_path, "expected .*(STALE|ALREADY_RECORDED)")
+    def test_no_fence_at_all(self, new_url: NewUrl) -> None:
+        self.kills(mutants.no_fence, new_url, "expected .*(STALE|ALREADY_RECORDED)")
 
-    def test_an_attempt_that_is_handed_back(self, kind: str, tmp_path: Path) -> None:
-        self.kills(mutants.attempt_handed_back, kind, tmp_path, "expected . attempts")
+    def test_an_attempt_that_is_handed_back(self, new_url: NewUrl) -> None:
+        self.kills(mutants.attempt_handed_back, new_url, "expected . attempts")
 
-    def test_slots_that_are_stored_instead_of_counted(self, kind: str, tmp_path: Path) -> None:
-        self.kills(mutants.slots_stored_instead_of_counted, kind, tmp_path, "could have been granted")
+    def test_slots_that_are_stored_instead_of_counted(self, new_url: NewUrl) -> None:
+        self.kills(mutants.slots_stored_instead_of_counted, new_url, "could have been granted")
 
-    def test_a_delayed_poll_that_claims(self, kind: str, tmp_path: Path) -> None:
-        self.kills(mutants.delayed_polls_claim, kind, tmp_path, "a lower poll was granted")
+    def test_a_delayed_poll_that_claims(self, new_url: NewUrl) -> None:
+        self.kills(mutants.delayed_polls_claim, new_url, "a lower poll was granted")
 
-    def test_an_outage_that_expires_leases(self, kind: str, tmp_path: Path) -> None:
-        self.kills(mutants.outages_expire_leases, kind, tmp_path, "ran out|falls due")
+    def test_an_outage_that_expires_leases(self, new_url: NewUrl) -> None:
+        self.kills(mutants.outages_expire_leases, new_url, "ran out|falls due")
 
 
 class TestExpiryBesideAHeartbeat:
     """What was renewed while the expirer looked is not taken back."""
 
-    async def test_a_lease_that_is_told_to_continue_stays_live(self, kind: str, tmp_path: Path) -> None:
-        async with opened(kind, tmp_path) as world:
+    async def test_a_lease_that_is_told_to_continue_stays_live(self, new_url: NewUrl) -> None:
+        async with opened(new_url) as world:
             await self.race(world)
 
-    async def test_an_expiry_filtered_by_id_only_is_noticed(self, kind: str, tmp_path: Path) -> None:
-        async with opened(kind, tmp_path) as world:
+    async def test_an_expiry_filtered_by_id_only_is_noticed(self, new_url: NewUrl) -> None:
+        async with opened(new_url) as world:
             with mutants.expiry_filtered_by_id_only(), pytest.raises(AssertionError, match="was told to continue"):
                 await self.race(world)
 
@@ -81,14 +75,12 @@ class TestExpiryBesideAHeartbeat:
 class TestACrashBetweenTransactions:
     """Wherever the manager dies, the next one finds parent jobs that stand as their children say."""
 
-    async def test_a_parent_job_is_decided_with_its_child(self, kind: str, tmp_path: Path) -> None:
-        assert await crash_everywhere(urls(kind, tmp_path), self.scenario) > 5
+    async def test_a_parent_job_is_decided_with_its_child(self, new_url: NewUrl) -> None:
+        assert await crash_everywhere(new_url, self.scenario) > 5
 
-    async def test_a_parent_job_decided_outside_the_transaction_is_noticed(
-        self, kind: str, tmp_path: Path
-    ) -> None:
+    async def test_a_parent_job_decided_outside_the_transaction_is_noticed(self, new_url: NewUrl) -> None:
         with mutants.parent_decided_outside_the_transaction(), pytest.raises(AssertionError, match="a crash left"):
-            await crash_everywhere(urls(kind, tmp_path), self.scenario)
+            await crash_everywhere(new_url, self.scenario)
 
     async def scenario(self, world: World) -> None:
         worker = await world.worker("a", "b", slots=2)
@@ -104,18 +96,10 @@ class TestACrashBetweenTransactions:
             await worker.end(lease)
 
 
-def urls(kind: str, directory: Path) -> Callable[[int], str]:
-    new_url = STORES[kind](directory)
-    return lambda _: new_url()
-
-
 @asynccontextmanager
-async def opened(kind: str, directory: Path) -> AsyncIterator[World]:
+async def opened(new_url: NewUrl) -> AsyncIterator[World]:
     clock, timing = FakeClock(), Timing()
-    url = STORES[kind](directory)()
-    world = World(
-        open_store(url, clock=clock, ids=CountingIds(), timing=timing, synchronous="normal"), clock, timing
-    )
+    world = World(open_any_store(new_url(), clock=clock, ids=CountingIds(), timing=timing), clock, timing)
     try:
         yield world
     finally:

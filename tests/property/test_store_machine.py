@@ -9,7 +9,7 @@ from manager_service.domain.attempts import Loss, Stop
 from manager_service.domain.fleet import SessionState, WorkerDirective
 from manager_service.domain.leases import LeaseDirective, ReportStatus
 from manager_service.domain.states import ChildJobState, Outcome, ParentJobState, WaitReason
-from tests.property.driving import LIVES_PER_SEED, STORES, drive
+from tests.property.driving import LIVES_PER_SEED, NewUrl, drive
 
 # OVERHAUL_PROPERTY_SEEDS=500 looks further; OVERHAUL_PROPERTY_SHRINK=1 makes a disagreement small.
 SEEDS = int(os.environ.get("OVERHAUL_PROPERTY_SEEDS", "12"))
@@ -74,15 +74,14 @@ ANSWERS = [
 REFUSALS = [f"{verb}: {refusal}" for verb, refusals in VERBS.items() for refusal in refusals]
 
 
-@pytest.fixture(scope="module", params=sorted(STORES))
-def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Counter[str]:
+@pytest.fixture(scope="module")
+def seen(new_url: NewUrl) -> Counter[str]:
     """Drive a store of each kind beside the oracle; a disagreement is an error here, with its steps."""
-    directory = tmp_path_factory.mktemp("stores")
-    met = drive(request.param, directory, seeds=range(SEEDS), shrink=SHRINK)
+    met = drive(new_url, seeds=range(SEEDS), shrink=SHRINK)
     for seed in range(SEEDS, SEEDS + MORE_SEEDS):
         if all(met[name] for name in (*VERBS, *REFUSALS, *ANSWERS)):
             break
-        met += drive(request.param, directory, seeds=range(seed, seed + 1), shrink=SHRINK)
+        met += drive(new_url, seeds=range(seed, seed + 1), shrink=SHRINK)
     return met
 
 

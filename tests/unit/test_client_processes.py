@@ -111,6 +111,8 @@ class TestFirstOf:
 class TestInterrupts:
     async def test_the_first_and_the_second_are_told_apart(self) -> None:
         before = signal.getsignal(signal.SIGINT)
+        # It may be ignored here: the tests may have been started with nohup.
+        hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
         with Interrupts() as interrupts:
             signal.raise_signal(signal.SIGINT)
@@ -120,6 +122,7 @@ class TestInterrupts:
             signal.raise_signal(signal.SIGHUP)
             await asyncio.wait_for(interrupts.second.wait(), 5)
 
+        signal.signal(signal.SIGHUP, hang_up)
         assert signal.getsignal(signal.SIGINT) is before
 
     async def test_a_hang_up_that_is_ignored_stays_ignored(self) -> None:

@@ -1,15 +1,15 @@
 """A store of each kind, with a clock that tests move."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from manager_service.domain.fleet import Timing
 from manager_service.domain.ports import JobStore
-from manager_service.store import open_store
 from tests.doubles import CountingIds, FakeClock
 from tests.factories import World
+from tests.stores import PostgresStores, open_any_store
 
 Reopen = Callable[[], JobStore]
 
@@ -29,14 +29,20 @@ def timing() -> Timing:
     return Timing()
 
 
-@pytest.fixture(params=["sqlite"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return {"sqlite": f"sqlite:///{tmp_path}/store.db"}[request.param]
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/store.db"
+        return
+    stores: PostgresStores = request.getfixturevalue("postgres_stores")
+    url = stores.new_url()
+    yield url
+    stores.drop(url)
 
 
 @pytest.fixture
 def open_again(store_url: str, clock: FakeClock, ids: CountingIds, timing: Timing) -> Reopen:
-    return lambda: open_store(store_url, clock=clock, ids=ids, timing=timing, synchronous="normal")
+    return lambda: open_any_store(store_url, clock=clock, ids=ids, timing=timing)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from manager_service.domain.errors import (
 )
 from manager_service.domain.fleet import Timing
 from manager_service.domain.leases import LeaseDirective
+from manager_service.domain.model import SECOND
 from manager_service.domain.ports import Hints, JobStore, ParentJobFilter
 from manager_service.domain.states import ChildJobState
 from manager_service.store import (
@@ -59,6 +60,11 @@ from tests.factories import World, plan, registration, report_of, served_target
 def opened(path: Path | str, **given: Any) -> JobStore:
     url = f"sqlite:///{path}"
     return open_store(url, **{"clock": FakeClock(), "ids": CountingIds(), "timing": Timing(), **given})
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/store.db"
 
 
 def names_in(directory: Path) -> list[str]:
@@ -104,11 +110,6 @@ class TestOpen:
     )
     async def test_a_wrong_url_is_refused(self, url: str) -> None:
         with pytest.raises(InvalidStoreError, match="write sqlite:///FILE"):
-            open_store(url, clock=FakeClock(), ids=CountingIds(), timing=Timing())
-
-    @pytest.mark.parametrize("url", ["postgresql://host/db", "postgresql+psycopg://host/db"])
-    async def test_postgresql_is_for_later(self, url: str) -> None:
-        with pytest.raises(InvalidStoreError, match="not in this release"):
             open_store(url, clock=FakeClock(), ids=CountingIds(), timing=Timing())
 
     async def test_a_missing_directory_is_refused(self, tmp_path: Path) -> None:
@@ -951,3 +952,54 @@ def backend(world: World) -> sqlite.SqliteConnection:
     """Return the connection that writes."""
     found: sqlite.SqliteConnection = vars(vars(world.store)["_backend"])["_file"].writer
     return found
+
+
+class TestTheMarkOfTheOneManager:
+    """While it does not run, nobody does: each of its starts is the end of an outage, however short."""
+
+    async def reopen(self, world: World, open_again: Callable[[], JobStore]) -> None:
+        await world.store.close()
+        world.store = open_again()
+
+    async def test_a_restart_gives_workers_time_to_come_back(
+        self, world: World, open_again: Callable[[], JobStore]
+    ) -> None:
+        await world.running_child_job()
+        await world.store.close()
+        world.clock.reboot()
+        world.clock.wall_time += SECOND
+        world.store = open_again()
+        try:
+            await world.live_on(world.timing.lease_duration + 2 * world.timing.heartbeat_interval)
+            assert await world.store.expire_leases(limit=10) == 0
+            await world.live_on(1)
+            assert await world.store.expire_leases(limit=10) == 1
+        finally:
+            await world.store.close()
+
+    async def test_a_renewal_earns_the_next_grace(self, world: World, open_again: Callable[[], JobStore]) -> None:
+        worker, lease = await world.running_child_job()
+        for _ in range(3):
+            await self.reopen(world, open_again)
+            worker.store = world.store
+            await world.live_on(world.timing.lease_duration + 2 * world.timing.heartbeat_interval)
+            assert await world.store.expire_leases(limit=10) == 0
+            assert (await worker.beat(lease)).leases == (LeaseDirective.CONTINUE,)
+        await world.store.close()
+
+    async def test_a_write_keeps_the_mark_young(self, world: World, open_again: Callable[[], JobStore]) -> None:
+        worker, lease = await world.running_child_job()
+        for _ in range(45):
+            world.clock.pass_time(SECOND)
+            await worker.beat(lease)
+        world.clock.pass_time(SECOND)
+        await worker.acquire()
+        await self.reopen(world, open_again)
+        try:
+            # An hour in which it was down would have been seen; so would 45 seconds.
+            await world.live_on(world.timing.lease_duration + 2 * world.timing.heartbeat_interval)
+            assert await world.store.expire_leases(limit=10) == 0
+            await world.live_on(SECOND + 1)
+            assert await world.store.expire_leases(limit=10) == 1
+        finally:
+            await world.store.close()

@@ -1,0 +1,11 @@
+"""What a transaction may end with besides the refusals of the domain."""
+
+from manager_service.domain.errors import StoreUnavailableError
+
+
+class ConflictError(Exception):
+    """Transactions of several managers got into each other's way, and this one was undone: run it again."""
+
+
+class ConnectionLostError(StoreUnavailableError):
+    """The database cannot be reached or went away; whether a commit that was under way took place is not known."""

@@ -1,0 +1,93 @@
+"""How the transactions of several managers keep out of each other's way on PostgreSQL."""
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import literal_column, select
+
+from manager_service.store.parents import SELECT_PARENTS
+from manager_service.store.postgresql import PostgresConnection
+from manager_service.store.statements import Among, Statement
+from manager_service.store.tables import leases, parent_counts, queue, sessions, targets
+
+# Names are hashed into PostgreSQL's advisory locks. Two names with one hash keep each other waiting, no more.
+_SEED = 7_420
+_EACH = "FROM json_array_elements_text(CAST($1 AS JSON)) AS name"
+_HASH = f"hashtextextended(name, {_SEED})"
+_LOCK = f"SELECT pg_advisory_xact_lock({_HASH}) {_EACH}"
+_LOCK_SHARED = f"SELECT pg_advisory_xact_lock_shared({_HASH}) {_EACH}"
+_TRY = f"SELECT name {_EACH} WHERE pg_try_advisory_xact_lock({_HASH})"
+_TRY_SHARED = f"SELECT name {_EACH} WHERE pg_try_advisory_xact_lock_shared({_HASH})"
+
+_s, _l, _q, _t, _n = sessions.c, leases.c, queue.c, targets.c, parent_counts.c
+HOLD_SESSION = Statement(
+    select(literal_column("1")).select_from(sessions).where(Among(_s.id, "ids")).with_for_update()
+)
+_held = select(leases).where(Among(_l.child_id, "ids")).order_by(_l.child_id)
+HOLD_LEASES = Statement(_held.with_for_update())
+HOLD_FREE_LEASES = Statement(_held.with_for_update(skip_locked=True))
+HOLD_HEADS = Statement(
+    select(_q.child_id)
+    .select_from(queue.join(targets, _t.name == _q.target))
+    .where(Among(_q.child_id, "ids"), _q.hold == literal_column("0"))
+    .with_for_update(of=[queue, targets], skip_locked=True)
+)
+HOLD_COUNTS = Statement(
+    select(_n.parent_id).where(Among(_n.parent_id, "ids")).order_by(_n.parent_id).with_for_update()
+)
+
+
+class PostgresExclusion:
+    """Row locks on what is changed, advisory locks on what is only counted, compared or agreed upon.
+
+    Parent jobs are shared by whoever starts or ends attempts of their children, and owned by whoever steers them.
+    """
+
+    alone = False
+
+    def __init__(self, connection: PostgresConnection) -> None:
+        self._connection = connection
+
+    def hold_session(self, session_id: str) -> None:
+        """Lock the row."""
+        self._connection.rows(HOLD_SESSION, ids=[session_id])
+
+    def hold_name(self, worker_name: str) -> None:
+        """Lock the name: the row may not be there yet."""
+        self._names(_LOCK, [f"worker {worker_name}"])
+
+    def share_parents(self, ids: Collection[str]) -> None:
+        """Lock their ids, shared."""
+        self._names(_LOCK_SHARED, sorted(ids))
+
+    def try_share_parents(self, ids: Collection[str]) -> set[str]:
+        """Lock those ids, shared, that nobody locked for himself."""
+        return set(self._names(_TRY_SHARED, sorted(ids)))
+
+    def own_parent(self, parent_id: str) -> None:
+        """Lock the id."""
+        self._names(_LOCK, [parent_id])
+
+    def try_own_parent(self, parent_id: str) -> bool:
+        """Lock the id, if nobody has."""
+        return bool(self._names(_TRY, [parent_id]))
+
+    def leases(self, children: Sequence[str], *, wait: bool) -> Sequence[Any]:
+        """Lock the rows, in the order of the children."""
+        return self._connection.rows(HOLD_LEASES if wait else HOLD_FREE_LEASES, ids=sorted(children))
+
+    def heads(self, ids: Collection[str], keys: Collection[str]) -> tuple[set[str], set[str]]:
+        """Lock the rows of heads and targets, and the names of keys; pass over those that are locked."""
+        if not ids:
+            return set(), set()
+        free = set(self._names(_TRY, sorted(keys))) if keys else set()
+        return {row.child_id for row in self._connection.rows(HOLD_HEADS, ids=sorted(ids))}, free
+
+    def counts(self, ids: Sequence[str]) -> Sequence[Any]:
+        """Lock the rows, then read them with those of the parent jobs, which nobody changes without that lock."""
+        self._connection.rows(HOLD_COUNTS, ids=list(ids))
+        return self._connection.rows(SELECT_PARENTS, ids=list(ids))
+
+    def _names(self, sql: str, names: Sequence[str]) -> list[str]:
+        return [row[0] for row in self._connection.command(sql, [json.dumps(names)])]

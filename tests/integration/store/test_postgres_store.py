@@ -1,0 +1,79 @@
+"""What only the PostgreSQL store has: its URL, its schema, its connections, and other managers."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from manager_service.domain.errors import InvalidStoreError, StoreUnavailableError
+from manager_service.domain.fleet import Timing
+from manager_service.domain.ports import JobStore
+from manager_service.store import migrate_store, open_store
+from tests.doubles import CountingIds, FakeClock
+
+
+def opened(url: str) -> JobStore:
+    return open_store(url, clock=FakeClock(), ids=CountingIds(), timing=Timing())
+
+
+def execute(url: str, *statements: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+class TestUrls:
+    @pytest.mark.parametrize(
+        ("url", "why"),
+        [
+            ("postgresql+asyncpg://host/db", "no driver of a job store"),
+            ("postgresql://host", "names no database"),
+            ("postgresql://host/db?no_such_option=1", "none that PostgreSQL takes"),
+        ],
+    )
+    def test_a_wrong_one_is_refused(self, url: str, why: str) -> None:
+        with pytest.raises(InvalidStoreError, match=f"{why}.*; write postgresql://USER@HOST:PORT/DATABASE"):
+            opened(url)
+
+    def test_nobody_there_is_told(self) -> None:
+        with pytest.raises(StoreUnavailableError, match="refused"):
+            opened("postgresql://postgres@127.0.0.1:1/db?password=geheim")
+
+
+class TestSchema:
+    def test_a_database_without_one_is_refused_and_the_remedy_named(self, postgres_url: str) -> None:
+        with pytest.raises(InvalidStoreError, match="holds no job store yet; run: overhaul-manager migrate"):
+            opened(postgres_url)
+
+    def test_several_programs_make_it_at_once(self, postgres_url: str) -> None:
+        with ThreadPoolExecutor() as pool:
+            before = list(pool.map(migrate_store, [postgres_url] * 4))
+
+        assert sorted(before) == ["", "0005", "0005", "0005"]
+
+    def test_a_newer_one_is_refused(self, postgres_url: str) -> None:
+        migrate_store(postgres_url)
+        execute(postgres_url, "UPDATE alembic_version SET version_num = '9999'")
+
+        for program in (migrate_store, opened):
+            with pytest.raises(
+                InvalidStoreError, match=r"made by a newer release \(schema 9999\); upgrade this manager"
+            ):
+                program(postgres_url)
+
+    def test_an_older_one_is_refused_until_it_is_migrated(self, postgres_url: str) -> None:
+        migrate_store(postgres_url)
+        execute(postgres_url, "UPDATE alembic_version SET version_num = '0004'")
+
+        with pytest.raises(InvalidStoreError, match="has the schema 0004, this release needs 0005; run"):
+            opened(postgres_url)
+
+    def test_tables_of_another_program_are_not_touched(self, postgres_url: str) -> None:
+        execute(postgres_url, "CREATE TABLE alembic_version (version_num text)")
+
+        with pytest.raises(InvalidStoreError, match="tables of another program"):
+            migrate_store(postgres_url)
+
+    def test_an_sqlite_store_needs_no_such_program(self) -> None:
+        with pytest.raises(InvalidStoreError, match="migrated when it is opened"):
+            migrate_store("sqlite:///jobs.db")
