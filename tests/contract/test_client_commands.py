@@ -535,8 +535,9 @@ class TestExits:
             " `overhaul-manager serve`, or name another with --manager or OVERHAUL_MANAGER\n"
         )
 
-    def test_an_address_that_cannot_be_read_exits_2(self) -> None:
-        result = CliRunner().invoke(app, ["list", "--manager", "host:port"])
+    @pytest.mark.parametrize("address", ["host:port", "http://127.0.0.1:7420"])
+    def test_an_address_that_cannot_be_read_exits_2(self, address: str) -> None:
+        result = CliRunner().invoke(app, ["list", "--manager", address])
 
         assert result.exit_code == 2
         assert "write host:port" in result.stderr

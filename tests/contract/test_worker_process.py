@@ -50,6 +50,7 @@ class TestRefusals:
             (("--target", "mysql://u:hush@h/d"), "password"),
             ((), "--target"),
             (("--manager", "host:port", "--target", "app.db"), "HOST:PORT"),
+            (("--manager", "http://127.0.0.1:7420", "--target", "app.db"), "HOST:PORT"),
             (("--manager", "-", "--stdin-lifeline", "--target", "none.db"), "none"),
             (("--label", "x", "--target", "app.db"), "KEY=VALUE"),
             (("plan", "--target", "app.db", "--operation", "vacum"), "vacuum"),
