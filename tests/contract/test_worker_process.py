@@ -205,7 +205,9 @@ class TestServing:
         }
         assert code == 0
         assert server.results[lease].outcome == job.OUTCOME_COMPLETED
-        assert any(json.loads(line).get("parent_job_id") == "parent-1" for line in logs.splitlines())
+        lines = [json.loads(line) for line in logs.splitlines()]
+        assert any(line.get("parent_job_id") == "parent-1" for line in lines)
+        assert (lines[-1]["event"], lines[-1]["exit_code"]) == ("stopped", 0)
         assert len(server.calls["DeregisterWorker"]) == 1
 
     async def test_the_command_line_comes_before_the_environment_before_the_file(
