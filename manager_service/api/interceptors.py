@@ -11,7 +11,13 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from manager_service.api.errors import defect, refused
-from manager_service.domain.errors import FieldViolation, InvalidRequestError, ManagerError
+from manager_service.domain.errors import (
+    ChildJobNotFoundError,
+    FieldViolation,
+    InvalidRequestError,
+    ManagerError,
+    ParentJobNotFoundError,
+)
 from manager_service.domain.ports import IdSource
 
 log = structlog.get_logger("manager.calls")
@@ -31,6 +37,9 @@ _STEERING = frozenset(
         "ForgetTarget",
     }
 )
+# Whoever has only an id asks with these what it is the id of: "no such job" is an answer, not a refusal.
+_LOOK_UPS = frozenset({"GetParentJob", "GetChildJob"})
+_NOT_FOUND = (ParentJobNotFoundError, ChildJobNotFoundError)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
@@ -137,7 +146,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _status(self, method: str, request: Any, error: Exception) -> Any:
         if isinstance(error, ManagerError):
-            log.info(
+            write = log.debug if method in _LOOK_UPS and isinstance(error, _NOT_FOUND) else log.info
+            write(
                 "call refused", method=method, error=type(error).__name__, why=str(error)[:500], **_about(request)
             )
             return refused(error)

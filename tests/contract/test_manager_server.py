@@ -6,6 +6,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from structlog.testing import capture_logs
 
 from manager_service.api.server import SERVICES, AddressInUseError
 from overhaul.v1 import job_pb2, job_service_pb2, lease_service_pb2
@@ -50,6 +51,17 @@ class TestHealth:
             await stopping
 
         assert (before, after) == (SERVING, NOT_SERVING)
+
+
+class TestLog:
+    async def test_a_look_up_that_finds_nothing_is_no_refusal(self, manager: RunningManager) -> None:
+        with capture_logs() as lines:
+            await refusal(manager.get(NOBODY))
+            await refusal(manager.child(NOBODY))
+            await refusal(manager.cancel(NOBODY))
+
+        told = [(line["method"], line["log_level"]) for line in lines if line["event"] == "call refused"]
+        assert told == [("GetParentJob", "debug"), ("GetChildJob", "debug"), ("CancelParentJob", "info")]
 
 
 async def test_reflection_lists_the_services(manager: RunningManager) -> None:
