@@ -63,6 +63,19 @@ class TestLog:
         told = [(line["method"], line["log_level"]) for line in lines if line["event"] == "call refused"]
         assert told == [("GetParentJob", "debug"), ("GetChildJob", "debug"), ("CancelParentJob", "info")]
 
+    async def test_a_cancel_is_told_with_its_reason(self, manager: RunningManager) -> None:
+        job = await manager.create(allow_unknown_targets=True)
+        with capture_logs() as lines:
+            await manager.cancel(job.id, "the disk is full")
+            await refusal(manager.cancel(NOBODY, "x" * 1_000_000))
+            await refusal(manager.cancel(NOBODY, "\x1b[31m"))
+
+        [told] = [line for line in lines if line["event"] == "call answered"]
+        refused = [line["reason"] for line in lines if line["event"] == "call refused"]
+        assert (told["method"], told["parent_job_id"]) == ("CancelParentJob", job.id)
+        assert told["reason"] == "the disk is full"
+        assert refused == ["x" * 500, r"'\x1b[31m'"]
+
 
 async def test_reflection_lists_the_services(manager: RunningManager) -> None:
     channel: Any = manager.channel
