@@ -76,6 +76,19 @@ class TestLog:
         assert told["reason"] == "the disk is full"
         assert refused == ["x" * 500, r"'\x1b[31m'"]
 
+    async def test_the_end_of_a_parent_job_is_told_once(self, manager: RunningManager) -> None:
+        worker = await manager.worker(slots=1)
+        job = await manager.create(name="nightly")
+
+        with capture_logs() as lines:
+            while leases := await worker.acquire(wait=0.1):
+                await worker.complete(*leases)
+            await manager.stop()
+
+        [ended] = [line for line in lines if line["event"] == "parent job ended"]
+        assert (ended["parent_job_id"], ended["name"], ended["state"]) == (job.id, "nightly", "completed")
+        assert (ended["children"], ended["completed"]) == (3, 3)
+
 
 async def test_reflection_lists_the_services(manager: RunningManager) -> None:
     channel: Any = manager.channel
