@@ -36,6 +36,7 @@ class Manager:
             Loop("sweeps", self._sweeps.turn),
             Loop("timers", self._timers.turn),
             Loop("endings", self._endings.turn),
+            Loop("lost_workers", self._desk.lost_workers.turn, every=settings.timing.heartbeat_interval),
         )
         self._housekeeping = Housekeeping(store, timing=settings.timing, retention=settings.retention, loops=loops)
         jobs = JobService(

@@ -9,8 +9,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from structlog.testing import capture_logs
 
 from manager_service.api.server import SERVICES, AddressInUseError
+from manager_service.domain.model import SECOND
 from overhaul.v1 import job_pb2, job_service_pb2, lease_service_pb2
-from tests.contract.manager_harness import NOBODY, RunningManager, eventually, refusal, running, settings_on
+from tests.contract.manager_harness import BRISK, NOBODY, RunningManager, eventually, refusal, running, settings_on
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -88,6 +89,17 @@ class TestLog:
         [ended] = [line for line in lines if line["event"] == "parent job ended"]
         assert (ended["parent_job_id"], ended["name"], ended["state"]) == (job.id, "nightly", "completed")
         assert (ended["children"], ended["completed"]) == (3, 3)
+
+    async def test_a_worker_that_is_silent_for_too_long_is_told_by_its_name(self, brisk: RunningManager) -> None:
+        async def told() -> list[Any]:
+            return [line for line in lines if line["event"] == "worker lost"]
+
+        with capture_logs() as lines:
+            await brisk.worker(name="silent")
+            [lost] = await eventually(told)
+
+        assert (lost["worker_name"], lost["log_level"]) == ("silent", "warning")
+        assert lost["silent_seconds"] >= BRISK.lease_duration / SECOND
 
 
 async def test_reflection_lists_the_services(manager: RunningManager) -> None:
