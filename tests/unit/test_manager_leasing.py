@@ -13,6 +13,8 @@ from manager_service.domain.errors import (
     SessionSupersededError,
 )
 from manager_service.domain.fleet import (
+    OptionSpec,
+    OptionType,
     Registration,
     ServedTarget,
     SessionState,
@@ -500,6 +502,10 @@ class TestAHeartbeat:
         assert field in {violation.field for violation in caught.value.violations}
 
 
+def _option(**changes: Any) -> OptionSpec:
+    return OptionSpec(name="o", type=OptionType.INTEGER, **changes)
+
+
 def fields(caught: pytest.ExceptionInfo[InvalidRequestError]) -> set[str]:
     return {violation.field for violation in caught.value.violations}
 
@@ -536,6 +542,18 @@ class TestCheckRegistration:
             ({"operations": (offered("a"), offered("a"))}, "targets[0].operations[1].name"),
             ({"operations": (offered(""),)}, "targets[0].operations[0].name"),
             ({"operations": (offered("a", key=" "),)}, "targets[0].operations[0].locks[0].key"),
+            (
+                {"operations": (replace(offered("a"), options=(_option(minimum=2, maximum=1),)),)},
+                "targets[0].operations[0].options[0].minimum",
+            ),
+            (
+                {"operations": (replace(offered("a"), options=(_option(values=("x",) * 65),)),)},
+                "targets[0].operations[0].options[0].values",
+            ),
+            (
+                {"operations": (replace(offered("a"), options=(_option(values=("x", " ")),)),)},
+                "targets[0].operations[0].options[0].values[1]",
+            ),
             (
                 {"operations": (replace(offered("a", key="k"), locks=offered("a", key="k").locks * 17),)},
                 "targets[0].operations[0].locks",
