@@ -103,6 +103,7 @@ async def _serve(config: WorkerConfig, served: Sequence[Served], redact: Redacto
             watching.cancel()
         await client.close()
     code = 0 if clean else EXIT_UNREPORTED
+    log.info("stopped", exit_code=code)
     if worker.stuck:
         _leave_now(code)
     return code

@@ -11,7 +11,13 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from manager_service.api.errors import defect, refused
-from manager_service.domain.errors import FieldViolation, InvalidRequestError, ManagerError
+from manager_service.domain.errors import (
+    ChildJobNotFoundError,
+    FieldViolation,
+    InvalidRequestError,
+    ManagerError,
+    ParentJobNotFoundError,
+)
 from manager_service.domain.ports import IdSource
 
 log = structlog.get_logger("manager.calls")
@@ -31,6 +37,10 @@ _STEERING = frozenset(
         "ForgetTarget",
     }
 )
+# Whoever has only an id asks with these what it is the id of: "no such job" is an answer, not a refusal.
+_LOOK_UPS = frozenset({"GetParentJob", "GetChildJob"})
+_NOT_FOUND = (ParentJobNotFoundError, ChildJobNotFoundError)
+_LONGEST = 500
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
@@ -137,8 +147,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _status(self, method: str, request: Any, error: Exception) -> Any:
         if isinstance(error, ManagerError):
-            log.info(
-                "call refused", method=method, error=type(error).__name__, why=str(error)[:500], **_about(request)
+            write = log.debug if method in _LOOK_UPS and isinstance(error, _NOT_FOUND) else log.info
+            write(
+                "call refused",
+                method=method,
+                error=type(error).__name__,
+                why=str(error)[:_LONGEST],
+                **_about(request),
             )
             return refused(error)
         incident = self._ids.new_id()
@@ -160,7 +175,13 @@ def _log_call(method: str, request: Any, begin: float) -> None:
 
 
 def _about(request: Any) -> dict[str, str]:
-    """Name what a call is about, so that its lines can be found."""
-    names = ("parent_job_id", "child_job_id", "session_id", "worker_name", "target")
+    """Name what a call is about, so that its lines can be found, and the reason that it gives."""
+    names = ("parent_job_id", "child_job_id", "session_id", "worker_name", "target", "reason")
     values = {name: getattr(request, name, "") for name in names}
-    return {name: value for name, value in values.items() if value}
+    return {name: _printable(value) for name, value in values.items() if value}
+
+
+def _printable(text: str) -> str:
+    """Return a text that nobody checked so that it neither floods the log nor steers a terminal."""
+    begin = text[:_LONGEST]
+    return begin if begin.isprintable() else repr(begin)

@@ -1,14 +1,16 @@
 import asyncio
+from contextlib import suppress
 
 from manager_service.api.fleet_service import FleetService
 from manager_service.api.job_service import JobService
 from manager_service.api.lease_service import LeaseService
 from manager_service.api.server import Server, Services
 from manager_service.config import Settings
+from manager_service.domain.errors import ManagerError
 from manager_service.domain.ports import Clock, Hints, IdSource, JobStore
 from manager_service.housekeeping import Housekeeping, Loop
 from manager_service.leasing import LeaseDesk
-from manager_service.orchestrator import Creation, LogReader, Sweeps, Timers, Watches
+from manager_service.orchestrator import Creation, Endings, LogReader, Sweeps, Timers, Watches
 from manager_service.orchestrator.bells import Bells
 from manager_service.progress import ProgressHub
 
@@ -29,8 +31,13 @@ class Manager:
         progress = ProgressHub(clock)
         self._parents, self._logs = Bells(ids), Bells(ids)
         self._desk = LeaseDesk(store, progress, clock=clock, ids=ids, timing=settings.timing)
-        self._sweeps, self._timers = Sweeps(store), Timers(store)
-        loops = (Loop("sweeps", self._sweeps.turn), Loop("timers", self._timers.turn))
+        self._sweeps, self._timers, self._endings = Sweeps(store), Timers(store), Endings(store)
+        loops = (
+            Loop("sweeps", self._sweeps.turn),
+            Loop("timers", self._timers.turn),
+            Loop("endings", self._endings.turn),
+            Loop("lost_workers", self._desk.lost_workers.turn, every=settings.timing.heartbeat_interval),
+        )
         self._housekeeping = Housekeeping(store, timing=settings.timing, retention=settings.retention, loops=loops)
         jobs = JobService(
             store=store,
@@ -67,6 +74,8 @@ class Manager:
         self._logs.stop()
         await self._server.stop(self._settings.shutdown_grace, self._hurry)
         await self._housekeeping.stop()
+        with suppress(ManagerError):
+            await self._endings.look()
 
     def _hear(self, hints: Hints) -> None:
         self._desk.hear(hints)
@@ -75,3 +84,4 @@ class Manager:
         self._sweeps.add(hints.ending)
         if hints.parents:
             self._timers.look()
+            self._endings.add(hints.parents)

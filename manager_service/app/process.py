@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 
 from manager_service.api.server import AddressInUseError
+from manager_service.app.address import check_address
 from manager_service.app.manager import Manager
 from manager_service.app.system import SystemClock, SystemIds
 from manager_service.config import (
@@ -165,6 +166,7 @@ def _temporary_store(settings: Settings) -> Iterator[tuple[Settings, Path | None
 
 @asynccontextmanager
 async def _running(settings: Settings, stop: _StopRequest) -> AsyncIterator[int]:
+    check_address(settings.listen)
     clock, ids = SystemClock(), SystemIds()
     store = open_store(
         settings.store,

@@ -1,6 +1,7 @@
 """How a channel to the managers is opened: the address, the service config, the limits."""
 
 import ipaddress
+import re
 from importlib.resources import files
 
 import grpc
@@ -10,6 +11,8 @@ from manager_service.client.errors import InvalidAddressError
 DEFAULT_PORT = 7420
 DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
 MESSAGE_BYTES = 32 * 1024 * 1024
+_FORMS_OF_GRPC = ("dns:", "unix:", "ipv4:", "ipv6:")
+_IN_NO_HOST = re.compile(r"[\s/@?#\[\]]")
 
 
 def open_channel(address: str) -> grpc.aio.Channel:
@@ -23,7 +26,7 @@ def open_channel(address: str) -> grpc.aio.Channel:
 
 def channel_target(address: str) -> str:
     """Turn `host[:port]`, `ip:port,ip:port` or a URI such as `dns:///name:port` into what gRPC resolves."""
-    if "://" in address or address.startswith(("unix:", "ipv4:", "ipv6:", "dns:")):
+    if address.startswith(_FORMS_OF_GRPC):
         return address
     endpoints = [_endpoint(part.strip()) for part in address.split(",")]
     if len(endpoints) == 1:
@@ -62,13 +65,19 @@ def _endpoint(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, port = text, str(DEFAULT_PORT)
-    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:  # noqa: PLR2004 - the range of ports
+    host = host.removeprefix("[").removesuffix("]")
+    if not _is_host(host) or not port.isdecimal() or not 0 < int(port) < 65_536:  # noqa: PLR2004 - the range of ports
         raise InvalidAddressError(f"{text!r} is not an address of a manager; write host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return host, int(port)
 
 
 def _joined(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _is_host(text: str) -> bool:
+    """Tell whether the text may be a host's name or address; a URL is none."""
+    return bool(text) and not _IN_NO_HOST.search(text) and (":" not in text or _ip_version(text) is not None)
 
 
 def _ip_version(host: str) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-from manager_service.client.processes import Program
+from manager_service.client.processes import Program, starting
 
 ResultT = TypeVar("ResultT")
 
@@ -84,12 +84,14 @@ class Crew:
 
         Raises:
             ProgramEndedError: one of them refused or died.
+            ProgramNotStartedError: the operating system did not let one start.
         """
         environment = private_environment()
         managers = environment
         if store == TEMPORARY:
             # Made here, so that it is known however early the manager is killed.
-            self._folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
+            with starting(MANAGER):
+                self._folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
             managers = environment | {"TMPDIR": self._folder}
         manager = self._programs[MANAGER] = await Program.start(MANAGER, self._commands.serve(store), managers)
         worker = self._programs[WORKER] = await Program.start(

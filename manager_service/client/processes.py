@@ -11,7 +11,7 @@ import os
 import signal
 import tempfile
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any, NoReturn, Self
 
 LAST_WORDS = 20
@@ -35,6 +35,23 @@ class ProgramEndedError(Exception):
         """The sentence of a program that refused what it was asked, otherwise ``None``."""
 
 
+class ProgramNotStartedError(Exception):
+    """The operating system did not let a program start; the text says why."""
+
+    def __init__(self, program: str, error: OSError) -> None:
+        where = f": {error.filename}" if error.filename else ""
+        super().__init__(f"{program} cannot be started: {error.strerror or error}{where}")
+
+
+@contextlib.contextmanager
+def starting(program: str) -> Iterator[None]:
+    """Tell what the operating system refuses in the block as ``ProgramNotStartedError``."""
+    try:
+        yield
+    except OSError as error:
+        raise ProgramNotStartedError(program, error) from error
+
+
 class Program:
     """A running program that announces with one line of JSON that it is ready."""
 
@@ -47,17 +64,28 @@ class Program:
 
     @classmethod
     async def start(cls, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Self:
-        """Start it, in this environment unless `env` is another; nothing is awaited but its existence."""
-        # A file without a name, not a pipe: when this process is killed, the program can still write what it
-        # does until its own end, and no file stays behind.
-        stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *argv, stdin=PIPE, stdout=PIPE, stderr=stderr, env=env, start_new_session=True, limit=LINE_BYTES
-            )
-        except BaseException:
-            stderr.close()
-            raise
+        """Start it, in this environment unless `env` is another; nothing is awaited but its existence.
+
+        Raises:
+            ProgramNotStartedError: the operating system did not let it start.
+        """
+        with starting(name):
+            # A file without a name, not a pipe: when this process is killed, the program can still write what it
+            # does until its own end, and no file stays behind.
+            stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *argv,
+                    stdin=PIPE,
+                    stdout=PIPE,
+                    stderr=stderr,
+                    env=env,
+                    start_new_session=True,
+                    limit=LINE_BYTES,
+                )
+            except BaseException:
+                stderr.close()
+                raise
         return cls(name, process, stderr)
 
     @property

@@ -12,7 +12,7 @@ from manager_service.client.crew import TEMPORARY, WORKER, Commands, Crew, Ready
 from manager_service.client.errors import ClientError
 from manager_service.client.follow import follow
 from manager_service.client.interrupts import Interrupts
-from manager_service.client.processes import ProgramEndedError
+from manager_service.client.processes import ProgramEndedError, starting
 from manager_service.client.request import JobRequest, Operation
 from manager_service.client.views import View
 from overhaul.v1 import job_pb2
@@ -47,6 +47,7 @@ async def run(request: RunRequest, commands: Commands, view: View) -> RunEnd:
 
     Raises:
         ProgramEndedError: one of the two refused or died.
+        ProgramNotStartedError: the operating system did not let one start.
         ClientError: the manager refused the job.
         StoppedError: interrupted while starting, or a second time.
     """
@@ -72,14 +73,16 @@ async def plan(request: RunRequest, commands: Commands) -> dict[str, Any]:
 
     Raises:
         ProgramEndedError: the worker refused a target or an operation, or died.
+        ProgramNotStartedError: the operating system did not let it start.
     """
-    process = await asyncio.create_subprocess_exec(
-        *commands.plan(request.targets, [_as_text(operation) for operation in request.operations]),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=private_environment(),
-    )
+    with starting(WORKER):
+        process = await asyncio.create_subprocess_exec(
+            *commands.plan(request.targets, [_as_text(operation) for operation in request.operations]),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=private_environment(),
+        )
     try:
         stdout, stderr = await process.communicate()
     finally:

@@ -8,7 +8,7 @@ from manager_service.client import as_json
 from manager_service.client.crew import TEMPORARY, Commands
 from manager_service.client.errors import ClientError
 from manager_service.client.exits import ExitCode, code_of_error, code_of_job, sentence
-from manager_service.client.processes import ProgramEndedError
+from manager_service.client.processes import ProgramEndedError, ProgramNotStartedError
 from manager_service.client.run import RunRequest, StoppedError, plan, run
 from manager_service.client.showing import show_end
 from manager_service.client.talk import complain, put, tell
@@ -66,6 +66,9 @@ def _ended(work: Coroutine[Any, Any, ResultT]) -> ResultT | ExitCode:
         complain(str(error))
         for line in error.last_words:
             tell(f"  {line}")
+        return ExitCode.OTHERWISE
+    except ProgramNotStartedError as error:
+        complain(str(error))
         return ExitCode.OTHERWISE
     except ClientError as error:
         complain(sentence(error))

@@ -98,15 +98,26 @@ async def print_updates(client: ManagerClient, parent_job_id: str) -> ExitCode:
 async def print_logs(
     client: ManagerClient, child_job_id: str, attempt: int, *, follow: bool, as_objects: bool
 ) -> None:
-    """Print the entries of a log as they come; say so when there are none."""
+    """Print the entries of a log as they come; say so when there are none, and how the attempt ended."""
     printed = 0
     async with aclosing(client.read_logs(child_job_id, attempt=attempt, follow=follow)) as chunks:
         async for chunk in chunks:
             for entry, line in zip(chunk.entries, as_json.log_lines(chunk), strict=True):
                 put(as_json.text(line) if as_objects else log_line(entry))
                 printed += 1
+            attempt = chunk.attempt
     if not printed:
         tell(f"attempt {attempt} wrote no log lines" if attempt else "no log lines were written")
+    _tell_end(attempt, (await client.get_child_job(child_job_id)).attempts)
+
+
+def _tell_end(number: int, attempts: Sequence[job_pb2.Attempt]) -> None:
+    """Tell why an attempt, 0 for the newest, did not complete: a failure is no line of its log."""
+    wanted = number or max((one.attempt for one in attempts), default=0)
+    for one in attempts:
+        if one.attempt == wanted and one.HasField("end_time") and one.outcome != job_pb2.OUTCOME_COMPLETED:
+            how = spoken(one, "outcome") or "ended without a report"
+            tell(f"attempt {one.attempt} {how}: {one.failure.message or one.reason}")
 
 
 def log_line(entry: job_pb2.LogEntry) -> str:

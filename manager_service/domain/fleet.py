@@ -20,11 +20,23 @@ class OptionType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionSpec:
-    """An option that an operation understands."""
+    """An option that an operation understands.
+
+    Attributes:
+        name: what it is called.
+        type: how its text is read.
+        description: what it does.
+        minimum: the least value of a whole number.
+        maximum: the greatest value of a whole number.
+        values: the only texts it takes, in upper or lower case; empty takes any.
+    """
 
     name: str
     type: OptionType
     description: str = ""
+    minimum: int | None = None
+    maximum: int | None = None
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from manager_service.domain.checks import Violations
 from manager_service.domain.errors import InvalidRequestError
-from manager_service.domain.fleet import OfferedOperation, Offers, OptionType
+from manager_service.domain.fleet import OfferedOperation, Offers, OptionSpec, OptionType
 from manager_service.domain.lanes import lanes
 from manager_service.domain.model import (
     Instant,
@@ -86,36 +86,56 @@ def _check_operation(found: Violations, field: str, operation: RequestedOperatio
 def _check_option(
     found: Violations, field: str, option: str, text: str, offered: Mapping[str, OfferedOperation]
 ) -> None:
-    lacking, mistyped, expected = [], [], OptionType.STRING
+    lacking, expected = [], ""
     for target, offer in offered.items():
-        kind = next((spec.type for spec in offer.options if spec.name == option), None)
-        if kind is None:
+        spec = next((spec for spec in offer.options if spec.name == option), None)
+        if spec is None:
             lacking.append(target)
-        elif not _readable(kind, text):
-            mistyped.append(target)
-            expected = kind
+        elif not _takes(spec, text):
+            expected = _expected(spec)
     if lacking:
         names = {spec.name for offer in offered.values() for spec in offer.options}
         found.add(field, f"is not an option of this operation on {_named(lacking)}{_near(option, names)}")
-    if mistyped:
-        found.add(field, f"is {text[:64]!r}, which is not {_EXPECTED[expected]}")
+    if expected:
+        found.add(field, f"is {text[:64]!r}, which is not {expected}")
 
 
-_EXPECTED = {
-    OptionType.BOOLEAN: "true or false",
-    OptionType.INTEGER: "a whole number in decimal digits",
-    OptionType.STRING: "a text",
-}
-
-
-def _readable(kind: OptionType, text: str) -> bool:
-    match kind:
+def _takes(spec: OptionSpec, text: str) -> bool:
+    match spec.type:
         case OptionType.BOOLEAN:
             return text in ("true", "false")
         case OptionType.INTEGER:
-            return _INTEGER.fullmatch(text) is not None
+            return _INTEGER.fullmatch(text) is not None and _in_range(spec, int(text))
         case OptionType.STRING:
-            return True
+            return not spec.values or text.lower() in {value.lower() for value in spec.values}
+
+
+def _in_range(spec: OptionSpec, value: int) -> bool:
+    above = spec.minimum is None or spec.minimum <= value
+    return above and (spec.maximum is None or value <= spec.maximum)
+
+
+def _expected(spec: OptionSpec) -> str:
+    """Word what an option takes."""
+    match spec.type:
+        case OptionType.BOOLEAN:
+            return "true or false"
+        case OptionType.INTEGER:
+            return f"a whole number {_range(spec)}"
+        case OptionType.STRING:
+            return f"one of {', '.join(spec.values)}"
+
+
+def _range(spec: OptionSpec) -> str:
+    match spec.minimum, spec.maximum:
+        case None, None:
+            return "in decimal digits"
+        case None, most:
+            return f"of at most {most}"
+        case least, None:
+            return f"of at least {least}"
+        case least, most:
+            return f"from {least} to {most}"
 
 
 def _near(name: str, names: set[str]) -> str:

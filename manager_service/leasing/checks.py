@@ -9,6 +9,7 @@ from manager_service.domain.fleet import (
     MAX_SERVED_TARGETS,
     PROTOCOL_VERSION,
     OfferedOperation,
+    OptionSpec,
     Registration,
     ServedTarget,
 )
@@ -23,6 +24,7 @@ MAX_MEASURES = 64
 MAX_LOCKS = 16
 MAX_KEY = 512
 MAX_OFFERS = 1_000
+MAX_VALUES = 64
 MAX_REASON = 4_096
 MAX_LINE_BYTES = 8_192
 MAX_PARALLEL = 1_000
@@ -71,12 +73,21 @@ def _check_offer(found: Violations, path: str, offer: OfferedOperation) -> None:
     _check_length(found, f"{path}.description", offer.description, MAX_REASON)
     if found.count(f"{path}.options", offer.options, MAX_MEASURES):
         for index, option in enumerate(offer.options):
-            found.name(f"{path}.options[{index}].name", option.name)
-            _check_length(found, f"{path}.options[{index}].description", option.description, MAX_REASON)
+            _check_option(found, f"{path}.options[{index}]", option)
         found.once(f"{path}.options", [option.name for option in offer.options], part=".name")
     if found.count(f"{path}.locks", offer.locks, MAX_LOCKS):
         for index, lock in enumerate(offer.locks):
             found.name(f"{path}.locks[{index}].key", lock.key, longest=MAX_KEY)
+
+
+def _check_option(found: Violations, path: str, option: OptionSpec) -> None:
+    found.name(f"{path}.name", option.name)
+    _check_length(found, f"{path}.description", option.description, MAX_REASON)
+    if option.minimum is not None and option.maximum is not None and option.minimum > option.maximum:
+        found.add(f"{path}.minimum", f"is {option.minimum}, which is more than the maximum {option.maximum}")
+    if found.count(f"{path}.values", option.values, MAX_VALUES):
+        for index, value in enumerate(option.values):
+            found.name(f"{path}.values[{index}]", value)
 
 
 def check_poll(poll: Poll, wait: Span, *, path: str = "") -> None:

@@ -9,6 +9,7 @@ from manager_service.domain.ports import Clock, Hints, IdSource, JobStore
 from manager_service.domain.watch import ProgressFeed
 from manager_service.leasing.checks import check_logs, check_registration, check_reports
 from manager_service.leasing.heartbeats import Heartbeats
+from manager_service.leasing.lost_workers import LostWorkers
 from manager_service.leasing.parking import MAX_PARKED, Parking
 from manager_service.leasing.polls import Polls
 from manager_service.leasing.sessions import Sessions
@@ -46,6 +47,7 @@ class LeaseDesk:
         self.heartbeats = Heartbeats(
             store, progress, self._sessions, clock=clock, interval=timing.heartbeat_interval
         )
+        self.lost_workers = LostWorkers(store, self._sessions, lease_duration=timing.lease_duration)
 
     async def start(self) -> None:
         """Learn which sessions there are."""

@@ -13,7 +13,7 @@ from manager_service.domain.ports import Clock, Hints, IdSource, Listener
 from manager_service.store.clock import MarkOfLife, StoreClock
 from manager_service.store.exclusion import Alone
 from manager_service.store.schema import prepare
-from manager_service.store.sqlite import SqliteFile, parse
+from manager_service.store.sqlite import SqliteFile, opening, parse
 from manager_service.store.statements import Connection
 from manager_service.store.store import SqlJobStore
 from manager_service.store.unit_of_work import UnitOfWork
@@ -108,9 +108,10 @@ def open_embedded(url: str, *, clock: Clock, ids: IdSource, timing: Timing, sync
     path = parse(url)
     file = SqliteFile(path, synchronous=synchronous)
     try:
-        prepare(file.engine, file.tables, str(path))
-        backend = EmbeddedTransactions(file, clock=clock, ids=ids, timing=timing)
-        backend.open()
+        with opening(path):
+            prepare(file.engine, file.tables, str(path))
+            backend = EmbeddedTransactions(file, clock=clock, ids=ids, timing=timing)
+            backend.open()
     except BaseException:
         file.close()
         raise

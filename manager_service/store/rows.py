@@ -112,7 +112,7 @@ def _offered(value: Mapping[str, Any], shared: dict[str, tuple[Lock, ...]]) -> O
     return OfferedOperation(
         name=intern(value["name"]),
         description=intern(value["description"]),
-        options=_options(*((o["name"], o["type"], o["description"]) for o in value["options"])),
+        options=_options(*map(_option_key, value["options"])),
         locks=shared.get(keys := str(value["locks"])) or shared.setdefault(keys, _locks(value["locks"])),
     )
 
@@ -121,11 +121,24 @@ def _locks(values: Sequence[Mapping[str, Any]]) -> tuple[Lock, ...]:
     return tuple(Lock(key=value["key"], exclusive=value["exclusive"]) for value in values)
 
 
+def _option_key(value: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what `_options` makes an option of; the bounds are missing where an older release wrote it."""
+    bounds = value.get("minimum"), value.get("maximum"), tuple(value.get("values", ()))
+    return (value["name"], value["type"], value["description"], *bounds)
+
+
 @lru_cache(maxsize=4_096)
-def _options(*options: tuple[str, str, str]) -> tuple[OptionSpec, ...]:
+def _options(*options: tuple[Any, ...]) -> tuple[OptionSpec, ...]:
     return tuple(
-        OptionSpec(name=name, type=OptionType(kind), description=description)
-        for name, kind, description in options
+        OptionSpec(
+            name=name,
+            type=OptionType(kind),
+            description=description,
+            minimum=minimum,
+            maximum=maximum,
+            values=values,
+        )
+        for name, kind, description, minimum, maximum, values in options
     )
 
 

@@ -10,9 +10,9 @@ from urllib.parse import quote
 from pysqlite3 import dbapi2
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import Dialect
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from manager_service.domain.errors import InvalidStoreError, StoreUnavailableError
+from manager_service.domain.errors import InvalidStoreError, ManagerError, StoreUnavailableError
 from manager_service.store.checkpoints import Checkpoints
 from manager_service.store.file_lock import Lock
 from manager_service.store.sqlite_dialect import sqlite_engine
@@ -28,6 +28,17 @@ _PAGES_KEPT: Final = -32_000
 _DEFECTS: Final = (dbapi2.IntegrityError, dbapi2.ProgrammingError)
 _SQL_ERROR: Final = 1
 _SYNCHRONOUS: Final = ("full", "normal")
+_RIGHTS: Final = "let the manager's user write it and its folder, or name another file"
+_DAMAGED: Final = "keep a copy, then restore a backup in its place, or name another file"
+# What nobody but the operator can help; by the primary code of SQLite.
+_REMEDIES: Final = {
+    dbapi2.SQLITE_PERM: _RIGHTS,
+    dbapi2.SQLITE_READONLY: _RIGHTS,
+    dbapi2.SQLITE_CANTOPEN: _RIGHTS,
+    dbapi2.SQLITE_CORRUPT: _DAMAGED,
+    dbapi2.SQLITE_NOTADB: _DAMAGED,
+}
+_PRIMARY: Final = 0xFF
 
 
 def parse(url: str) -> Path:
@@ -143,9 +154,10 @@ class SqliteFile:
         self._lock = _locked(path)
         self.engine = sqlite_engine(path)
         try:
-            with _no_store(path):
+            with opening(path):
                 self.fresh = not path.exists() or path.stat().st_size == 0
                 if not self.fresh:
+                    _refuse_unwritable(path)
                     _refuse_foreign(path)
                 self.writer = self._connect(synchronous)
                 self.reader = self._connect(synchronous)
@@ -198,6 +210,13 @@ class SqliteFile:
 _TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
 
 
+def _refuse_unwritable(path: Path) -> None:
+    """Refuse a file that may only be read before SQLite leaves a log beside it."""
+    # Asked for, not tried: closing a descriptor of the file would drop the locks that SQLite has on it.
+    if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise _cannot_be_opened(path, "it may not be read and written", _RIGHTS)
+
+
 def _refuse_foreign(path: Path) -> None:
     """Refuse somebody else's database before anything of it, such as its journal mode, is changed."""
     raw = dbapi2.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_PATIENCE)
@@ -217,15 +236,35 @@ def _locked(path: Path) -> Lock:
     try:
         return Lock(path)
     except OSError as error:
-        raise InvalidStoreError(f"the job store {path} cannot be opened: {error.strerror}") from error
+        raise _cannot_be_opened(path, error.strerror, _RIGHTS) from error
 
 
 @contextmanager
-def _no_store(path: Path) -> Iterator[None]:
+def opening(path: Path) -> Iterator[None]:
+    """Let a store be opened; what the driver says meanwhile becomes an error that names the file.
+
+    Raises:
+        InvalidStoreError: the file is damaged, no database, or may not be written.
+        StoreUnavailableError: the file cannot be used now, such as on a full disk.
+    """
     try:
         yield
-    except dbapi2.Error as error:
-        raise InvalidStoreError(f"{path} is no job store that can be opened: {error}") from error
+    except (dbapi2.Error, DBAPIError, StoreUnavailableError) as error:
+        raise _refusal(path, error) from error
+
+
+def _refusal(path: Path, error: dbapi2.Error | DBAPIError | StoreUnavailableError) -> ManagerError:
+    """Return the refusal of a file, from the error of the driver that the one given may wrap."""
+    found = error.orig if isinstance(error, DBAPIError) else error
+    found = found.__cause__ or found if isinstance(found, StoreUnavailableError) else found
+    code = getattr(found, "sqlite_errorcode", 0) & _PRIMARY
+    if code in _REMEDIES:
+        return _cannot_be_opened(path, str(found), _REMEDIES[code])
+    return StoreUnavailableError(f"{path}: {found}")
+
+
+def _cannot_be_opened(path: Path, why: str | None, remedy: str) -> InvalidStoreError:
+    return InvalidStoreError(f"the job store {path} cannot be opened: {why}; {remedy}")
 
 
 class _Translated:

@@ -142,6 +142,8 @@ def test_two_targets_are_one_job(tmp_path: Path, database: Path) -> None:
         (("missing.db",), "missing"),
         (("tmp",), "tmp"),
         (("app.db", "--operation", "polish"), "polish"),
+        (("app.db", "--operation", "vacuum:busy_timeout_ms=-5"), "0 to 3600000"),
+        (("app.db", "--operation", "wal_checkpoint:mode=some"), "passive, full, restart, truncate"),
         (("nosuch://host/db",), "nosuch"),
         (("postgresql://me:secret@host/db",), "password"),
     ],

@@ -1,4 +1,4 @@
-"""The wheel works without the repository."""
+"""The wheel works without the repository, an install for development with nothing else."""
 
 import os
 import subprocess
@@ -46,3 +46,17 @@ def test_the_wheel_works_installed_elsewhere(tmp_path: Path) -> None:
     assert where.stdout.startswith(str(site))
     assert run.returncode == 0, run.stderr
     assert "completed" in run.stdout
+
+
+def test_an_install_for_development_has_no_stubs_of_its_own(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    where = subprocess.run(
+        [sys.executable, "-c", "import overhaul.v1.job_pb2 as p; print(p.__file__)"],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    assert where.stdout.strip() == str(_ROOT / "protos/overhaul/v1/job_pb2.py")

@@ -419,6 +419,7 @@ class TestLogs:
         entry = job_pb2.LogEntry(time=wire.at(0), level="info", message="VACUUM \x1b[31mstarts")
         chunk = job_service_pb2.ReadLogsResponse(attempt=2, offset=5, entries=[entry, entry])
         manager.answers("ReadLogs", [chunk])
+        manager.answers("GetChildJob", job_service_pb2.GetChildJobResponse(child_job=wire.child_job()))
 
         table = overhaul(manager, "logs", wire.CHILD_ID, "--attempt", "2", "--follow")
         lines = overhaul(manager, "logs", wire.CHILD_ID, "--output", "json").stdout.splitlines()
@@ -434,6 +435,43 @@ class TestLogs:
             "level": "info",
             "message": "VACUUM \x1b[31mstarts",
         }
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            ((), "no log lines were written\nattempt 3 failed: the disk is full; free 4 MB\n"),
+            (
+                ("--attempt", "2"),
+                "attempt 2 wrote no log lines\nattempt 2 ended without a report: the worker was lost\n",
+            ),
+            (("--attempt", "1"), "attempt 1 wrote no log lines\n"),
+        ],
+    )
+    def test_the_end_of_an_attempt_is_told_after_its_log(
+        self, manager: FakeManager, arguments: tuple[str, ...], said: str
+    ) -> None:
+        failed = wire.failed_child_job()
+        attempts = [
+            job_pb2.Attempt(attempt=1, outcome=job_pb2.OUTCOME_COMPLETED, end_time=wire.at(1)),
+            job_pb2.Attempt(attempt=2, reason="the worker was lost", end_time=wire.at(2)),
+            job_pb2.Attempt(
+                attempt=3, outcome=job_pb2.OUTCOME_FAILED, failure=failed.failure, end_time=wire.at(3)
+            ),
+        ]
+        manager.answers("ReadLogs", [])
+        manager.answers("GetChildJob", job_service_pb2.GetChildJobResponse(child_job=failed, attempts=attempts))
+
+        result = overhaul(manager, "logs", wire.CHILD_ID, *arguments)
+
+        assert (result.exit_code, result.stdout, result.stderr) == (0, "", said)
+
+    def test_an_attempt_that_runs_has_no_end_to_tell(self, manager: FakeManager) -> None:
+        live = job_service_pb2.GetChildJobResponse(
+            child_job=wire.child_job(), attempts=[job_pb2.Attempt(attempt=1)]
+        )
+        manager.answers("ReadLogs", []).answers("GetChildJob", live)
+
+        assert overhaul(manager, "logs", wire.CHILD_ID).stderr == "no log lines were written\n"
 
 
 class TestFleet:
@@ -535,8 +573,9 @@ class TestExits:
             " `overhaul-manager serve`, or name another with --manager or OVERHAUL_MANAGER\n"
         )
 
-    def test_an_address_that_cannot_be_read_exits_2(self) -> None:
-        result = CliRunner().invoke(app, ["list", "--manager", "host:port"])
+    @pytest.mark.parametrize("address", ["host:port", "http://127.0.0.1:7420"])
+    def test_an_address_that_cannot_be_read_exits_2(self, address: str) -> None:
+        result = CliRunner().invoke(app, ["list", "--manager", address])
 
         assert result.exit_code == 2
         assert "write host:port" in result.stderr

@@ -3,7 +3,7 @@ from typing import Any
 import grpc
 import pytest
 
-from overhaul.v1 import fleet_service_pb2, job_pb2, lease_service_pb2
+from overhaul.v1 import fleet_service_pb2, job_pb2, job_service_pb2, lease_service_pb2
 from tests.contract.manager_harness import RunningManager, refusal, served
 
 
@@ -76,6 +76,28 @@ class TestListTargets:
         assert (app.pending, app.live, list(app.workers)) == (2, 1, ["w1"])
         assert app.operations[0].options[0].type == lease_service_pb2.OPTION_TYPE_BOOLEAN
         assert app.operations[0].locks[0].exclusive
+
+    async def test_the_limits_of_an_option_are_told_and_kept(self, manager: RunningManager) -> None:
+        integer, string = lease_service_pb2.OPTION_TYPE_INTEGER, lease_service_pb2.OPTION_TYPE_STRING
+        options = [
+            lease_service_pb2.OptionSpec(name="pages", type=integer, minimum=0, maximum=9),
+            lease_service_pb2.OptionSpec(name="mode", type=string, values=["full", "passive"]),
+            lease_service_pb2.OptionSpec(name="free", type=integer),
+        ]
+        offer = lease_service_pb2.OfferedOperation(name="vacuum", options=options)
+        await manager.worker(targets=[served("app", operations=[offer])])
+
+        refused = await refusal(
+            manager.jobs.CreateParentJob(
+                job_service_pb2.CreateParentJobRequest(
+                    targets=["app"], operations=[job_pb2.OperationSpec(name="vacuum", options={"pages": "10"})]
+                )
+            )
+        )
+
+        assert list((await targets(manager)).targets[0].operations[0].options) == options
+        assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert "from 0 to 9" in refused.fields["operations[0].options[pages]"]
 
     async def test_labels_choose(self, manager: RunningManager) -> None:
         await manager.worker(targets=[served("a", labels={"env": "prod"}), served("b")])

@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -136,6 +137,16 @@ def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
         said = refused("--store", "temporary", "--listen", process.ready["address"], cwd=tmp_path)
 
     assert "cannot listen on" in said
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1", "none.invalid"])
+def test_an_address_that_cannot_be_bound_makes_no_store(tmp_path: Path, host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"{host}:{other.getsockname()[1]}"
+        said = refused("--store", "sqlite:///jobs.db", "--insecure", "--listen", address, cwd=tmp_path)
+
+    assert f"cannot listen on {address}" in said
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "manager.example:0"])

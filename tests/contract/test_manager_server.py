@@ -6,10 +6,12 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from structlog.testing import capture_logs
 
 from manager_service.api.server import SERVICES, AddressInUseError
+from manager_service.domain.model import SECOND
 from overhaul.v1 import job_pb2, job_service_pb2, lease_service_pb2
-from tests.contract.manager_harness import NOBODY, RunningManager, eventually, refusal, running, settings_on
+from tests.contract.manager_harness import BRISK, NOBODY, RunningManager, eventually, refusal, running, settings_on
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -50,6 +52,54 @@ class TestHealth:
             await stopping
 
         assert (before, after) == (SERVING, NOT_SERVING)
+
+
+class TestLog:
+    async def test_a_look_up_that_finds_nothing_is_no_refusal(self, manager: RunningManager) -> None:
+        with capture_logs() as lines:
+            await refusal(manager.get(NOBODY))
+            await refusal(manager.child(NOBODY))
+            await refusal(manager.cancel(NOBODY))
+
+        told = [(line["method"], line["log_level"]) for line in lines if line["event"] == "call refused"]
+        assert told == [("GetParentJob", "debug"), ("GetChildJob", "debug"), ("CancelParentJob", "info")]
+
+    async def test_a_cancel_is_told_with_its_reason(self, manager: RunningManager) -> None:
+        job = await manager.create(allow_unknown_targets=True)
+        with capture_logs() as lines:
+            await manager.cancel(job.id, "the disk is full")
+            await refusal(manager.cancel(NOBODY, "x" * 1_000_000))
+            await refusal(manager.cancel(NOBODY, "\x1b[31m"))
+
+        [told] = [line for line in lines if line["event"] == "call answered"]
+        refused = [line["reason"] for line in lines if line["event"] == "call refused"]
+        assert (told["method"], told["parent_job_id"]) == ("CancelParentJob", job.id)
+        assert told["reason"] == "the disk is full"
+        assert refused == ["x" * 500, r"'\x1b[31m'"]
+
+    async def test_the_end_of_a_parent_job_is_told_once(self, manager: RunningManager) -> None:
+        worker = await manager.worker(slots=1)
+        job = await manager.create(name="nightly")
+
+        with capture_logs() as lines:
+            while leases := await worker.acquire(wait=0.1):
+                await worker.complete(*leases)
+            await manager.stop()
+
+        [ended] = [line for line in lines if line["event"] == "parent job ended"]
+        assert (ended["parent_job_id"], ended["name"], ended["state"]) == (job.id, "nightly", "completed")
+        assert (ended["children"], ended["completed"]) == (3, 3)
+
+    async def test_a_worker_that_is_silent_for_too_long_is_told_by_its_name(self, brisk: RunningManager) -> None:
+        async def told() -> list[Any]:
+            return [line for line in lines if line["event"] == "worker lost"]
+
+        with capture_logs() as lines:
+            await brisk.worker(name="silent")
+            [lost] = await eventually(told)
+
+        assert (lost["worker_name"], lost["log_level"]) == ("silent", "warning")
+        assert lost["silent_seconds"] >= BRISK.lease_duration / SECOND
 
 
 async def test_reflection_lists_the_services(manager: RunningManager) -> None:

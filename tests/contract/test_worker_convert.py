@@ -156,7 +156,13 @@ class TestAddress:
     def test_its_forms(self, text: str, address: str) -> None:
         assert address_of(text) == address
 
-    @pytest.mark.parametrize("text", ["", ":5", "host:port", "a:1,b:2", "10.0.0.1,::1"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *("", ":5", "host:port", "host:0", "host:70000", "a:1,b:2", "10.0.0.1,::1"),
+            *("http://host:7420", "http://host", "host/path", "user@host:1", "a host:1", "a:b:80", "[::1"),
+        ],
+    )
     def test_other_forms_are_refused(self, text: str) -> None:
         with pytest.raises(errors.ConfigurationError):
             address_of(text)

@@ -50,6 +50,7 @@ class TestRefusals:
             (("--target", "mysql://u:hush@h/d"), "password"),
             ((), "--target"),
             (("--manager", "host:port", "--target", "app.db"), "HOST:PORT"),
+            (("--manager", "http://127.0.0.1:7420", "--target", "app.db"), "HOST:PORT"),
             (("--manager", "-", "--stdin-lifeline", "--target", "none.db"), "none"),
             (("--label", "x", "--target", "app.db"), "KEY=VALUE"),
             (("plan", "--target", "app.db", "--operation", "vacum"), "vacuum"),
@@ -204,7 +205,9 @@ class TestServing:
         }
         assert code == 0
         assert server.results[lease].outcome == job.OUTCOME_COMPLETED
-        assert any(json.loads(line).get("parent_job_id") == "parent-1" for line in logs.splitlines())
+        lines = [json.loads(line) for line in logs.splitlines()]
+        assert any(line.get("parent_job_id") == "parent-1" for line in lines)
+        assert (lines[-1]["event"], lines[-1]["exit_code"]) == ("stopped", 0)
         assert len(server.calls["DeregisterWorker"]) == 1
 
     async def test_the_command_line_comes_before_the_environment_before_the_file(

@@ -31,7 +31,11 @@ class TestAddress:
         assert channel_target(address) == target
 
     @pytest.mark.parametrize(
-        "address", ["", "host:port", ":7420", "host:0", "host:70000", "a:1,b:2", "10.0.0.1,::1"]
+        "address",
+        [
+            *("", "host:port", ":7420", "host:0", "host:70000", "a:1,b:2", "10.0.0.1,::1"),
+            *("http://host:7420", "http://host", "host/path", "user@host:1", "a host:1", "a:b:80", "[::1"),
+        ],
     )
     def test_others_are_refused(self, address: str) -> None:
         with pytest.raises(InvalidAddressError):

@@ -1,14 +1,19 @@
 """Programs that are started, awaited, and ended whatever they do about it."""
 
 import asyncio
+import errno
 import signal
 import sys
+import tempfile
 import time
 from typing import NoReturn
 
 import pytest
+from typer.testing import CliRunner
 
-from manager_service.client.crew import both, first_of
+from manager_service.client import running
+from manager_service.client.cli import app
+from manager_service.client.crew import Commands, both, first_of
 from manager_service.client.interrupts import Interrupts
 from manager_service.client.processes import Program, ProgramEndedError
 
@@ -18,6 +23,31 @@ STUBBORN = "import signal, time, sys; signal.signal(signal.SIGTERM, signal.SIG_I
 
 async def python(code: str) -> Program:
     return await Program.start("stand-in", [sys.executable, "-c", code])
+
+
+class TestStart:
+    @pytest.mark.parametrize(("arguments", "program"), [((), "manager"), (("--dry-run",), "worker")])
+    def test_a_program_that_cannot_be_started_is_told_as_that(
+        self, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], program: str
+    ) -> None:
+        nowhere = ("/no/such/python",)
+        monkeypatch.setattr(running, "COMMANDS", Commands(manager=nowhere, worker=nowhere))
+
+        result = CliRunner().invoke(app, ["run", "app.db", *arguments])
+
+        said = f"overhaul: overhaul-{program} cannot be started: No such file or directory: /no/such/python\n"
+        assert (result.exit_code, result.stdout, result.stderr) == (1, "", said)
+
+    def test_no_folder_for_its_files_is_told_as_that(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(**_: str) -> NoReturn:
+            raise OSError(errno.ENOSPC, "No space left on device", "/tmp/overhaul-run-1")
+
+        monkeypatch.setattr(tempfile, "mkdtemp", full)
+
+        result = CliRunner().invoke(app, ["run", "app.db"])
+
+        assert result.exit_code == 1
+        assert "overhaul-manager cannot be started: No space left on device: /tmp/overhaul-run-1" in result.stderr
 
 
 class TestProgram:

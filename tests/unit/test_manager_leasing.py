@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from manager_service.domain.errors import (
     InvalidRequestError,
@@ -11,7 +12,16 @@ from manager_service.domain.errors import (
     ProtocolVersionUnsupportedError,
     SessionSupersededError,
 )
-from manager_service.domain.fleet import Registration, ServedTarget, Timing, WorkerDirective
+from manager_service.domain.fleet import (
+    OptionSpec,
+    OptionType,
+    Registration,
+    ServedTarget,
+    SessionState,
+    Timing,
+    Worker,
+    WorkerDirective,
+)
 from manager_service.domain.leases import (
     Heartbeat,
     HeldLease,
@@ -26,6 +36,7 @@ from manager_service.domain.states import FailureCategory, Outcome, Verdict
 from manager_service.leasing import LeaseDesk
 from manager_service.leasing.checks import check_logs, check_poll, check_registration, check_reports
 from manager_service.leasing.heartbeats import Heartbeats
+from manager_service.leasing.lost_workers import LostWorkers
 from manager_service.leasing.parking import Parking
 from manager_service.leasing.polls import Polls
 from manager_service.leasing.sessions import KEPT, Sessions
@@ -491,6 +502,10 @@ class TestAHeartbeat:
         assert field in {violation.field for violation in caught.value.violations}
 
 
+def _option(**changes: Any) -> OptionSpec:
+    return OptionSpec(name="o", type=OptionType.INTEGER, **changes)
+
+
 def fields(caught: pytest.ExceptionInfo[InvalidRequestError]) -> set[str]:
     return {violation.field for violation in caught.value.violations}
 
@@ -527,6 +542,18 @@ class TestCheckRegistration:
             ({"operations": (offered("a"), offered("a"))}, "targets[0].operations[1].name"),
             ({"operations": (offered(""),)}, "targets[0].operations[0].name"),
             ({"operations": (offered("a", key=" "),)}, "targets[0].operations[0].locks[0].key"),
+            (
+                {"operations": (replace(offered("a"), options=(_option(minimum=2, maximum=1),)),)},
+                "targets[0].operations[0].options[0].minimum",
+            ),
+            (
+                {"operations": (replace(offered("a"), options=(_option(values=("x",) * 65),)),)},
+                "targets[0].operations[0].options[0].values",
+            ),
+            (
+                {"operations": (replace(offered("a"), options=(_option(values=("x", " ")),)),)},
+                "targets[0].operations[0].options[0].values[1]",
+            ),
             (
                 {"operations": (replace(offered("a", key="k"), locks=offered("a", key="k").locks * 17),)},
                 "targets[0].operations[0].locks",
@@ -645,3 +672,95 @@ def test_log_entries_that_make_no_sense_are_refused(changes: dict[str, Any], fie
         check_logs(replace(batch, **changes))
 
     assert fields(caught) == {field}
+
+
+class TestLostWorkers:
+    @pytest.fixture
+    def clock(self) -> StillClock:
+        return StillClock()
+
+    @pytest.fixture
+    def sessions(self, clock: StillClock) -> Sessions:
+        sessions = Sessions(clock)
+        sessions.opened("s1", registration("w", "a"))
+        sessions.opened("s2", registration("v", "a"))
+        return sessions
+
+    async def test_one_that_was_silent_for_long_is_told_once_by_name(
+        self, clock: StillClock, sessions: Sessions
+    ) -> None:
+        fleet = Fleet(w=SessionState.LOST, v=SessionState.READY)
+        lost = LostWorkers(fleet.store, sessions, lease_duration=45 * SECOND)
+        clock.steady += 46 * SECOND
+        sessions.called("s2")
+
+        with capture_logs() as lines:
+            await lost.turn()
+            await lost.turn()
+
+        told = [(line["event"], line["worker_name"], line["silent_seconds"]) for line in lines]
+        assert told == [("worker lost", "w", 46.0)]
+
+    async def test_who_calls_costs_the_store_nothing(self, clock: StillClock, sessions: Sessions) -> None:
+        fleet = Fleet()
+        clock.steady += 45 * SECOND
+
+        await LostWorkers(fleet.store, sessions, lease_duration=45 * SECOND).turn()
+
+        assert fleet.asked == []
+
+    async def test_an_outage_of_the_manager_loses_nobody(self, clock: StillClock, sessions: Sessions) -> None:
+        fleet = Fleet(w=SessionState.STALE, v=SessionState.READY)
+        lost = LostWorkers(fleet.store, sessions, lease_duration=45 * SECOND)
+        clock.steady += 600 * SECOND
+
+        with capture_logs() as lines:
+            await lost.turn()
+
+        assert (fleet.asked, lines) == (["mark_alive", "workers"], [])
+
+    async def test_one_that_calls_again_is_told_to_be_back(self, clock: StillClock, sessions: Sessions) -> None:
+        fleet = Fleet(w=SessionState.LOST, v=SessionState.SUPERSEDED)
+        clock.steady += 46 * SECOND
+        await LostWorkers(fleet.store, sessions, lease_duration=45 * SECOND).turn()
+
+        with capture_logs() as lines:
+            sessions.called("s1")
+            sessions.called("s1")
+
+        assert [(line["event"], line["worker_name"]) for line in lines] == [("worker is back", "w")]
+
+
+class Fleet:
+    """A store of two workers that stand as they are told to."""
+
+    def __init__(self, **states: SessionState) -> None:
+        self.states = states
+        self.asked: list[str] = []
+        self.store: Any = self
+
+    async def mark_alive(self) -> None:
+        self.asked.append("mark_alive")
+
+    async def workers(self, *, include_gone: bool, after: str, limit: int) -> tuple[Worker, ...]:
+        assert include_gone
+        self.asked.append("workers")
+        ids = {"w": "s1", "v": "s2"}
+        return tuple(
+            Worker(
+                worker_name=name,
+                instance_id="i",
+                session_id=ids[name],
+                state=state,
+                build="",
+                host="h",
+                pid=1,
+                labels={},
+                slots=1,
+                slots_used=0,
+                targets=("a",),
+                create_time=NOW,
+                heartbeat_time=NOW,
+            )
+            for name, state in self.states.items()
+        )

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from manager_service.domain.errors import InvalidRequestError
-from manager_service.domain.fleet import OptionType
+from manager_service.domain.fleet import OfferedOperation, OptionSpec, OptionType
 from manager_service.domain.lanes import lanes
 from manager_service.domain.model import SECOND, RequestedOperation, RetryPolicy
 from manager_service.domain.planning import MAX_DRY_RUN_CHILDREN, plan, planned_parent
@@ -15,6 +15,12 @@ from tests.unit.manager_doubles import NOW, known, offered, target
 
 def request(**changes: Any) -> JobRequest:
     return replace(JobRequest(targets=("app",)), **changes)
+
+
+def limited(**limits: Any) -> OfferedOperation:
+    """Offer a vacuum whose one option takes few values."""
+    option = OptionSpec(**{"name": "opt", "type": OptionType.INTEGER, **limits})
+    return OfferedOperation(name="vacuum", options=(option,))
 
 
 def operations(*names: str, **options: str) -> tuple[RequestedOperation, ...]:
@@ -286,6 +292,38 @@ class TestRefusedOperations:
         offers = offered("vacuum", options={"opt": kind})
 
         planned = plan(request(operations=operations("vacuum", opt=text)), known(target("app", offers)), NOW)
+
+        assert planned.children[0].options == {"opt": text}
+
+    @pytest.mark.parametrize(
+        ("limits", "text", "says"),
+        [
+            ({"minimum": 0, "maximum": 9}, "-1", "is '-1', which is not a whole number from 0 to 9"),
+            ({"minimum": 0, "maximum": 9}, "10", "is '10', which is not a whole number from 0 to 9"),
+            ({"minimum": 0, "maximum": 9}, "9" * 30, "not a whole number from 0 to 9"),
+            ({"minimum": 1}, "0", "not a whole number of at least 1"),
+            ({"maximum": 9}, "10", "not a whole number of at most 9"),
+            ({"type": OptionType.STRING, "values": ("full", "passive")}, "none", "not one of full, passive"),
+        ],
+    )
+    def test_a_value_that_an_option_does_not_take(self, limits: dict[str, Any], text: str, says: str) -> None:
+        found = refused(request(operations=operations("vacuum", opt=text)), target("app", limited(**limits)))
+
+        assert found["operations[0].options[opt]"].endswith(says)
+
+    @pytest.mark.parametrize(
+        ("limits", "text"),
+        [
+            ({"minimum": 0, "maximum": 9}, "0"),
+            ({"minimum": 0, "maximum": 9}, "9"),
+            ({"minimum": -9}, "-9"),
+            ({"type": OptionType.STRING, "values": ("full", "passive")}, "FULL"),
+        ],
+    )
+    def test_a_value_that_an_option_takes(self, limits: dict[str, Any], text: str) -> None:
+        asked = request(operations=operations("vacuum", opt=text))
+
+        planned = plan(asked, known(target("app", limited(**limits))), NOW)
 
         assert planned.children[0].options == {"opt": text}
 

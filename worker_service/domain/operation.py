@@ -41,11 +41,18 @@ class OptionType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionSpec:
-    """An option that an operation understands."""
+    """An option that an operation understands.
+
+    ``minimum`` and ``maximum`` bound a whole number; ``values`` are the only texts that a string option takes, in
+    upper or lower case. The manager refuses others when a job is created; the engine checks all the same.
+    """
 
     name: str
     type: OptionType
     description: str
+    minimum: int | None = None
+    maximum: int | None = None
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,5 @@
 import ipaddress
+import re
 from importlib.resources import files
 
 import grpc
@@ -8,6 +9,7 @@ from worker_service.domain.errors import ConfigurationError
 DEFAULT_PORT = 7420
 MESSAGE_BYTES = 32 << 20
 _FOREIGN_FORMS = ("dns:", "unix:", "ipv4:", "ipv6:")
+_IN_NO_HOST = re.compile(r"[\s/@?#\[\]]")
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_retries", 1),
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -30,7 +32,7 @@ def address_of(text: str) -> str:
     Raises:
         ConfigurationError: it is none of these.
     """
-    if "://" in text or text.startswith(_FOREIGN_FORMS):
+    if text.startswith(_FOREIGN_FORMS):
         return text
     endpoints = [_endpoint(part.strip()) for part in text.split(",")]
     joined = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in endpoints]
@@ -51,9 +53,15 @@ def _endpoint(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, port = text, str(DEFAULT_PORT)
-    if not host or not port.isdigit():
+    host = host.removeprefix("[").removesuffix("]")
+    if not _is_host(host) or not port.isdecimal() or not 0 < int(port) < 65_536:  # noqa: PLR2004 - the range of ports
         raise ConfigurationError(f"The manager's address {text!r} is not of the form HOST:PORT.")
-    return host.strip("[]"), int(port)
+    return host, int(port)
+
+
+def _is_host(text: str) -> bool:
+    """Tell whether the text may be a host's name or address; a URL is none."""
+    return bool(text) and not _IN_NO_HOST.search(text) and (":" not in text or _version(text) is not None)
 
 
 def _version(host: str) -> int | None:

@@ -128,7 +128,12 @@ def _offered(spec: OperationSpec) -> lease_service_pb2.OfferedOperation:
         description=spec.description,
         options=[
             lease_service_pb2.OptionSpec(
-                name=option.name, type=OPTION_TYPES[option.type], description=option.description
+                name=option.name,
+                type=OPTION_TYPES[option.type],
+                description=option.description,
+                minimum=option.minimum,
+                maximum=option.maximum,
+                values=option.values,
             )
             for option in spec.options
         ],

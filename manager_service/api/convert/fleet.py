@@ -59,7 +59,14 @@ def _option(item: lease_service_pb2.OptionSpec, path: str) -> OptionSpec:
     kind = enums.OPTION_TYPE.read(item.type, f"{path}.type")
     if kind is None:
         raise InvalidRequestError([FieldViolation(f"{path}.type", "is required")])
-    return OptionSpec(name=item.name, type=kind, description=item.description)
+    return OptionSpec(
+        name=item.name,
+        type=kind,
+        description=item.description,
+        minimum=item.minimum if item.HasField("minimum") else None,
+        maximum=item.maximum if item.HasField("maximum") else None,
+        values=tuple(item.values),
+    )
 
 
 def worker(value: Worker, poll_time: Instant | None) -> fleet_service_pb2.Worker:
@@ -104,7 +111,12 @@ def _offer(value: OfferedOperation) -> lease_service_pb2.OfferedOperation:
         description=value.description,
         options=[
             lease_service_pb2.OptionSpec(
-                name=option.name, type=enums.OPTION_TYPE.out(option.type), description=option.description
+                name=option.name,
+                type=enums.OPTION_TYPE.out(option.type),
+                description=option.description,
+                minimum=option.minimum,
+                maximum=option.maximum,
+                values=option.values,
             )
             for option in value.options
         ],

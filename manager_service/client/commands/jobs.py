@@ -137,7 +137,7 @@ def logs(
     manager: ManagerOption = DEFAULT_MANAGER,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Print the log of a child job."""
+    """Print the log of a child job, and why the attempt did not complete."""
     from manager_service.client.session import carry_out
     from manager_service.client.showing import print_logs
 

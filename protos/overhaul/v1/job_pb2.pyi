@@ -396,7 +396,9 @@ class OperationSpec(_message.Message):
     """The operation's name, such as "vacuum". Which names exist is told by ListTargets."""
     @_builtins.property
     def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Option names and values as text; each must be offered by the target's worker for this operation."""
+        """Option names and values as text; each must be offered by the target's worker for this operation,
+        and each value be one that it takes.
+        """
 
     def __init__(
         self,

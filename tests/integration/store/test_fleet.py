@@ -16,6 +16,7 @@ from manager_service.domain.fleet import (
 )
 from manager_service.domain.model import SECOND
 from manager_service.domain.ports import JobStore
+from manager_service.store.rows import parsed_operations
 from tests.factories import FakeWorker, World, registration, served_target
 
 
@@ -37,7 +38,10 @@ class TestRegister:
         offered = OfferedOperation(
             name="vacuum",
             description="d",
-            options=(OptionSpec(name="into", type=OptionType.STRING, description="where"),),
+            options=(
+                OptionSpec(name="into", type=OptionType.STRING, description="where", values=("here", "there")),
+                OptionSpec(name="pages", type=OptionType.INTEGER, minimum=0, maximum=2**40),
+            ),
         )
         target = served_target("a", operations=(), labels={"env": "test"}, max_parallel=3)
         target = type(target)(**{**{n: getattr(target, n) for n in target.__slots__}, "operations": (offered,)})
@@ -46,6 +50,14 @@ class TestRegister:
         [read] = await world.store.targets(labels={}, limit=9)
         assert (read.operations, read.labels, read.max_parallel) == ((offered,), {"env": "test"}, 3)
         assert (read.engine, read.identity, read.workers) == ("sqlite", "file:a", ("anna",))
+
+    def test_what_an_older_release_wrote_of_an_option_has_no_limits(self) -> None:
+        option = '{"name": "o", "type": "integer", "description": "d"}'
+        text = f'[{{"name": "vacuum", "description": "", "options": [{option}], "locks": []}}]'
+
+        [offered] = parsed_operations(text).values()
+
+        assert offered.options == (OptionSpec(name="o", type=OptionType.INTEGER, description="d"),)
 
     async def test_a_changed_target_is_learnt_anew(self, world: World) -> None:
         await world.worker(served_target("a", labels={"env": "test"}))

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ from manager_service.store.tables import metadata
 from manager_service.store.unit_of_work import UnitOfWork
 from tests.doubles import CountingIds, FakeClock
 from tests.factories import World, plan, registration, report_of, served_target
+from tests.unfriendly.ground import open_folder, without_rights
 
 
 def opened(path: Path | str, **given: Any) -> JobStore:
@@ -129,9 +131,56 @@ class TestOpen:
         path = tmp_path / "x.db"
         path.write_bytes(b"Dear diary, " * 1000)
 
-        with pytest.raises(InvalidStoreError, match="is no job store"):
+        with pytest.raises(
+            InvalidStoreError, match=r"x\.db cannot be opened: file is not a database; keep a copy"
+        ):
             opened(path)
         assert not (tmp_path / "x.db.lock").exists()
+
+    @pytest.mark.parametrize("table", ["store_state", "alembic_version"])
+    async def test_a_damaged_one_is_refused_with_its_name(self, tmp_path: Path, table: str) -> None:
+        path = tmp_path / "x.db"
+        await opened(path).close()
+        with closing(dbapi2.connect(str(path))) as connection:
+            [size] = connection.execute("PRAGMA page_size").fetchone()
+            of_table = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
+            [page] = connection.execute(of_table, [table]).fetchone()
+        with path.open("r+b") as file:
+            file.seek((page - 1) * size)
+            file.write(b"\xa5" * size)
+
+        with pytest.raises(InvalidStoreError, match=r"x\.db cannot be opened: .* malformed; keep a copy"):
+            opened(path)
+
+    @pytest.mark.parametrize("mode", [0o000, 0o444])
+    async def test_one_that_may_not_be_written_is_refused_with_its_name(self, mode: int) -> None:
+        with open_folder() as folder:
+            path = folder / "x.db"
+            await opened(path).close()
+            path.chmod(mode)
+
+            with without_rights(), pytest.raises(InvalidStoreError, match=r"x\.db cannot be .* user write it"):
+                opened(path)
+            assert names_in(folder) == ["x.db"]
+
+    async def test_one_whose_log_may_not_be_written_is_refused_with_its_name(self) -> None:
+        with open_folder() as folder:
+            path = folder / "x.db"
+            await opened(path).close()
+            path.chmod(0o666)
+            path.with_name("x.db-wal").touch(0o400)
+
+            with without_rights(), pytest.raises(InvalidStoreError, match=r"x\.db cannot be .* user write it"):
+                opened(path)
+
+    async def test_one_that_another_program_has_locked_is_named(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.db"
+        await opened(path).close()
+        with closing(dbapi2.connect(str(path), isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+
+            with pytest.raises(StoreUnavailableError, match=r"x\.db: database is locked"):
+                opened(path)
 
     async def test_another_database_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "x.db"

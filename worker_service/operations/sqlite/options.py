@@ -19,7 +19,13 @@ class IntegerOption:
     @property
     def spec(self) -> OptionSpec:
         """What the manager is told of it."""
-        return OptionSpec(name=self.name, type=OptionType.INTEGER, description=self.description)
+        return OptionSpec(
+            name=self.name,
+            type=OptionType.INTEGER,
+            description=self.description,
+            minimum=self.least,
+            maximum=self.most,
+        )
 
     def read(self, text: str) -> int:
         """Read the value; raise ``InvalidOperationError`` when it is none or out of range."""
@@ -46,7 +52,9 @@ class ChoiceOption:
     @property
     def spec(self) -> OptionSpec:
         """What the manager is told of it."""
-        return OptionSpec(name=self.name, type=OptionType.STRING, description=self.description)
+        return OptionSpec(
+            name=self.name, type=OptionType.STRING, description=self.description, values=self.choices
+        )
 
     def read(self, text: str) -> str:
         """Read the value, in any case; raise ``InvalidOperationError`` when it is not among the choices."""
