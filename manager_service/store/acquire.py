@@ -130,6 +130,10 @@ class _Choice:
         self._seen: set[str] = set()
         self.limits = _Limits(tx, self._held)
 
+    def learn(self, many: Iterable[Locks]) -> None:
+        """Find out at once which keys are held."""
+        self._held.learn(key for locks in many for key in locks)
+
     def picks(self, heads: Iterable[tuple[Any, Locks | None]]) -> Iterator[_Pick]:
         """Return the heads that may go, each with the keys that it takes."""
         for head, locks in heads:
@@ -205,9 +209,9 @@ class _Limits:
 
 def _grant(tx: UnitOfWork, session: Any, poll: Poll, picks: list[_Pick]) -> tuple[Lease, ...]:
     rows = [_lease_row(tx, session, poll, pick.head) for pick in picks]
-    tx.run(LEAVE, ids=[pick.head.child_id for pick in picks])
-    tx.run_many(_INSERT_LEASE, rows)
-    tx.run_many(
+    tx.post(LEAVE, ids=[pick.head.child_id for pick in picks])
+    tx.post_many(_INSERT_LEASE, rows)
+    tx.post_many(
         _INSERT_LOCK,
         [
             {"key": key, "child_id": pick.head.child_id, "exclusive": exclusive}
@@ -215,7 +219,7 @@ def _grant(tx: UnitOfWork, session: Any, poll: Poll, picks: list[_Pick]) -> tupl
             for key, exclusive in pick.locks.items()
         ],
     )
-    tx.run(_POLLED, of=session.id, sequence=poll.sequence)
+    tx.post(_POLLED, of=session.id, sequence=poll.sequence)
     return tuple(_told(tx, pick.head, row) for pick, row in zip(picks, rows, strict=True))
 
 

@@ -105,11 +105,11 @@ def end_attempts(tx: UnitOfWork, ended: Sequence[Ended]) -> None:
         return
     parents = tx.parents(item.lease.parent_id for item in ended)
     children = [item.lease.child_id for item in ended]
-    tx.run(_UNLOCK, ids=children)
+    tx.post(_UNLOCK, ids=children)
     if tx.run_many(END_LEASE, [_fence(item.lease) for item in ended]) != len(ended):
         raise LostLeaseError(children)
-    tx.run_many(_INSERT_ATTEMPT, [_attempt(tx, item) for item in ended])
-    tx.run_many(_UPDATE_CHILD, [_child(tx, item) for item in ended])
+    tx.post_many(_INSERT_ATTEMPT, [_attempt(tx, item) for item in ended])
+    tx.post_many(_UPDATE_CHILD, [_child(tx, item) for item in ended])
     for item in ended:
         _tell(tx, parents[item.lease.parent_id], item)
     tx.settle()

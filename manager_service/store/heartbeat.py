@@ -67,17 +67,17 @@ def _note(tx: UnitOfWork, session: Any, heartbeat: Heartbeat) -> None:
     if state in (SessionState.READY, SessionState.DRAINING):
         drains = heartbeat.draining or session.directive != WorkerDirective.NONE
         state = SessionState.DRAINING if drains else SessionState.READY
-    tx.run(_BEAT, of=session.id, sequence=heartbeat.sequence, now=tx.now, state=str(state))
+    tx.post(_BEAT, of=session.id, sequence=heartbeat.sequence, now=tx.now, state=str(state))
 
 
 def _renew(tx: UnitOfWork, named: dict[str, Any]) -> None:
     if not named:
         return
-    tx.run(RENEW, ids=list(named), expire_time=tx.now + tx.timing.lease_duration)
+    tx.post(RENEW, ids=list(named), expire_time=tx.now + tx.timing.lease_duration)
     accepted = [row for row in named.values() if row.state == ChildJobState.LEASED]
     if not accepted:
         return
-    tx.run(_ACCEPT, ids=[row.lease_id for row in accepted], now=tx.now)
+    tx.post(_ACCEPT, ids=[row.lease_id for row in accepted], now=tx.now)
     parents = tx.parents(row.parent_id for row in accepted)
     for row in accepted:
         parents[row.parent_id].child_changed(
@@ -102,7 +102,7 @@ def _take_back(tx: UnitOfWork, unlisted: list[Any]) -> None:
         else:
             missed.append(row.lease_id)
     if missed:
-        tx.run(_MISS, ids=missed)
+        tx.post(_MISS, ids=missed)
     lose_leases(tx, lost)
 
 

@@ -58,7 +58,7 @@ def enter_queue(tx: UnitOfWork, heads: Iterable[Head]) -> None:
     A head's turn is the larger of the last granted turn and its parent job's last turn plus one, so that parent
     jobs share fairly, and one parent job's lanes go round.
     """
-    tx.run_many(_ENTER, [_row(tx, head) for head in heads if not head.parent.stopping])
+    tx.post_many(_ENTER, [_row(tx, head) for head in heads if not head.parent.stopping])
 
 
 def enter_successors(tx: UnitOfWork, ended: Sequence[str], parents: dict[str, ParentInWork]) -> None:

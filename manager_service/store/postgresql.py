@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final
 
 import psycopg
@@ -87,95 +87,105 @@ def open_connection(conninfo: dict[str, Any], *, options: str = "") -> psycopg.C
 
 
 class PostgresConnection:
-    """A connection that is opened when it is needed, whose transactions are begun and ended by name."""
+    """A connection that is opened when it is needed, whose transactions are begun and ended by name.
+
+    A transaction is one pipeline: what is posted is sent together with the next statement whose rows are read.
+    """
 
     def __init__(self, conninfo: dict[str, Any], dialect: Dialect, *, pooled: bool = False) -> None:
         self._conninfo = conninfo
         self._dialect = dialect
         self._pooled = pooled
         self._raw: psycopg.Connection[Any] | None = None
-        self._cursor: Any = None
+        self._pipelined: AbstractContextManager[psycopg.Pipeline] | None = None
+        self._pipeline: Any = None
+        # What is posted has no reader: its results must not be taken for those of the statement that has one.
+        self._reader: Any = None
+        self._poster: Any = None
         self._many: dict[Statement, RowsText] = {}
         self._changed = 0
 
-    @property
-    def raw(self) -> psycopg.Connection[Any]:
-        """The driver's connection, opened if it is not.
-
-        Raises:
-            ConnectionLostError: the database cannot be reached.
-        """
-        if self._raw is None or self._raw.closed:
-            with translated:
-                self._raw = self._open()
-            self._cursor = psycopg.RawCursor(self._raw)
-        return self._raw
-
     def _open(self) -> psycopg.Connection[Any]:
-        options = "" if self._pooled else " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
-        raw = open_connection(self._conninfo, options=options)
-        # A pooler hands each transaction to another server process, which knows no statement of the last one.
-        raw.prepare_threshold = None if self._pooled else 0
-        raw.prepared_max = 1_000
-        return raw
+        """Return the driver's connection, opened if it is not."""
+        if self._raw is None or self._raw.closed:
+            options = "" if self._pooled else " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
+            self._raw = raw = open_connection(self._conninfo, options=options)
+            # A pooler hands each transaction to another server process, which knows no statement of the last one.
+            raw.prepare_threshold = None if self._pooled else 0
+            raw.prepared_max = 1_000
+            self._reader, self._poster = psycopg.RawCursor(raw), psycopg.RawCursor(raw)
+        return self._raw
 
     def rows(self, statement: Statement, **given: Any) -> list[Any]:
         """Run a statement and return its rows."""
         text = statement.text(self._dialect, given)
         with translated:
-            self._execute(text.sql, text.values(given))
-            return list(map(text.row, self._cursor.fetchall()))
+            _execute(self._reader, text.sql, text.values(given))
+            return list(map(text.row, self._reader.fetchall()))
 
     def batches(self, statement: Statement, size: int, **given: Any) -> Generator[list[Any]]:
-        """Run a statement and return its rows, ``size`` at first and ever more."""
-        found = self.rows(statement, **given)
-        while found:
-            yield found[:size]
-            found, size = found[size:], 2 * size
+        """Run a statement for its first rows, and for all if more are asked for; then the first come again."""
+        text = statement.text(self._dialect, given)
+        limit = 2 * size + 2
+        with translated:
+            _execute(self._reader, f"{text.sql} LIMIT {limit}", text.values(given))
+            found = list(map(text.row, self._reader.fetchall()))
+        yield found
+        if len(found) == limit:
+            yield self.rows(statement, **given)
 
     def run(self, statement: Statement, **given: Any) -> int:
         """Run a statement and return how many rows it changed."""
         text = statement.text(self._dialect, given)
-        with translated:
-            self._execute(text.sql, text.values(given))
-        return self._count()
+        return self._run(text.sql, text.values(given))
 
     def run_many(self, statement: Statement, many: Sequence[dict[str, Any]]) -> int:
         """Run a statement without lists once for each set of values; return how many rows it changed in all."""
-        if not many:
-            return 0
-        if len(many) == 1:
-            return self.run(statement, **many[0])
-        text = self._many.get(statement)
-        if text is None:
-            text = self._many[statement] = RowsText(statement.core, self._dialect)
-        with translated:
-            self._execute(text.sql, [json.dumps(many).replace("\\u0000", "\\ufffd")])
-        return self._count()
+        return self._run(*self._for_many(statement, many)) if many else 0
 
-    def _count(self) -> int:
-        changed: int = max(0, self._cursor.rowcount)
-        self._changed += changed
-        return changed
+    def post(self, statement: Statement, **given: Any) -> None:
+        """Run a statement together with the next whose rows are read."""
+        text = statement.text(self._dialect, given)
+        self._post(text.sql, text.values(given))
+
+    def post_many(self, statement: Statement, many: Sequence[dict[str, Any]]) -> None:
+        """Run a statement for many sets of values together with the next whose rows are read."""
+        if many:
+            self._post(*self._for_many(statement, many))
+
+    def names(self, sql: str, names: Sequence[str]) -> list[str]:
+        """Run a statement about names and return the names that it returns."""
+        with translated:
+            self._reader.execute(sql, [json.dumps(names)])
+            return [row[0] for row in self._reader.fetchall()]
+
+    def post_names(self, sql: str, names: Sequence[str]) -> None:
+        """Run a statement about names together with the next whose rows are read."""
+        with translated:
+            self._poster.execute(sql, [json.dumps(names)])
 
     def changes(self) -> int:
-        """Return how many rows were changed since the connection was made."""
+        """Return a number that rises with each statement that may have changed something."""
         return self._changed
 
     def begin(self) -> None:
         """Begin a transaction; one that could not be undone before is undone now."""
-        self.rollback()
-        self.command("BEGIN")
-        self._set_up()
+        self._begin("BEGIN")
 
     def commit(self) -> None:
-        """Make what was written last."""
-        self.command("COMMIT")
+        """Make what was written last; raise what was wrong with anything that was posted."""
+        with translated:
+            self._poster.execute("COMMIT")
+            self._end_pipeline()
 
     def rollback(self) -> None:
         """Undo what was written; a connection on which that fails is given up, which undoes it as well."""
         raw = self._raw
-        if raw is None or raw.closed or raw.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+        if raw is None:
+            return
+        with suppress(psycopg.Error):
+            self._end_pipeline()
+        if raw.closed or raw.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
             return
         try:
             raw.execute("ROLLBACK")
@@ -185,8 +195,7 @@ class PostgresConnection:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Let every statement of the block see the same state."""
-        self.command("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        self._set_up()
+        self._begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
             yield
             # Not undone: the driver forgets its prepared statements with a rollback.
@@ -194,33 +203,59 @@ class PostgresConnection:
         finally:
             self.rollback()
 
-    def _set_up(self) -> None:
-        """Set behind a pooler for each transaction what is set for the connection otherwise."""
-        if self._pooled:
-            self.command(_SET_LOCAL, [json.dumps(_SETTINGS)])
-
-    def command(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        """Run a statement that is not of the store's tables, and return its rows if it has some."""
-        with translated:
-            _ = self.raw
-            self._execute(sql, values)
-            return self._cursor.fetchall() if self._cursor.description else []
-
     def close(self) -> None:
         """Close the connection; it is opened again when it is needed."""
+        self._pipelined = None
         if self._raw is not None:
             with suppress(psycopg.Error):
                 self._raw.close()
             self._raw = None
 
-    def _execute(self, sql: str, values: Sequence[Any]) -> None:
-        try:
-            self._cursor.execute(sql, values)
-        except psycopg.DataError:
-            # PostgreSQL has no text with NUL characters; nothing was sent yet.
-            if not any(isinstance(value, str) and "\0" in value for value in values):
-                raise
-            self._cursor.execute(sql, [v.replace("\0", "\ufffd") if isinstance(v, str) else v for v in values])
+    def _begin(self, sql: str) -> None:
+        self.rollback()
+        with translated:
+            self._pipelined = self._open().pipeline()
+            self._pipeline = self._pipelined.__enter__()
+            self._poster.execute(sql)
+            if self._pooled:
+                self._poster.execute(_SET_LOCAL, [json.dumps(_SETTINGS)])
+
+    def _end_pipeline(self) -> None:
+        pipelined, self._pipelined = self._pipelined, None
+        if pipelined is not None:
+            pipelined.__exit__(None, None, None)
+
+    def _for_many(self, statement: Statement, many: Sequence[dict[str, Any]]) -> tuple[str, Sequence[Any]]:
+        if len(many) == 1:
+            text = statement.text(self._dialect, many[0])
+            return text.sql, text.values(many[0])
+        rows = self._many.get(statement)
+        if rows is None:
+            rows = self._many[statement] = RowsText(statement.core, self._dialect)
+        return rows.sql, [json.dumps(many).replace("\\u0000", "\\ufffd")]
+
+    def _post(self, sql: str, values: Sequence[Any]) -> None:
+        self._changed += 1
+        with translated:
+            _execute(self._poster, sql, values)
+
+    def _run(self, sql: str, values: Sequence[Any]) -> int:
+        with translated:
+            _execute(self._reader, sql, values)
+            self._pipeline.sync()
+        changed: int = max(0, self._reader.rowcount)
+        self._changed += changed
+        return changed
+
+
+def _execute(cursor: Any, sql: str, values: Sequence[Any]) -> None:
+    try:
+        cursor.execute(sql, values)
+    except psycopg.DataError:
+        # PostgreSQL has no text with NUL characters; nothing was sent yet.
+        if not any(isinstance(value, str) and "\0" in value for value in values):
+            raise
+        cursor.execute(sql, [v.replace("\0", "\ufffd") if isinstance(v, str) else v for v in values])
 
 
 class _Translated:

@@ -1,6 +1,5 @@
 """How the transactions of several managers keep out of each other's way on PostgreSQL."""
 
-import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -51,27 +50,27 @@ class PostgresExclusion:
 
     def hold_session(self, session_id: str) -> None:
         """Lock the row."""
-        self._connection.rows(HOLD_SESSION, ids=[session_id])
+        self._connection.post(HOLD_SESSION, ids=[session_id])
 
     def hold_name(self, worker_name: str) -> None:
         """Lock the name: the row may not be there yet."""
-        self._names(_LOCK, [f"worker {worker_name}"])
+        self._connection.post_names(_LOCK, [f"worker {worker_name}"])
 
     def share_parents(self, ids: Collection[str]) -> None:
         """Lock their ids, shared."""
-        self._names(_LOCK_SHARED, sorted(ids))
+        self._connection.post_names(_LOCK_SHARED, sorted(ids))
 
     def try_share_parents(self, ids: Collection[str]) -> set[str]:
         """Lock those ids, shared, that nobody locked for himself."""
-        return set(self._names(_TRY_SHARED, sorted(ids)))
+        return set(self._connection.names(_TRY_SHARED, sorted(ids)))
 
     def own_parent(self, parent_id: str) -> None:
         """Lock the id."""
-        self._names(_LOCK, [parent_id])
+        self._connection.post_names(_LOCK, [parent_id])
 
     def try_own_parent(self, parent_id: str) -> bool:
         """Lock the id, if nobody has."""
-        return bool(self._names(_TRY, [parent_id]))
+        return bool(self._connection.names(_TRY, [parent_id]))
 
     def leases(self, children: Sequence[str], *, wait: bool) -> Sequence[Any]:
         """Lock the rows, in the order of the children."""
@@ -81,13 +80,10 @@ class PostgresExclusion:
         """Lock the rows of heads and targets, and the names of keys; pass over those that are locked."""
         if not ids:
             return set(), set()
-        free = set(self._names(_TRY, sorted(keys))) if keys else set()
+        free = set(self._connection.names(_TRY, sorted(keys))) if keys else set()
         return {row.child_id for row in self._connection.rows(HOLD_HEADS, ids=sorted(ids))}, free
 
     def counts(self, ids: Sequence[str]) -> Sequence[Any]:
         """Lock the rows, then read them with those of the parent jobs, which nobody changes without that lock."""
-        self._connection.rows(HOLD_COUNTS, ids=list(ids))
+        self._connection.post(HOLD_COUNTS, ids=list(ids))
         return self._connection.rows(SELECT_PARENTS, ids=list(ids))
-
-    def _names(self, sql: str, names: Sequence[str]) -> list[str]:
-        return [row[0] for row in self._connection.command(sql, [json.dumps(names)])]

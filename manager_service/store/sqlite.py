@@ -104,6 +104,9 @@ class SqliteConnection:
         changed: int = self._cursor.rowcount
         return changed
 
+    post = run
+    post_many = run_many
+
     def plan(self, statement: Statement, **given: Any) -> list[str]:
         """Return the lines of the statement's query plan; of what is given only the lengths of lists matter."""
         text = statement.text(self._dialect, given)

@@ -127,6 +127,12 @@ class Connection(Protocol):
     def run_many(self, statement: Statement, many: Sequence[dict[str, Any]]) -> int:
         """Run a statement without lists once for each set of values; return how many rows it changed in all."""
 
+    def post(self, statement: Statement, **given: Any) -> object:
+        """Run a statement, at the latest before the next whose rows are read, and wait for nothing."""
+
+    def post_many(self, statement: Statement, many: Sequence[dict[str, Any]]) -> object:
+        """Run a statement for many sets of values, as ``run_many`` does, and wait for nothing."""
+
 
 def first(rows: Sequence[Any]) -> Any | None:
     """Return the first of some rows, if there is one."""

@@ -91,6 +91,8 @@ class UnitOfWork:
         self.batches = connection.batches
         self.run = connection.run
         self.run_many = connection.run_many
+        self.post = connection.post
+        self.post_many = connection.post_many
 
     @property
     def marks(self) -> int:
@@ -260,10 +262,10 @@ class UnitOfWork:
         if touched:
             self._told_parents.update(parent.id for parent in touched)
             numbered = [event for parent in touched for event in parent.numbered_events(self.now)]
-            self.run_many(_INSERT_EVENT, numbered)
-            self.run_many(UPDATE_COUNTS, [parent.counts_row() for parent in touched])
+            self.post_many(_INSERT_EVENT, numbered)
+            self.post_many(UPDATE_COUNTS, [parent.counts_row() for parent in touched])
         if rewritten:
-            self.run_many(UPDATE_PARENT, [parent.row() for parent in rewritten])
+            self.post_many(UPDATE_PARENT, [parent.row() for parent in rewritten])
         for parent in parents:
             parent.touched = parent.rewritten = False
 
