@@ -1,5 +1,7 @@
 """The job store; ``open_store`` is its only door."""
 
+from typing import Any
+
 from manager_service.domain.errors import InvalidStoreError
 from manager_service.domain.fleet import Timing
 from manager_service.domain.ports import Clock, IdSource, JobStore
@@ -32,9 +34,8 @@ def open_store(
 
         return open_embedded(url, clock=clock, ids=ids, timing=timing, synchronous=synchronous)
     if scheme.partition("+")[0] == "postgresql":
-        from manager_service.store.replicated import open_replicated  # noqa: PLC0415
-
-        return open_replicated(url, ids=ids, timing=timing, pooled=pooled)
+        replicated: JobStore = _driver().open_replicated(url, ids=ids, timing=timing, pooled=pooled)
+        return replicated
     raise InvalidStoreError(
         f"{url!r} is no job store's URL; write sqlite:///FILE or postgresql://USER@HOST/DATABASE"
     )
@@ -53,6 +54,18 @@ def migrate_store(url: str) -> str:
         raise InvalidStoreError(
             "an SQLite store is migrated when it is opened; write postgresql://USER@HOST/DATABASE"
         )
-    from manager_service.store.replicated import migrate  # noqa: PLC0415 -- a store loads its own driver only
+    migrated: str = _driver().migrate(url)
+    return migrated
 
-    return migrate(url)
+
+def _driver() -> Any:
+    """Return what opens stores on PostgreSQL, whose driver is an extra."""
+    try:
+        from manager_service.store import replicated  # noqa: PLC0415 -- a store loads its own driver only
+    except ModuleNotFoundError as error:
+        if error.name != "psycopg":
+            raise
+        raise InvalidStoreError(
+            "a store on PostgreSQL needs its driver: pip install 'overhaul[postgresql]'"
+        ) from error
+    return replicated

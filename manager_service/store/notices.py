@@ -25,7 +25,7 @@ _MOST_BYTES: Final = 7_500
 # What does not go into so many messages is left to the looks that need no hint.
 _MOST_MESSAGES: Final = 20
 # A message that follows another waits this long for more to tell, in seconds; the first one does not.
-_APART: Final = 0.005
+_APART: Final = 0.02
 _LOOK_EVERY: Final = 5.0
 _LONGEST_PAUSE: Final = 5.0
 _SETS: Final = ("parents", "sessions", "logs", "ending")
@@ -102,13 +102,9 @@ class Notices:
                 for payload in self._payloads():
                     connection.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, payload))
                 time.sleep(_APART)
-            elif readable or self._look(connection):
-                # Whatever came is handed to the handler while a statement runs.
+            else:
+                # Whatever came is handed to the handler while a statement runs; and a server that is gone shows.
                 connection.execute("SELECT 1")
-
-    def _look(self, connection: psycopg.Connection[Any]) -> bool:
-        """Tell that it is time to see whether the server is still there."""
-        return not connection.closed
 
     def _payloads(self) -> Sequence[str]:
         with self._lock:

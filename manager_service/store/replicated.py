@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import psycopg
 from sqlalchemy import BigInteger, cast, func, select
 
+from manager_service.domain.errors import OverloadedError
 from manager_service.domain.fleet import Timing
 from manager_service.domain.model import Instant
 from manager_service.domain.ports import Hints, IdSource, Listener
@@ -30,7 +31,7 @@ from manager_service.store.statements import Connection, Statement
 from manager_service.store.store import SqlJobStore
 from manager_service.store.tables import store_state
 from manager_service.store.unit_of_work import UnitOfWork
-from manager_service.store.writer import Entry
+from manager_service.store.writer import MOST_QUEUED, Entry
 
 T = TypeVar("T")
 Connect = Callable[[], PostgresConnection]
@@ -39,6 +40,7 @@ Connect = Callable[[], PostgresConnection]
 # So many commands share a transaction at most: what one of them holds, the others hold as long.
 _MOST_TOGETHER = 100
 _READERS = 4
+_RETRY_AFTER = 1.0
 _MICROS = 1_000_000
 _MOMENT = Statement(
     select(
@@ -143,10 +145,17 @@ class Readers:
         self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
         self._local = threading.local()
         self._opened: list[PostgresConnection] = []
+        self._waiting = 0
 
     async def read(self, query: Callable[[Connection, Instant], T]) -> T:
-        """Run a query on a snapshot of what was committed last."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, query)
+        """Run a query on a snapshot of what was committed last; raise ``OverloadedError`` if too many wait."""
+        if self._waiting >= MOST_QUEUED:
+            raise OverloadedError("the queue of readers of the job store", _RETRY_AFTER)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, query)
+        finally:
+            self._waiting -= 1
 
     def _read(self, query: Callable[[Connection, Instant], T]) -> T:
         connection: PostgresConnection | None = getattr(self._local, "connection", None)

@@ -8,7 +8,7 @@ from itertools import islice
 from types import GeneratorType
 from typing import Any, Protocol, TypeVar
 
-from manager_service.domain.errors import ManagerError, ShuttingDownError, StoreUnavailableError
+from manager_service.domain.errors import ManagerError, OverloadedError, ShuttingDownError, StoreUnavailableError
 from manager_service.domain.ports import Hints
 from manager_service.store.errors import ConflictError, ConnectionLostError
 from manager_service.store.unit_of_work import UnitOfWork
@@ -19,6 +19,9 @@ Bulk = Generator[None, None, T]
 Command = Callable[[UnitOfWork], Any]
 
 _PIECE = 2_000
+# What waits longer than this queue takes is better sent again later.
+MOST_QUEUED = 10_000
+_RETRY_AFTER = 1.0
 # How often a transaction is tried that others were in the way of, and how long it pauses, in seconds, ever longer.
 _ATTEMPTS = 5
 _PAUSE = 0.01
@@ -111,9 +114,16 @@ class Writer:
         self.closed = False
 
     def submit(self, command: Command, key: str = "") -> asyncio.Future[Any]:
-        """Queue a command and return the future of its result."""
+        """Queue a command and return the future of its result.
+
+        Raises:
+            ShuttingDownError: the store is closing.
+            OverloadedError: too many commands wait.
+        """
         if self.closed:
             raise ShuttingDownError
+        if len(self._queue) >= MOST_QUEUED:
+            raise OverloadedError("the queue of the job store", _RETRY_AFTER)
         loop = asyncio.get_running_loop()
         entry = Entry(command, loop.create_future(), key)
         self._queue.append(entry)

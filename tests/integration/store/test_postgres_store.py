@@ -1,5 +1,6 @@
 """What only the PostgreSQL store has: its URL, its schema, its connections, and other managers."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -34,6 +35,15 @@ class TestUrls:
     def test_a_wrong_one_is_refused(self, url: str, why: str) -> None:
         with pytest.raises(InvalidStoreError, match=f"{why}.*; write postgresql://USER@HOST:PORT/DATABASE"):
             opened(url)
+
+    def test_a_missing_driver_is_told_with_the_remedy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "psycopg", None)
+        for name in [name for name in sys.modules if name.startswith(("manager_service.store.", "psycopg."))]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.delattr("manager_service.store.replicated")
+
+        with pytest.raises(InvalidStoreError, match=r"pip install 'overhaul\[postgresql\]'"):
+            opened("postgresql://host/db")
 
     def test_nobody_there_is_told(self) -> None:
         with pytest.raises(StoreUnavailableError, match="refused"):

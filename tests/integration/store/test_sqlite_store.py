@@ -22,6 +22,7 @@ from sqlalchemy import bindparam, column, select
 from manager_service.domain.errors import (
     InvalidStoreError,
     ManagerError,
+    OverloadedError,
     ShuttingDownError,
     StoreInUseError,
     StoreUnavailableError,
@@ -50,6 +51,7 @@ from manager_service.store import (
     sqlite_dialect,
     unit_of_work,
 )
+from manager_service.store import writer as writing
 from manager_service.store.statements import Among, Statement
 from manager_service.store.store import SqlJobStore
 from manager_service.store.tables import metadata
@@ -383,6 +385,17 @@ class TestGroupCommit:
 
         assert results == [f"t{n}" for n in range(9)]
         assert len(begun) == 1
+
+    async def test_a_full_queue_takes_no_more_and_says_when_to_come_again(
+        self, store: JobStore, writer: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(writing, "MOST_QUEUED", 2)
+        queued = [writer.submit(self.register(name)) for name in ("a", "b")]
+
+        with pytest.raises(OverloadedError, match="the queue of the job store is full; try again in 1 s"):
+            writer.submit(self.register("c"))
+
+        assert await asyncio.gather(*queued) == ["a", "b"]
 
     async def test_a_refusal_harms_no_other_and_costs_nothing(
         self, store: JobStore, writer: Any, begun: list[int]
