@@ -163,6 +163,7 @@ class _Secured:
         ids = [pick.head.child_id for pick in held]
         now = {row.child_id: row for row in self._tx.rows(HEADS_NOW, ids=ids, now=self._tx.now)} if ids else {}
         self._tx.parents(row.parent_id for row in now.values())
+        self._choice.learn(pick.locks for pick in held)
         return list(
             self._choice.picks((now[pick.head.child_id], pick.locks) for pick in held if pick.head.child_id in now)
         )
