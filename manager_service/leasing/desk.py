@@ -81,6 +81,8 @@ class LeaseDesk:
         check_registration(registration, protocol_version)
         session_id = await self._store.register(registration)
         self._sessions.opened(session_id, registration)
+        # What a target that was added waits for became ready before it was known here that the session serves it.
+        self._parking.look(session_id)
         log.info(
             "worker registered",
             worker_name=registration.worker_name,
