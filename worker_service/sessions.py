@@ -83,6 +83,27 @@ class Sessions:
             except (ManagerUnavailableError, RegistrationRefusedError) as error:
                 log.warning("registration was not refreshed", error=str(error))
 
+    async def update(self) -> None:
+        """Register again with other targets, trying for as long as the manager cannot be reached.
+
+        Raises:
+            RegistrationRefusedError: the manager does not take them; what was registered before stands.
+            SessionClosedError: this process is stopping or was superseded, and registers no more.
+        """
+        async with self._renewing:
+            backoff = self._backoff()
+            while not self._closed:
+                try:
+                    await self._register()
+                except ManagerUnavailableError as error:
+                    self.unreachable(error)
+                    await backoff.pause()
+                except SessionSupersededError:
+                    self.superseded()
+                else:
+                    return
+        raise SessionClosedError("This worker is stopping.")
+
     async def renew(self, stale: Session) -> None:
         """Register again after the manager forgot ``stale``; at once when another caller already did.
 

@@ -1,13 +1,19 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
-from worker_service.catalogue import Catalogue
-from worker_service.domain.errors import ManagerError, ManagerUnavailableError, SessionSupersededError
+from worker_service.catalogue import Catalogue, Served
+from worker_service.domain.errors import (
+    ManagerError,
+    ManagerUnavailableError,
+    RegistrationRefusedError,
+    SessionClosedError,
+    SessionSupersededError,
+)
 from worker_service.domain.manager import Lease, ManagerPort, Session
 from worker_service.domain.settlement import StopReason
 from worker_service.heartbeat import Heart
@@ -152,6 +158,20 @@ class Worker:
             return await self._wind_down()
         finally:
             await self._close()
+
+    async def retarget(self, served: Sequence[Served]) -> None:
+        """Serve these targets from now on; what runs goes on to its end, also on those that are no more.
+
+        Raises:
+            RegistrationRefusedError: the manager does not take them; those before are served on.
+            SessionClosedError: this worker is stopping.
+        """
+        undo = self._catalogue.serve(served)
+        try:
+            await self._sessions.update()
+        except (RegistrationRefusedError, SessionClosedError):
+            undo()
+            raise
 
     @property
     def stuck(self) -> bool:
