@@ -6,6 +6,7 @@ import structlog
 
 from worker_service.backoff import Backoff
 from worker_service.domain.errors import (
+    ManagerTooOldError,
     ManagerUnavailableError,
     RegistrationRefusedError,
     SessionClosedError,
@@ -45,7 +46,12 @@ class Sessions:
         self._session: Session | None = None
         self._closed = False
         self._renewing = asyncio.Lock()
-        self._unreachable = False
+        self._trouble: ManagerUnavailableError | None = None
+
+    @property
+    def trouble(self) -> ManagerUnavailableError | None:
+        """Why no manager answered the last call; ``None`` when one did."""
+        return self._trouble
 
     @property
     def current(self) -> Session:
@@ -160,17 +166,20 @@ class Sessions:
         """Register no more; the session that is open stays usable."""
         self._closed = True
 
-    def unreachable(self, error: Exception) -> None:
+    def unreachable(self, error: ManagerUnavailableError) -> None:
         """Note that a call found no manager; logged once per outage."""
-        if not self._unreachable:
-            log.warning("manager unreachable; trying on", error=str(error))
-        self._unreachable = True
+        if type(error) is not type(self._trouble):
+            if isinstance(error, ManagerTooOldError):
+                log.error("manager too old; trying on", error=str(error))
+            else:
+                log.warning("manager unreachable; trying on", error=str(error))
+        self._trouble = error
 
     def reached(self) -> None:
         """Note that a call was answered."""
-        if self._unreachable:
+        if self._trouble:
             log.info("manager reached again")
-        self._unreachable = False
+        self._trouble = None
 
     async def _register(self) -> Session:
         registration = await self._registration()

@@ -9,6 +9,7 @@ import structlog
 from worker_service.catalogue import Catalogue, Served
 from worker_service.domain.errors import (
     ManagerError,
+    ManagerTooOldError,
     ManagerUnavailableError,
     RegistrationRefusedError,
     SessionClosedError,
@@ -190,6 +191,8 @@ class Worker:
                 return opening.result()
             if ending.done():
                 return None
+            if isinstance(trouble := self._sessions.trouble, ManagerTooOldError):
+                raise trouble
             raise ManagerUnavailableError("No manager answered within the connect timeout.")
         except SessionSupersededError:
             self._sessions.superseded()

@@ -73,7 +73,7 @@ class LeaseDesk:
         """Open a session, or answer the one that the instance has; return its id.
 
         Raises:
-            ProtocolVersionUnsupportedError: the worker speaks another protocol.
+            ProtocolVersionUnsupportedError: the worker speaks too old or too new a version of the protocol.
             InvalidRequestError: one or more fields are wrong.
             TargetIdentityMismatchError: a target's name is known with another identity.
             SessionSupersededError: a newer instance of the worker's name took over before.

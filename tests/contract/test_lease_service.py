@@ -47,7 +47,7 @@ class TestRegisterWorker:
 
         assert refused.code is grpc.StatusCode.FAILED_PRECONDITION
         assert refused.reason == "PROTOCOL_VERSION_UNSUPPORTED"
-        assert refused.metadata["supported"] == "1"
+        assert refused.metadata == {"given": "2", "supported": "1", "oldest_supported": "1"}
 
     async def test_a_poll_that_hangs_is_granted_what_a_target_that_was_added_waits_for(
         self, manager: RunningManager

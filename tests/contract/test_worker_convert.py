@@ -109,7 +109,7 @@ class TestErrors:
             ("SESSION_UNKNOWN", errors.SessionUnknownError),
             ("SESSION_SUPERSEDED", errors.SessionSupersededError),
             ("TARGET_IDENTITY_MISMATCH", errors.RegistrationRefusedError),
-            ("PROTOCOL_VERSION_UNSUPPORTED", errors.RegistrationRefusedError),
+            ("PROTOCOL_VERSION_UNSUPPORTED", errors.ProtocolVersionRefusedError),
             ("LOG_GAP", errors.LogGapError),
         ],
     )
