@@ -1,6 +1,7 @@
 """The console script `overhaul-worker`."""
 
 import json
+import signal
 import sys
 from dataclasses import asdict
 from enum import StrEnum, auto
@@ -13,7 +14,7 @@ import typer
 from worker_service import config as settings
 from worker_service.domain.errors import WorkerError
 from worker_service.plan import DEFAULT_OPERATIONS, TargetPlan, WantedOperation
-from worker_service.targets import TargetOrder, parse_target, refuse_passwords
+from worker_service.targets import parse_target, refuse_passwords
 
 PROGRAM = "overhaul-worker"
 
@@ -137,7 +138,7 @@ def serve(
     log_level: Annotated[
         LogLevel, typer.Option(envvar="OVERHAUL_LOG_LEVEL", help="The lowest level that is logged.")
     ] = LogLevel.INFO,
-    _config: ConfigOption = None,
+    config_file: ConfigOption = None,
     stdin_lifeline: Annotated[bool, typer.Option("--stdin-lifeline", hidden=True)] = False,
     distinct_targets: DistinctOption = False,
     _version: Annotated[
@@ -148,16 +149,20 @@ def serve(
     """Serve databases to a manager: run the operations it leases to this worker, and report how they ended.
 
     Prints one line of JSON on stdout when it is registered; logs go to stderr. SIGTERM drains, a second one
-    hands everything back at once. Exit codes: 0 ended as asked, 1 results could not be delivered, 2 refused
-    or misused, 3 no manager within --connect-timeout.
+    hands everything back at once. SIGHUP has the targets of the file read again, while what runs goes on.
+    Exit codes: 0 ended as asked, 1 results could not be delivered, 2 refused or misused, 3 no manager within
+    --connect-timeout.
     """
     if context.invoked_subcommand is not None:
         return
+    # One that comes before it can be obeyed is kept until then.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     from worker_service.app import serve as run  # noqa: PLC0415 - --help and --version load nothing heavy
 
+    sources = _sources(context, target, config_file)
     config = settings.WorkerConfig(
         manager=manager,
-        targets=_targets(context, target),
+        targets=sources.targets(),
         name=name or settings.default_name(),
         slots=slots,
         drain_grace=drain_grace,
@@ -167,6 +172,7 @@ def serve(
         log_level=log_level.value,
         stdin_lifeline=stdin_lifeline,
         distinct_targets=distinct_targets,
+        sources=sources,
     )
     raise typer.Exit(run(config))
 
@@ -185,26 +191,23 @@ def plan(
     output: Annotated[
         Output, typer.Option(envvar="OVERHAUL_OUTPUT", help="A table for people or JSON for programs.")
     ] = Output.TABLE,
-    _config: ConfigOption = None,
+    config_file: ConfigOption = None,
     distinct_targets: DistinctOption = False,
 ) -> None:
     """Print the statements that operations would run. Needs no manager and changes nothing."""
     from worker_service.app import plan as make  # noqa: PLC0415 - --help and --version load nothing heavy
 
     wanted = tuple(WantedOperation.parse(text) for text in operation or ())
-    plans = make(_targets(context, target), wanted or DEFAULT_OPERATIONS, distinct=distinct_targets)
+    orders = _sources(context, target, config_file).targets()
+    plans = make(orders, wanted or DEFAULT_OPERATIONS, distinct=distinct_targets)
     typer.echo(json.dumps(_as_json(plans)) if output is Output.JSON else _as_table(plans))
 
 
-def _targets(context: typer.Context, given: list[str] | None) -> tuple[TargetOrder, ...]:
-    """Return the targets of the command line, else of the environment, else of the file."""
-    if given:
-        orders = tuple(parse_target(text) for text in given)
-        refuse_passwords(orders)
-        return orders
-    return settings.environment_targets(settings.from_environment("OVERHAUL_TARGETS")) or (
-        settings.file_targets(_file(context))
-    )
+def _sources(context: typer.Context, given: list[str] | None, file: Path | None) -> settings.Sources:
+    """Return where the targets are named."""
+    orders = tuple(parse_target(text) for text in given or ())
+    refuse_passwords(orders)
+    return settings.Sources(command_line=orders, file=file, content=_file(context))
 
 
 def _labels(context: typer.Context, given: list[str] | None) -> dict[str, str]:

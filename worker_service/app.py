@@ -15,25 +15,25 @@ import structlog
 from worker_service.catalogue import Catalogue, Identity, Served
 from worker_service.config import FROM_STDIN, WorkerConfig
 from worker_service.domain.errors import (
-    ConfigurationError,
-    InvalidTargetError,
     ManagerUnavailableError,
-    RegistrationRefusedError,
 )
+from worker_service.domain.manager import Session
 from worker_service.domain.ports import Engines
 from worker_service.domain.secrets import Redactor
 from worker_service.log_setup import configure_logs
+from worker_service.loops import Loop
 from worker_service.operations.registry import EngineRegistry
 from worker_service.plan import TargetPlan, WantedOperation, plan_target
+from worker_service.reloading import Reloader
 from worker_service.stdin import Lifeline
 from worker_service.targets import TargetOrder, refuse_doubles, resolve_targets
+from worker_service.terminal import Terminal
 from worker_service.worker import Timing, Worker
 
 PROGRAM = "overhaul-worker"
 EXIT_UNREPORTED = 1
 EXIT_REFUSED = 2
 EXIT_UNREACHABLE = 3
-REFUSALS = (ConfigurationError, InvalidTargetError, RegistrationRefusedError)
 
 log = structlog.get_logger("worker.app")
 
@@ -48,11 +48,12 @@ def serve(config: WorkerConfig, engines: Engines | None = None) -> int:
     """
     redact = Redactor(order.url for order in config.targets)
     configure_logs(form=config.log_format, level=config.log_level, redact=redact)
-    served = resolve_targets(config.targets, engines or EngineRegistry.load())
+    engines = engines or EngineRegistry.load()
+    served = resolve_targets(config.targets, engines)
     if config.distinct_targets:
         refuse_doubles(served)
     try:
-        return asyncio.run(_serve(config, served, redact))
+        return asyncio.run(_serve(config, served, engines, redact))
     except ManagerUnavailableError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_UNREACHABLE
@@ -72,7 +73,7 @@ def plan(
     return [plan_target(one, operations) for one in served]
 
 
-async def _serve(config: WorkerConfig, served: Sequence[Served], redact: Redactor) -> int:
+async def _serve(config: WorkerConfig, served: Sequence[Served], engines: Engines, redact: Redactor) -> int:
     ended = asyncio.Event()
     reads_stdin = config.stdin_lifeline or config.manager == FROM_STDIN
     lifeline = Lifeline(ended.set) if reads_stdin else None
@@ -94,11 +95,21 @@ async def _serve(config: WorkerConfig, served: Sequence[Served], redact: Redacto
         timing=Timing(drain_grace=config.drain_grace, connect_timeout=config.connect_timeout),
         redact=redact,
     )
-    _obey_signals(worker)
+    reloader = Reloader(
+        sources=config.sources, served=served, engines=engines, redact=redact, serve=worker.retarget
+    )
+    reloads = Loop("reload", reloader.reload)
+    _obey_signals(worker, reloader)
     watching = asyncio.ensure_future(_release_at(ended, worker)) if config.stdin_lifeline else None
+
+    def on_ready(_: Session) -> None:
+        _announce(identity, manager, served)
+        reloads.start()
+
     try:
-        clean = await worker.run(lambda _: _announce(identity, manager, served))
+        clean = await worker.run(on_ready)
     finally:
+        await reloads.stop()
         if watching:
             watching.cancel()
         await client.close()
@@ -121,18 +132,25 @@ def _identity(config: WorkerConfig) -> Identity:
     )
 
 
-def _obey_signals(worker: Worker) -> None:
-    """Drain at the first SIGTERM or SIGINT, release at the second."""
+def _obey_signals(worker: Worker, reloader: Reloader) -> None:
+    """Drain at the first SIGTERM or SIGINT, release at the second; reload at SIGHUP, unless a terminal hung up."""
     received: list[str] = []
+    terminal = Terminal()
 
-    def obey(name: str) -> None:
+    def end(name: str) -> None:
         log.info("signal received", signal=name)
         worker.lifecycle.release() if received else worker.lifecycle.drain()
         received.append(name)
 
+    def reload(name: str) -> None:
+        log.info("signal received", signal=name)
+        worker.lifecycle.drain() if terminal.hung_up() else reloader.ask()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, obey, number.name)
+        loop.add_signal_handler(number, end, number.name)
+    loop.add_signal_handler(signal.SIGHUP, reload, signal.SIGHUP.name)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 async def _release_at(ended: asyncio.Event, worker: Worker) -> None:

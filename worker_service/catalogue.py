@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -52,6 +52,11 @@ class Catalogue:
         self._known: dict[str, TargetDescription] = {}
 
     @property
+    def served(self) -> tuple[Served, ...]:
+        """The targets, in the order they were given."""
+        return tuple(self._served.values())
+
+    @property
     def complete(self) -> bool:
         """Whether every target could be described."""
         return len(self._known) == len(self._served)
@@ -59,6 +64,17 @@ class Catalogue:
     def find(self, name: str) -> Served | None:
         """Return the target of that name, ``None`` when this worker does not serve it."""
         return self._served.get(name)
+
+    def serve(self, served: Sequence[Served]) -> Callable[[], None]:
+        """Serve these targets instead, keeping what is known of those that stay; return how to undo it."""
+        before = self._served, self._known
+
+        def undo() -> None:
+            self._served, self._known = before
+
+        self._served = {one.target.name: one for one in served}
+        self._known = {name: what for name, what in before[1].items() if self.find(name) == before[0][name]}
+        return undo
 
     async def describe_missing(self) -> bool:
         """Describe, in threads, the targets not known yet; tell whether there are more known now."""
@@ -69,7 +85,8 @@ class Catalogue:
         with ThreadPoolExecutor(min(_DESCRIBERS, len(missing)), thread_name_prefix="describe") as pool:
             found = await asyncio.gather(*(loop.run_in_executor(pool, _describe, one) for one in missing))
         for one, description in zip(missing, found, strict=True):
-            if description is not None:
+            # Meanwhile the name may have been given to another database.
+            if description is not None and self.find(one.target.name) == one:
                 self._known[one.target.name] = description
         return any(found)
 

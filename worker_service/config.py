@@ -5,7 +5,7 @@ import socket
 import tomllib
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,38 @@ TARGET_KEYS = frozenset({"name", "url", "engine", "labels", "identity", "max_par
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where the targets are named: on the command line, else in the environment, else in the file.
+
+    Attributes:
+        command_line: the targets of the command line.
+        file: the configuration file.
+        content: what the file said when the worker started.
+    """
+
+    command_line: tuple[TargetOrder, ...] = ()
+    file: Path | None = None
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+    def again(self) -> "Sources":
+        """Read the file anew; raise ``ConfigurationError`` where it cannot be."""
+        return replace(self, content=read_file(self.file) if self.file else {})
+
+    def targets(self) -> tuple[TargetOrder, ...]:
+        """Return the targets; raise ``ConfigurationError`` where one is not of a form that can be read."""
+        return (
+            self.command_line
+            or environment_targets(from_environment("OVERHAUL_TARGETS"))
+            or file_targets(self.content)
+        )
+
+    def differing(self, other: "Sources") -> list[str]:
+        """Return which options but the targets are not what they are there."""
+        keys = {*self.content, *other.content} - {"targets"}
+        return sorted(key for key in keys if self.content.get(key) != other.content.get(key))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
     """Everything a worker is told from outside, read once.
 
@@ -46,6 +78,7 @@ class WorkerConfig:
         log_level: the lowest level that is logged.
         stdin_lifeline: whether the end of stdin ends the worker.
         distinct_targets: whether two names of one database are refused.
+        sources: where the targets were read, and are read again.
     """
 
     manager: str
@@ -59,6 +92,7 @@ class WorkerConfig:
     log_level: str = "info"
     stdin_lifeline: bool = False
     distinct_targets: bool = False
+    sources: Sources = field(default_factory=Sources)
 
 
 def default_name() -> str:

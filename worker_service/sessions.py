@@ -6,6 +6,7 @@ import structlog
 
 from worker_service.backoff import Backoff
 from worker_service.domain.errors import (
+    ManagerTooOldError,
     ManagerUnavailableError,
     RegistrationRefusedError,
     SessionClosedError,
@@ -45,7 +46,12 @@ class Sessions:
         self._session: Session | None = None
         self._closed = False
         self._renewing = asyncio.Lock()
-        self._unreachable = False
+        self._trouble: ManagerUnavailableError | None = None
+
+    @property
+    def trouble(self) -> ManagerUnavailableError | None:
+        """Why no manager answered the last call; ``None`` when one did."""
+        return self._trouble
 
     @property
     def current(self) -> Session:
@@ -82,6 +88,27 @@ class Sessions:
                 await self._register()
             except (ManagerUnavailableError, RegistrationRefusedError) as error:
                 log.warning("registration was not refreshed", error=str(error))
+
+    async def update(self) -> None:
+        """Register again with other targets, trying for as long as the manager cannot be reached.
+
+        Raises:
+            RegistrationRefusedError: the manager does not take them; what was registered before stands.
+            SessionClosedError: this process is stopping or was superseded, and registers no more.
+        """
+        async with self._renewing:
+            backoff = self._backoff()
+            while not self._closed:
+                try:
+                    await self._register()
+                except ManagerUnavailableError as error:
+                    self.unreachable(error)
+                    await backoff.pause()
+                except SessionSupersededError:
+                    self.superseded()
+                else:
+                    return
+        raise SessionClosedError("This worker is stopping.")
 
     async def renew(self, stale: Session) -> None:
         """Register again after the manager forgot ``stale``; at once when another caller already did.
@@ -139,17 +166,20 @@ class Sessions:
         """Register no more; the session that is open stays usable."""
         self._closed = True
 
-    def unreachable(self, error: Exception) -> None:
+    def unreachable(self, error: ManagerUnavailableError) -> None:
         """Note that a call found no manager; logged once per outage."""
-        if not self._unreachable:
-            log.warning("manager unreachable; trying on", error=str(error))
-        self._unreachable = True
+        if type(error) is not type(self._trouble):
+            if isinstance(error, ManagerTooOldError):
+                log.error("manager too old; trying on", error=str(error))
+            else:
+                log.warning("manager unreachable; trying on", error=str(error))
+        self._trouble = error
 
     def reached(self) -> None:
         """Note that a call was answered."""
-        if self._unreachable:
+        if self._trouble:
             log.info("manager reached again")
-        self._unreachable = False
+        self._trouble = None
 
     async def _register(self) -> Session:
         registration = await self._registration()

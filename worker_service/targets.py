@@ -45,11 +45,18 @@ def refuse_passwords(orders: Iterable[TargetOrder]) -> None:
             )
 
 
-def resolve_targets(orders: Sequence[TargetOrder], engines: Engines) -> tuple[Served, ...]:
+def resolve_targets(
+    orders: Sequence[TargetOrder], engines: Engines, *, served: Sequence[Served] = ()
+) -> tuple[Served, ...]:
     """Name the targets, find their engines and have each checked; nothing is created or changed.
 
     A target without a name gets its file's stem or its database's name, with ``-2``, ``-3``... where that is
     taken already.
+
+    Args:
+        orders: the targets as they were asked for.
+        engines: what is installed.
+        served: targets that are served already, and not checked again where they are to stay as they are.
 
     Raises:
         ConfigurationError: no target, or a name twice.
@@ -57,7 +64,9 @@ def resolve_targets(orders: Sequence[TargetOrder], engines: Engines) -> tuple[Se
     """
     if not orders:
         raise ConfigurationError("Name a target with --target PATH, --target URL or OVERHAUL_TARGETS.")
-    return tuple(_resolve(order, name, engines) for order, name in zip(orders, _names(orders), strict=True))
+    before = {one.target.name: one for one in served}
+    named = zip(orders, _names(orders), strict=True)
+    return tuple(_resolve(order, name, engines, before.get(name)) for order, name in named)
 
 
 def refuse_doubles(served: Sequence[Served]) -> None:
@@ -81,7 +90,7 @@ def refuse_doubles(served: Sequence[Served]) -> None:
             )
 
 
-def _resolve(order: TargetOrder, name: str, engines: Engines) -> Served:
+def _resolve(order: TargetOrder, name: str, engines: Engines, before: Served | None) -> Served:
     if not order.url:
         raise InvalidTargetError(f"The target {name!r} has no URL: write NAME=PATH or NAME=URL.")
     engine = engines.by_name(order.engine) if order.engine else engines.for_url(order.url)
@@ -93,8 +102,10 @@ def _resolve(order: TargetOrder, name: str, engines: Engines) -> Served:
         identity=order.identity,
         max_parallel=order.max_parallel,
     )
-    engine.check(target)
-    return Served(target=target, engine=engine)
+    found = Served(target=target, engine=engine)
+    if found != before:
+        engine.check(target)
+    return found
 
 
 def _names(orders: Sequence[TargetOrder]) -> list[str]:

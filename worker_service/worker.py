@@ -1,13 +1,20 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
-from worker_service.catalogue import Catalogue
-from worker_service.domain.errors import ManagerError, ManagerUnavailableError, SessionSupersededError
+from worker_service.catalogue import Catalogue, Served
+from worker_service.domain.errors import (
+    ManagerError,
+    ManagerTooOldError,
+    ManagerUnavailableError,
+    RegistrationRefusedError,
+    SessionClosedError,
+    SessionSupersededError,
+)
 from worker_service.domain.manager import Lease, ManagerPort, Session
 from worker_service.domain.settlement import StopReason
 from worker_service.heartbeat import Heart
@@ -153,6 +160,20 @@ class Worker:
         finally:
             await self._close()
 
+    async def retarget(self, served: Sequence[Served]) -> None:
+        """Serve these targets from now on; what runs goes on to its end, also on those that are no more.
+
+        Raises:
+            RegistrationRefusedError: the manager does not take them; those before are served on.
+            SessionClosedError: this worker is stopping.
+        """
+        undo = self._catalogue.serve(served)
+        try:
+            await self._sessions.update()
+        except (RegistrationRefusedError, SessionClosedError):
+            undo()
+            raise
+
     @property
     def stuck(self) -> bool:
         """Whether an operation was left to itself and its thread would hold up the process's end."""
@@ -170,6 +191,8 @@ class Worker:
                 return opening.result()
             if ending.done():
                 return None
+            if isinstance(trouble := self._sessions.trouble, ManagerTooOldError):
+                raise trouble
             raise ManagerUnavailableError("No manager answered within the connect timeout.")
         except SessionSupersededError:
             self._sessions.superseded()

@@ -91,7 +91,11 @@ REFUSALS: Mapping[type[errors.ManagerError], Refusal] = {
     errors.ProtocolVersionUnsupportedError: Refusal(
         StatusCode.FAILED_PRECONDITION,
         error_reason_pb2.ERROR_REASON_PROTOCOL_VERSION_UNSUPPORTED,
-        lambda e: {"given": str(e.given), "supported": str(e.supported)},
+        lambda e: {
+            "given": str(e.given),
+            "supported": str(e.taken.newest),
+            "oldest_supported": str(e.taken.oldest),
+        },
     ),
     errors.LogGapError: Refusal(
         StatusCode.FAILED_PRECONDITION,

@@ -52,6 +52,8 @@ _OPTIONS = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
+CONNECTION_AGE_MS = 300_000
+"""After so long a connection of one of several managers takes no new calls; those under way stay on it."""
 _JUST_CAME_IN = 0.02
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 
@@ -94,12 +96,15 @@ class Server:
     Args:
         services: what is served.
         ids: makes the ids of incidents.
+        one_of_several: whether other managers may serve the same store. Then connections are renewed, because
+            only who connects anew looks for managers that were added, or is sent to one by a load balancer.
     """
 
-    def __init__(self, services: Services, ids: IdSource) -> None:
+    def __init__(self, services: Services, ids: IdSource, *, one_of_several: bool = False) -> None:
         self._calls = CallInterceptor(ids)
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(interceptors=[self._calls], options=_OPTIONS)
+        renewing = (("grpc.max_connection_age_ms", CONNECTION_AGE_MS),) if one_of_several else ()
+        self._server = grpc.aio.server(interceptors=[self._calls], options=(*_OPTIONS, *renewing))
         server: Any = _Lookup(self._server)
         job_service_pb2_grpc.add_JobServiceServicer_to_server(services.jobs, server)
         lease_service_pb2_grpc.add_LeaseServiceServicer_to_server(services.leases, server)

@@ -47,7 +47,7 @@ class Manager:
             progress=progress,
         )
         services = Services(jobs=jobs, leases=LeaseService(self._desk), fleet=FleetService(store, self._desk))
-        self._server = Server(services, ids)
+        self._server = Server(services, ids, one_of_several=not settings.store.startswith("sqlite:"))
         self._hurry = asyncio.Event()
 
     async def start(self) -> int:

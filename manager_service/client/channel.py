@@ -1,6 +1,7 @@
 """How a channel to the managers is opened: the address, the service config, the limits."""
 
 import ipaddress
+import json
 import re
 from importlib.resources import files
 
@@ -11,6 +12,8 @@ from manager_service.client.errors import InvalidAddressError
 DEFAULT_PORT = 7420
 DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
 MESSAGE_BYTES = 32 * 1024 * 1024
+HEALTH_OF = "overhaul.v1.JobService"
+"""Which service of a manager has to be healthy for calls to go there."""
 _FORMS_OF_GRPC = ("dns:", "unix:", "ipv4:", "ipv6:")
 _IN_NO_HOST = re.compile(r"[\s/@?#\[\]]")
 
@@ -43,7 +46,7 @@ def channel_target(address: str) -> str:
 def channel_options(address: str) -> list[tuple[str, str | int]]:
     """Return the options of a channel to the address; the retries come from the contract's service config."""
     return [
-        ("grpc.service_config", files("overhaul.v1").joinpath("service_config.json").read_text("utf-8")),
+        ("grpc.service_config", service_config(channel_target(address))),
         ("grpc.enable_retries", 1),
         ("grpc.max_receive_message_length", MESSAGE_BYTES),
         ("grpc.max_send_message_length", MESSAGE_BYTES),
@@ -53,9 +56,31 @@ def channel_options(address: str) -> list[tuple[str, str | int]]:
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.min_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 3_000),
+        # Managers that were replaced all at once are found at their new addresses within a second, not thirty.
+        ("grpc.dns_min_time_between_resolutions_ms", 1_000),
         # A proxy of the environment must not be asked for this very machine.
         ("grpc.enable_http_proxy", 0 if _is_loopback(address) else 1),
     ]
+
+
+def service_config(target: str) -> str:
+    """Return the contract's deadlines, retries and health check as gRPC reads them.
+
+    Where there is only one manager its health is not asked for: there is no other to go to, and without the
+    question the first call is sooner on its way.
+    """
+    config = json.loads(files("overhaul.v1").joinpath("service_config.json").read_text("utf-8"))
+    if _is_one_manager(target):
+        del config["healthCheckConfig"]
+    else:
+        config["healthCheckConfig"]["serviceName"] = HEALTH_OF
+    return json.dumps(config)
+
+
+def _is_one_manager(target: str) -> bool:
+    """Tell whether no more than one manager can be meant; a name may stand for several."""
+    host = target.removeprefix("ipv4:").removeprefix("ipv6:").rpartition(":")[0].strip("[]")
+    return target.startswith("unix:") or host == "localhost" or _ip_version(host) is not None
 
 
 def _endpoint(text: str) -> tuple[str, int]:

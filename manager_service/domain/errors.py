@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from manager_service.domain.fleet import Versions
+
 
 class ManagerError(Exception):
     """The root of every error that the manager raises on purpose; its text is a sentence for the caller."""
@@ -132,12 +134,15 @@ class TargetIdentityMismatchError(ManagerError):
 
 
 class ProtocolVersionUnsupportedError(ManagerError):
-    """The worker speaks a protocol version that this manager does not."""
+    """The worker speaks a version of the protocol that this manager does not take."""
 
-    def __init__(self, given: int, supported: int) -> None:
-        super().__init__(f"protocol version {given} is not spoken here, only {supported}; upgrade the older side")
+    def __init__(self, given: int, taken: Versions) -> None:
+        older = "the worker" if given < taken.oldest else "the managers first"
+        super().__init__(
+            f"the worker speaks version {given} of the protocol, and this manager takes {taken}; upgrade {older}"
+        )
         self.given = given
-        self.supported = supported
+        self.taken = taken
 
 
 class LogGapError(ManagerError):

@@ -6,8 +6,28 @@ from enum import StrEnum, auto
 
 from manager_service.domain.model import Instant, Span
 
-PROTOCOL_VERSION = 1
 MAX_SERVED_TARGETS = 10_000  # with all they offer they have to fit into one message
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """The versions of the workers' protocol that a manager takes: its own, and that of one release before."""
+
+    newest: int
+
+    @property
+    def oldest(self) -> int:
+        """The version before the newest, if there was one."""
+        return max(1, self.newest - 1)
+
+    def __contains__(self, version: int) -> bool:
+        return self.oldest <= version <= self.newest
+
+    def __str__(self) -> str:
+        return f"{self.newest}" if self.oldest == self.newest else f"{self.oldest} to {self.newest}"
+
+
+TAKEN = Versions(newest=1)
 
 
 class OptionType(StrEnum):

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from manager_service.domain import fleet
 from manager_service.domain.checks import MAX_NAME, MAX_TEXT, Violations, is_uuid
 from manager_service.domain.errors import ProtocolVersionUnsupportedError
 from manager_service.domain.fleet import (
     MAX_SERVED_TARGETS,
-    PROTOCOL_VERSION,
     OfferedOperation,
     OptionSpec,
     Registration,
@@ -35,11 +35,12 @@ def check_registration(registration: Registration, protocol_version: int) -> Non
     """Refuse a registration that makes no sense.
 
     Raises:
-        ProtocolVersionUnsupportedError: the worker speaks another protocol, so its fields may mean others.
+        ProtocolVersionUnsupportedError: the worker speaks too old or too new a version of the protocol, so its
+            fields may mean others.
         InvalidRequestError: one or more fields are wrong.
     """
-    if protocol_version != PROTOCOL_VERSION:
-        raise ProtocolVersionUnsupportedError(protocol_version, PROTOCOL_VERSION)
+    if protocol_version not in fleet.TAKEN:
+        raise ProtocolVersionUnsupportedError(protocol_version, fleet.TAKEN)
     found = Violations()
     found.name("worker_name", registration.worker_name)
     if not is_uuid(registration.instance_id):

@@ -73,7 +73,7 @@ class LeaseDesk:
         """Open a session, or answer the one that the instance has; return its id.
 
         Raises:
-            ProtocolVersionUnsupportedError: the worker speaks another protocol.
+            ProtocolVersionUnsupportedError: the worker speaks too old or too new a version of the protocol.
             InvalidRequestError: one or more fields are wrong.
             TargetIdentityMismatchError: a target's name is known with another identity.
             SessionSupersededError: a newer instance of the worker's name took over before.
@@ -81,6 +81,8 @@ class LeaseDesk:
         check_registration(registration, protocol_version)
         session_id = await self._store.register(registration)
         self._sessions.opened(session_id, registration)
+        # What a target that was added waits for became ready before it was known here that the session serves it.
+        self._parking.look(session_id)
         log.info(
             "worker registered",
             worker_name=registration.worker_name,

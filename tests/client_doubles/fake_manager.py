@@ -12,6 +12,7 @@ from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # ships no types
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from overhaul.v1 import fleet_service_pb2, job_service_pb2
 
@@ -60,7 +61,7 @@ Stream = list[Message | Refusal | Hang] | Callable[[Any], Iterator[Message | Ref
 class FakeManager:
     """Answers each method from its script; the last answer of a script stays."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, *, host: str = "127.0.0.1") -> None:
         self.calls: list[tuple[str, Any]] = []
         self._scripts: dict[str, deque[Any]] = defaultdict(deque)
         self._stopping = threading.Event()
@@ -70,8 +71,11 @@ class FakeManager:
             handlers=[*self._handlers(job_service_pb2), *self._handlers(fleet_service_pb2)],
             options=[("grpc.so_reuseport", 0)],
         )
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
-        self.address = f"127.0.0.1:{self.port}"
+        self.health = health.HealthServicer()
+        self.health.set("overhaul.v1.JobService", health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
+        self.port = self._server.add_insecure_port(f"{host}:{port}")
+        self.address = f"{host}:{self.port}"
         self._server.start()
 
     def answers(self, method: str, *script: Unary | Stream) -> Self:

@@ -47,7 +47,38 @@ class TestRegisterWorker:
 
         assert refused.code is grpc.StatusCode.FAILED_PRECONDITION
         assert refused.reason == "PROTOCOL_VERSION_UNSUPPORTED"
-        assert refused.metadata["supported"] == "1"
+        assert refused.metadata == {"given": "2", "supported": "1", "oldest_supported": "1"}
+
+    async def test_a_poll_that_hangs_is_granted_what_a_target_that_was_added_waits_for(
+        self, manager: RunningManager
+    ) -> None:
+        worker = await manager.worker("app")
+        await manager.create("late", operations=("vacuum",), allow_unknown_targets=True)
+        hanging = asyncio.create_task(worker.acquire(wait=2.5))
+        await asyncio.sleep(0.1)
+
+        begin = now()
+        worker.targets = ("app", "late")
+        await worker.register()
+
+        [lease] = await hanging
+        assert lease.target == "late"
+        assert now() - begin < SOON
+
+    async def test_a_target_that_was_removed_is_granted_no_more_and_its_lease_goes_on(
+        self, manager: RunningManager
+    ) -> None:
+        worker = await manager.worker("app", "old")
+        parent = await manager.create("old", operations=("vacuum", "analyze"))
+        [lease] = await worker.acquire()
+        worker.targets = ("app",)
+        await worker.register()
+
+        assert (await worker.beat(lease)).leases[0].directive == CONTINUE
+        await worker.complete(lease)
+        assert await worker.acquire() == []
+        counts = (await manager.get(parent.id)).counts
+        assert (counts.completed, counts.pending) == (1, 1)
 
     async def test_a_name_with_another_identity_is_refused(self, manager: RunningManager) -> None:
         await manager.worker()

@@ -8,8 +8,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from structlog.testing import capture_logs
 
-from manager_service.api.server import SERVICES, AddressInUseError
+from manager_service.api import server
+from manager_service.api.server import SERVICES, AddressInUseError, Server, Services
+from manager_service.app import manager as app_manager
 from manager_service.domain.model import SECOND
+from manager_service.domain.ports import IdSource
 from overhaul.v1 import job_pb2, job_service_pb2, lease_service_pb2
 from tests.contract.manager_harness import BRISK, NOBODY, RunningManager, eventually, refusal, running, settings_on
 
@@ -155,6 +158,30 @@ class TestManyCalls:
         answers = await asyncio.gather(*(worker.beat(sequence=1) for _ in range(2_000)))
 
         assert len(answers) == 2_000
+
+
+def one_of_several(services: Services, ids: IdSource, **_: bool) -> Server:
+    return Server(services, ids, one_of_several=True)
+
+
+class TestConnections:
+    async def test_those_of_one_of_several_managers_are_renewed_and_no_call_is_lost(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(server, "CONNECTION_AGE_MS", 200)
+        monkeypatch.setattr(app_manager, "Server", one_of_several)
+        async with running(settings_on(tmp_path)) as manager:
+            worker = await manager.worker()
+            polling = asyncio.create_task(worker.acquire(wait=2))
+            for _ in range(3):
+                leaving = asyncio.create_task(
+                    manager.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+                )
+                while not leaving.done():
+                    await worker.beat()
+
+            assert not polling.done()
+            assert await polling == []
 
 
 class TestShutdown:

@@ -1,3 +1,4 @@
+import json
 from datetime import timedelta
 from enum import Enum
 from typing import Any
@@ -15,6 +16,7 @@ from worker_service.domain import errors, outcome
 from worker_service.domain.manager import LeaseDirective, Report, ReportStatus, WorkerDirective, WorkerState
 from worker_service.domain.operation import OptionType
 from worker_service.manager_client import address_of, connect, convert
+from worker_service.manager_client.channel import service_config
 from worker_service.manager_client.errors import translate
 
 
@@ -107,7 +109,7 @@ class TestErrors:
             ("SESSION_UNKNOWN", errors.SessionUnknownError),
             ("SESSION_SUPERSEDED", errors.SessionSupersededError),
             ("TARGET_IDENTITY_MISMATCH", errors.RegistrationRefusedError),
-            ("PROTOCOL_VERSION_UNSUPPORTED", errors.RegistrationRefusedError),
+            ("PROTOCOL_VERSION_UNSUPPORTED", errors.ProtocolVersionRefusedError),
             ("LOG_GAP", errors.LogGapError),
         ],
     )
@@ -166,6 +168,20 @@ class TestAddress:
     def test_other_forms_are_refused(self, text: str) -> None:
         with pytest.raises(errors.ConfigurationError):
             address_of(text)
+
+    @pytest.mark.parametrize("text", ["10.0.0.1,10.0.0.2", "managers", "dns:///managers:1"])
+    def test_the_health_of_several_managers_is_asked_for(self, text: str) -> None:
+        config = json.loads(service_config(address_of(text)))
+
+        assert (
+            config["healthCheckConfig"]["serviceName"]
+            == wire.DESCRIPTOR.services_by_name["LeaseService"].full_name
+        )
+        assert config["loadBalancingConfig"] == [{"round_robin": {}}]
+
+    @pytest.mark.parametrize("text", ["127.0.0.1", "localhost:1", "10.0.0.1", "[::1]:1", "unix:/tmp/x"])
+    def test_of_a_single_one_it_is_not(self, text: str) -> None:
+        assert "healthCheckConfig" not in json.loads(service_config(address_of(text)))
 
     async def test_a_socket_is_an_address_too(self) -> None:
         await connect("unix:/tmp/none").close()

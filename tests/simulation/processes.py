@@ -89,7 +89,7 @@ class ManagerHost:
             f"sqlite:///{self._path}", clock=self._clock, ids=self._ids, timing=TIMING, synchronous="normal"
         )
 
-        def server(services: Services, ids: IdSource) -> _Server:
+        def server(services: Services, ids: IdSource, **_: bool) -> _Server:
             return _Server(services, ids, network=self._network, process=process)
 
         with patch("manager_service.app.manager.Server", server):

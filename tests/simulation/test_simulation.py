@@ -65,7 +65,10 @@ class TestPlantedDefects:
         ("plant", "invariant"),
         [
             (mutants.fence_by_worker_only, "a report is recorded once"),
-            (mutants.outages_not_made_up_for, "no lease expires by an outage"),
+            (
+                mutants.outages_not_made_up_for,
+                ("no lease expires by an outage", "everything becomes terminal"),
+            ),
             (mutants.successors_forgotten, "a pending child queues or has a predecessor"),
             (mutants.parent_decided_outside_the_transaction, "the counts are what the children are"),
             (

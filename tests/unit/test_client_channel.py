@@ -5,6 +5,7 @@ import json
 import pytest
 
 from manager_service import client
+from manager_service.api.server import SERVICES
 from manager_service.client.calls import Backoff
 from manager_service.client.channel import DEFAULT_ADDRESS, channel_options, channel_target
 from manager_service.client.errors import InvalidAddressError
@@ -52,6 +53,21 @@ class TestOptions:
         config = json.loads(str(options["grpc.service_config"]))
         assert config["methodConfig"][0]["retryPolicy"]["maxAttempts"] == 5
         assert options["grpc.max_receive_message_length"] == 32 * 1024 * 1024
+
+    @pytest.mark.parametrize("address", ["10.0.0.1,10.0.0.2", "managers", "managers:1", "dns:///managers:1"])
+    def test_the_health_of_several_managers_is_asked_for(self, address: str) -> None:
+        config = json.loads(str(dict(channel_options(address))["grpc.service_config"]))
+
+        assert config["healthCheckConfig"]["serviceName"] in SERVICES
+        assert config["loadBalancingConfig"] == [{"round_robin": {}}]
+
+    @pytest.mark.parametrize(
+        "address", ["127.0.0.1:1", "localhost:1", "10.0.0.1", "[::1]:1", "ipv4:10.0.0.1:1", "unix:/run/o.sock"]
+    )
+    def test_of_a_single_one_it_is_not(self, address: str) -> None:
+        config = json.loads(str(dict(channel_options(address))["grpc.service_config"]))
+
+        assert "healthCheckConfig" not in config
 
     @pytest.mark.parametrize(("address", "proxied"), [("127.0.0.1:1", 0), ("[::1]:1", 0), ("db.example:1", 1)])
     def test_no_proxy_is_asked_for_this_machine(self, address: str, proxied: int) -> None:

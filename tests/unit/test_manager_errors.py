@@ -6,6 +6,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from manager_service.api.errors import REFUSALS, Status, defect, refused
 from manager_service.domain import errors
 from manager_service.domain.errors import FieldViolation, InvalidRequestError, ManagerError, OverloadedError
+from manager_service.domain.fleet import Versions
 from overhaul.v1 import error_reason_pb2
 
 EXAMPLES: list[ManagerError] = [
@@ -21,7 +22,7 @@ EXAMPLES: list[ManagerError] = [
     errors.SessionUnknownError("s"),
     errors.SessionSupersededError("w"),
     errors.TargetIdentityMismatchError("t", "a", "b"),
-    errors.ProtocolVersionUnsupportedError(2, 1),
+    errors.ProtocolVersionUnsupportedError(2, Versions(newest=1)),
     errors.LogGapError(7),
     OverloadedError("q", 1.5),
     errors.StoreUnavailableError("disk full"),

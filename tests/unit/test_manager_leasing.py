@@ -1,4 +1,5 @@
 import asyncio
+import uuid
 from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any
@@ -6,6 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from manager_service.domain import fleet
 from manager_service.domain.errors import (
     InvalidRequestError,
     OverloadedError,
@@ -19,6 +21,7 @@ from manager_service.domain.fleet import (
     ServedTarget,
     SessionState,
     Timing,
+    Versions,
     Worker,
     WorkerDirective,
 )
@@ -514,6 +517,28 @@ class TestCheckRegistration:
     def test_another_protocol_is_refused_first(self) -> None:
         with pytest.raises(ProtocolVersionUnsupportedError):
             check_registration(Registration(worker_name="", instance_id=""), 2)
+
+    @pytest.mark.parametrize("version", [6, 7])
+    def test_a_worker_of_this_release_or_of_the_one_before_is_taken(
+        self, monkeypatch: pytest.MonkeyPatch, version: int
+    ) -> None:
+        monkeypatch.setattr(fleet, "TAKEN", Versions(newest=7))
+
+        check_registration(Registration(worker_name="w", instance_id=str(uuid.uuid4()), slots=1), version)
+
+    @pytest.mark.parametrize(
+        ("version", "upgrade"), [(5, "the worker"), (0, "the worker"), (8, "the managers first")]
+    )
+    def test_another_is_refused_with_the_versions_taken_and_who_is_to_be_upgraded(
+        self, monkeypatch: pytest.MonkeyPatch, version: int, upgrade: str
+    ) -> None:
+        monkeypatch.setattr(fleet, "TAKEN", Versions(newest=7))
+
+        with pytest.raises(ProtocolVersionUnsupportedError) as caught:
+            check_registration(Registration(worker_name="w", instance_id=str(uuid.uuid4()), slots=1), version)
+
+        expected = f"the worker speaks version {version} of the protocol, and this manager takes 6 to 7"
+        assert str(caught.value) == f"{expected}; upgrade {upgrade}"
 
     @pytest.mark.parametrize(
         ("changes", "field"),

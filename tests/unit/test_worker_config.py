@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -5,6 +6,7 @@ import pytest
 
 from worker_service import config
 from worker_service.domain.errors import ConfigurationError
+from worker_service.targets import parse_target
 
 
 class TestFile:
@@ -68,6 +70,32 @@ class TestEnvironment:
     def test_a_label_of_another_form_is_refused(self, text: str) -> None:
         with pytest.raises(ConfigurationError, match="KEY=VALUE"):
             config.parse_labels([text])
+
+
+class TestSources:
+    def test_the_command_line_comes_before_the_environment_before_the_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "w.toml").write_text('[[targets]]\nurl = "file.db"\n')
+        by_file = config.Sources(file=tmp_path / "w.toml").again()
+        by_line = replace(by_file, command_line=(parse_target("line.db"),))
+
+        assert [order.url for order in by_file.targets()] == ["file.db"]
+        monkeypatch.setenv("OVERHAUL_TARGETS", "environment.db")
+        assert [order.url for order in by_file.targets()] == ["environment.db"]
+        assert [order.url for order in by_line.targets()] == ["line.db"]
+
+    def test_the_file_is_read_again_and_other_options_that_differ_are_named(self, tmp_path: Path) -> None:
+        (tmp_path / "w.toml").write_text('slots = 2\nname = "w"\n[[targets]]\nurl = "a.db"\n')
+        before = config.Sources(file=tmp_path / "w.toml").again()
+        (tmp_path / "w.toml").write_text('slots = 3\nlog-level = "debug"\nname = "w"\n[[targets]]\nurl = "b.db"\n')
+        after = before.again()
+
+        assert [order.url for order in after.targets()] == ["b.db"]
+        assert after.differing(before) == ["log_level", "slots"]
+
+    def test_without_a_file_there_is_nothing_to_read(self) -> None:
+        assert config.Sources(command_line=(parse_target("a.db"),)).again().targets()
 
 
 def test_two_workers_of_one_host_differ() -> None:

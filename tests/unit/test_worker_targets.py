@@ -5,6 +5,7 @@ from worker_service.catalogue import Served
 from worker_service.domain.errors import ConfigurationError, InvalidTargetError
 from worker_service.domain.ports import Engine
 from worker_service.domain.secrets import Redactor, passwords_of
+from worker_service.domain.target import Target
 from worker_service.targets import TargetOrder, parse_target, refuse_doubles, refuse_passwords, resolve_targets
 
 
@@ -16,6 +17,28 @@ class Engines:
 
     def for_url(self, url: str) -> Engine:
         return FakeEngine()
+
+
+class CountingEngine(FakeEngine):
+    """Counts how often it checks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.checked: list[str] = []
+
+    def check(self, target: Target) -> None:
+        self.checked.append(target.name)
+
+
+class OneEngine:
+    def __init__(self) -> None:
+        self.engine = CountingEngine()
+
+    def by_name(self, name: str) -> Engine:
+        return self.engine
+
+    def for_url(self, url: str) -> Engine:
+        return self.engine
 
 
 def names(*texts: str) -> list[str]:
@@ -69,6 +92,19 @@ class TestNames:
             resolve_targets(orders, Engines())
 
 
+class TestThoseThatAreServedAlready:
+    def test_only_what_changed_is_checked_again(self) -> None:
+        engines = OneEngine()
+        served = resolve_targets([parse_target("a=/a.db"), parse_target("b=/b.db")], engines)
+        engines.engine.checked.clear()
+
+        orders = [parse_target("a=/a.db"), parse_target("b=/other.db"), parse_target("c=/c.db")]
+        found = resolve_targets(orders, engines, served=served)
+
+        assert engines.engine.checked == ["b", "c"]
+        assert found[0] == served[0]
+
+
 class TestDoubles:
     def served(self, *identities: str | None) -> tuple[Served, ...]:
         orders = [TargetOrder(url=f"fake://u:s3cret@h/{n}", identity=one) for n, one in enumerate(identities)]
@@ -106,6 +142,12 @@ class TestPasswords:
     @pytest.mark.parametrize("url", ["a.db", "postgresql://u@h/d", "http://[broken"])
     def test_without_one_nothing_is_refused(self, url: str) -> None:
         refuse_passwords([TargetOrder(url=url)])
+
+    def test_those_of_targets_that_come_later_are_masked_too(self) -> None:
+        redact = Redactor(["mysql://u:first@h/d"])
+        redact.learn(["mysql://u:second@h/d"])
+
+        assert redact("first second third") == "*** *** third"
 
     def test_a_target_does_not_show_its_url(self) -> None:
         order = TargetOrder(name="a", url="mysql://u:hidden@h/d")

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from io import StringIO
 
@@ -13,7 +13,7 @@ from worker_service.catalogue import Catalogue, Identity, Served
 from worker_service.domain.secrets import Redactor
 from worker_service.domain.target import Target
 from worker_service.log_setup import configure_logs
-from worker_service.manager_client import GrpcManager, connect
+from worker_service.manager_client import GrpcManager, address_of, connect
 from worker_service.worker import Timing, Worker
 
 INSTANCE = "5f0c1f0e-0000-4000-8000-000000000001"
@@ -39,16 +39,21 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    server: LeaseServer, *, slots: int = 2, timing: Timing | None = None, ready: bool = True
+    server: LeaseServer,
+    *,
+    slots: int = 2,
+    timing: Timing | None = None,
+    ready: bool = True,
+    managers: str | None = None,
 ) -> AsyncIterator[Rig]:
-    """Run a worker; it is released at the end unless the test ended it."""
+    """Run a worker of a server, or of ``managers`` that stand for it; the end releases it unless the test has."""
     logs = StringIO()
     redact = Redactor([URL])
     configure_logs(form="json", level="debug", redact=redact, stream=logs)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     server.slots = slots
     engine = FakeEngine()
-    async with serving(server) as address:
+    async with nullcontext(address_of(managers)) if managers else serving(server) as address:
         manager = GrpcManager(calls=connect(address), heartbeats=connect(address, own_connection=True))
         worker = make_worker(manager, engine, slots, timing, redact)
         registered = asyncio.Event()

@@ -49,6 +49,25 @@ class RegistrationRefusedError(ManagerError):
     """The manager does not take this worker as it is configured; the message says what to change."""
 
 
+class ProtocolVersionRefusedError(RegistrationRefusedError):
+    """The manager does not take the version of the protocol that it was spoken to in.
+
+    Args:
+        message: what the manager said.
+        oldest: the oldest version that it takes.
+        newest: the newest version that it takes.
+    """
+
+    def __init__(self, message: str, *, oldest: int, newest: int) -> None:
+        super().__init__(message)
+        self.oldest = oldest
+        self.newest = newest
+
+
+class ManagerTooOldError(ManagerUnavailableError):
+    """The manager that answered has to be upgraded before it can take this worker; others may be already."""
+
+
 class RequestRefusedError(ManagerError):
     """The manager refused a call for what it says; sending it again as it is cannot help."""
 

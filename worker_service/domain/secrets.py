@@ -22,8 +22,13 @@ class Redactor:
     """Masks the targets' passwords in text that leaves the process: logs, results, log lines of jobs."""
 
     def __init__(self, urls: Iterable[str] = ()) -> None:
+        self._secrets: tuple[str, ...] = ()
+        self.learn(urls)
+
+    def learn(self, urls: Iterable[str]) -> None:
+        """Mask the passwords of these URLs too."""
         found = {secret for url in urls for secret in passwords_of(url)}
-        self._secrets = tuple(sorted(found, key=len, reverse=True))
+        self._secrets = tuple(sorted(found.union(self._secrets), key=len, reverse=True))
 
     def __call__(self, text: str) -> str:
         """Return the text with every password masked."""

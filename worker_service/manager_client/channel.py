@@ -1,4 +1,5 @@
 import ipaddress
+import json
 import re
 from importlib.resources import files
 
@@ -8,6 +9,8 @@ from worker_service.domain.errors import ConfigurationError
 
 DEFAULT_PORT = 7420
 MESSAGE_BYTES = 32 << 20
+HEALTH_OF = "overhaul.v1.LeaseService"
+"""Which service of a manager has to be healthy for calls to go there."""
 _FOREIGN_FORMS = ("dns:", "unix:", "ipv4:", "ipv6:")
 _IN_NO_HOST = re.compile(r"[\s/@?#\[\]]")
 _OPTIONS: tuple[tuple[str, int], ...] = (
@@ -20,6 +23,8 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Managers that were replaced all at once are found at their new addresses within a second, not thirty.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
 )
 
 
@@ -27,7 +32,7 @@ def address_of(text: str) -> str:
     """Return gRPC's form of a manager's address.
 
     ``HOST[:PORT]``, or several IP addresses separated by commas, which are used in turn and passed over while
-    they are down; gRPC's own forms (``dns:///...``, ``unix:...``) pass through.
+    they are down or drain; gRPC's own forms (``dns:///...``, ``unix:...``) pass through.
 
     Raises:
         ConfigurationError: it is none of these.
@@ -78,7 +83,7 @@ def connect(address: str, *, own_connection: bool = False) -> grpc.aio.Channel:
         address: gRPC's form of the address.
         own_connection: share no connection with other channels to the same address.
     """
-    options: list[tuple[str, int | str]] = [*_OPTIONS, ("grpc.service_config", service_config())]
+    options: list[tuple[str, int | str]] = [*_OPTIONS, ("grpc.service_config", service_config(address))]
     if own_connection:
         options.append(("grpc.use_local_subchannel_pool", 1))
     if address.startswith(("127.", "localhost:", "[::1]", "unix:")):
@@ -87,6 +92,24 @@ def connect(address: str, *, own_connection: bool = False) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(address, options=options)
 
 
-def service_config() -> str:
-    """Return the contract's deadlines and retries as gRPC reads them."""
-    return (files("overhaul.v1") / "service_config.json").read_text("utf-8")
+def service_config(address: str) -> str:
+    """Return the contract's deadlines, retries and health check as gRPC reads them.
+
+    Where there is only one manager its health is not asked for: there is no other to go to, and without the
+    question the first call is sooner on its way.
+
+    Args:
+        address: gRPC's form of the address.
+    """
+    config = json.loads((files("overhaul.v1") / "service_config.json").read_text("utf-8"))
+    if _is_one_manager(address):
+        del config["healthCheckConfig"]
+    else:
+        config["healthCheckConfig"]["serviceName"] = HEALTH_OF
+    return json.dumps(config)
+
+
+def _is_one_manager(address: str) -> bool:
+    """Tell whether no more than one manager can be meant; a name may stand for several."""
+    host = address.removeprefix("ipv4:").removeprefix("ipv6:").rpartition(":")[0].strip("[]")
+    return address.startswith("unix:") or host == "localhost" or _version(host) is not None

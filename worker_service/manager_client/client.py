@@ -6,7 +6,11 @@ import grpc
 
 from overhaul.v1 import lease_service_pb2
 from overhaul.v1.lease_service_pb2_grpc import LeaseServiceStub
-from worker_service.domain.errors import RegistrationRefusedError, RequestRefusedError
+from worker_service.domain.errors import (
+    ProtocolVersionRefusedError,
+    RegistrationRefusedError,
+    RequestRefusedError,
+)
 from worker_service.domain.manager import (
     HeartbeatAnswer,
     HeldLease,
@@ -20,7 +24,7 @@ from worker_service.domain.manager import (
     Session,
     WorkerState,
 )
-from worker_service.manager_client import convert
+from worker_service.manager_client import convert, protocol
 from worker_service.manager_client.errors import translate
 
 T = TypeVar("T")
@@ -44,9 +48,15 @@ class GrpcManager:
         self._heart = LeaseServiceStub(heartbeats)
 
     async def register(self, registration: Registration) -> Session:
-        """Open the session, or the one that this instance has."""
+        """Open the session, or the one that this instance has, in the newest version that both sides speak."""
         try:
-            request = convert.register_request(registration)
+            return await self._register(registration, protocol.SPOKEN.newest)
+        except ProtocolVersionRefusedError as refusal:
+            return await self._register(registration, protocol.SPOKEN.agree(refusal))
+
+    async def _register(self, registration: Registration, version: int) -> Session:
+        try:
+            request = convert.register_request(registration, version)
             return convert.session(await _answer(self._stub.RegisterWorker(request, timeout=CALL_TIMEOUT)))
         except (RequestRefusedError, TypeError, ValueError) as error:
             raise RegistrationRefusedError(str(error)) from error

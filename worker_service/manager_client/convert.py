@@ -25,8 +25,6 @@ from worker_service.domain.operation import Operation, OperationSpec, OptionType
 from worker_service.domain.outcome import Failure, FailureCategory, Outcome, ReleaseReason, Result, Verdict
 from worker_service.domain.target import Target, TargetDescription
 
-PROTOCOL_VERSION = 1
-
 OPTION_TYPES = {
     OptionType.BOOLEAN: lease_service_pb2.OPTION_TYPE_BOOLEAN,
     OptionType.INTEGER: lease_service_pb2.OPTION_TYPE_INTEGER,
@@ -95,12 +93,12 @@ def duration(span: timedelta) -> Duration:
     return message
 
 
-def register_request(registration: Registration) -> lease_service_pb2.RegisterWorkerRequest:
+def register_request(registration: Registration, version: int) -> lease_service_pb2.RegisterWorkerRequest:
     """Return the request that opens a session."""
     return lease_service_pb2.RegisterWorkerRequest(
         worker_name=registration.worker_name,
         instance_id=registration.instance_id,
-        protocol_version=PROTOCOL_VERSION,
+        protocol_version=version,
         build=registration.build,
         host=registration.host,
         pid=registration.pid,

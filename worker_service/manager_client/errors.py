@@ -8,6 +8,7 @@ from worker_service.domain.errors import (
     LogGapError,
     ManagerError,
     ManagerUnavailableError,
+    ProtocolVersionRefusedError,
     RegistrationRefusedError,
     RequestRefusedError,
     SessionSupersededError,
@@ -31,7 +32,6 @@ _BY_REASON: dict[str, type[ManagerError]] = {
     "SESSION_UNKNOWN": SessionUnknownError,
     "SESSION_SUPERSEDED": SessionSupersededError,
     "TARGET_IDENTITY_MISMATCH": RegistrationRefusedError,
-    "PROTOCOL_VERSION_UNSUPPORTED": RegistrationRefusedError,
 }
 
 
@@ -40,12 +40,23 @@ def translate(error: grpc.aio.AioRpcError) -> ManagerError:
     info = _info(error)
     message = error.details() or error.code().name
     if info is not None and info.reason == "LOG_GAP":
-        return LogGapError(message, int(info.metadata.get("next_offset", "0") or 0))
+        return LogGapError(message, _number(info, "next_offset"))
+    if info is not None and info.reason == "PROTOCOL_VERSION_UNSUPPORTED":
+        newest = _number(info, "supported")
+        # Managers that took one version only named that one.
+        return ProtocolVersionRefusedError(
+            message, oldest=_number(info, "oldest_supported") or newest, newest=newest
+        )
     if info is not None and info.reason in _BY_REASON:
         return _BY_REASON[info.reason](message)
     if error.code() in _TRANSIENT:
         return ManagerUnavailableError(f"{error.code().name}: {message}")
     return RequestRefusedError(f"{error.code().name}: {message}")
+
+
+def _number(info: error_details_pb2.ErrorInfo, key: str) -> int:
+    """Return a number that a refusal names, 0 where it does not."""
+    return int(info.metadata.get(key, "0") or 0)
 
 
 def _info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo | None:

@@ -51,7 +51,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     have the name forgotten by ForgetTarget if the database was really replaced.
     """
     ERROR_REASON_PROTOCOL_VERSION_UNSUPPORTED: _ErrorReason.ValueType  # 11
-    """FAILED_PRECONDITION: the worker's protocol_version is not spoken here; metadata "supported" names the version."""
+    """FAILED_PRECONDITION: the worker's protocol_version is not taken here; metadata "oldest_supported" and "supported"
+    name the oldest and the newest that are. A worker that speaks one of them registers again with that one.
+    """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 12
     """RESOURCE_EXHAUSTED: a queue of this manager is full; google.rpc.RetryInfo says when to try again."""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 13
@@ -103,7 +105,9 @@ ERROR_REASON_TARGET_IDENTITY_MISMATCH: ErrorReason.ValueType  # 10
 have the name forgotten by ForgetTarget if the database was really replaced.
 """
 ERROR_REASON_PROTOCOL_VERSION_UNSUPPORTED: ErrorReason.ValueType  # 11
-"""FAILED_PRECONDITION: the worker's protocol_version is not spoken here; metadata "supported" names the version."""
+"""FAILED_PRECONDITION: the worker's protocol_version is not taken here; metadata "oldest_supported" and "supported"
+name the oldest and the newest that are. A worker that speaks one of them registers again with that one.
+"""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 12
 """RESOURCE_EXHAUSTED: a queue of this manager is full; google.rpc.RetryInfo says when to try again."""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 13

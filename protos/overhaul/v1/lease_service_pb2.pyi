@@ -410,7 +410,7 @@ class RegisterWorkerRequest(_message.Message):
     instance_id: _builtins.str
     """A UUID made anew by each process."""
     protocol_version: _builtins.int
-    """The version of this protocol that the worker speaks: 1."""
+    """The version of this protocol that the worker speaks; the newest is 1. A manager takes its own and the one before."""
     build: _builtins.str
     """The worker's own version, for people."""
     host: _builtins.str
