@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from manager_service.domain.errors import ManagerError
+from manager_service.domain.errors import ManagerError, StoreUnavailableError
 from manager_service.domain.fleet import Timing
 from manager_service.domain.model import SECOND, Span
 from manager_service.domain.ports import Upkeep
@@ -81,14 +81,25 @@ class Housekeeping:
         timing: the store takes two heartbeat intervals without a mark for an outage, so marks come more often.
         retention: how long finished parent jobs are kept.
         loops: further loops, run alike.
+        tell: hears whether the store can be written to, when that changes; at first it can.
     """
 
-    def __init__(self, store: Upkeep, *, timing: Timing, retention: Span, loops: Sequence[Loop] = ()) -> None:
+    def __init__(
+        self,
+        store: Upkeep,
+        *,
+        timing: Timing,
+        retention: Span,
+        loops: Sequence[Loop] = (),
+        tell: Callable[[bool], Awaitable[None]] | None = None,
+    ) -> None:
         self._store = store
         self._retention = retention
+        self._tell = tell
+        self._store_is_there = True
         often = min(LOOK_EVERY, timing.heartbeat_interval // 2)
         self._loops = (
-            Loop("mark_alive", store.mark_alive, every=often),
+            Loop("mark_alive", self._mark_alive, every=often),
             Loop("expire_leases", self._expire_leases, every=often),
             Loop("retention", self._retain, every=RETAIN_EVERY),
             *loops,
@@ -102,6 +113,26 @@ class Housekeeping:
     async def stop(self) -> None:
         """Stop every loop and wait until all have ended."""
         await asyncio.gather(*(loop.stop() for loop in self._loops))
+
+    async def _mark_alive(self) -> None:
+        """Write the mark; whether that can be done is the health of the store, looked at without any backoff."""
+        try:
+            await self._store.mark_alive()
+        except StoreUnavailableError as error:
+            await self._note(there=False, why=str(error))
+        else:
+            await self._note(there=True)
+
+    async def _note(self, *, there: bool, why: str = "") -> None:
+        if there == self._store_is_there:
+            return
+        self._store_is_there = there
+        if there:
+            log.info("the job store is back")
+        else:
+            log.warning("the job store is away; no leases are granted", why=why)
+        if self._tell is not None:
+            await self._tell(there)
 
     async def _expire_leases(self) -> None:
         await self._drain("leases expired", lambda: self._store.expire_leases(limit=_BATCH))

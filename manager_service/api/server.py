@@ -56,6 +56,8 @@ CONNECTION_AGE_MS = 300_000
 """After so long a connection of one of several managers takes no new calls; those under way stay on it."""
 _JUST_CAME_IN = 0.02
 _SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+LEASES = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"].full_name
 
 
 class AddressInUseError(Exception):
@@ -127,6 +129,10 @@ class Server:
         for name in SERVICES:
             await self._health.set(name, _SERVING)
         return port
+
+    async def lease_health(self, serving: bool) -> None:  # noqa: FBT001 -- the one thing that is said
+        """Tell whoever asks whether leases can be granted and reports be taken here."""
+        await self._health.set(LEASES, _SERVING if serving else _NOT_SERVING)
 
     async def retire(self) -> None:
         """Tell whoever asks that no more calls are to be sent here."""

@@ -38,7 +38,6 @@ class Manager:
             Loop("endings", self._endings.turn),
             Loop("lost_workers", self._desk.lost_workers.turn, every=settings.timing.heartbeat_interval),
         )
-        self._housekeeping = Housekeeping(store, timing=settings.timing, retention=settings.retention, loops=loops)
         jobs = JobService(
             store=store,
             creation=Creation(store, clock),
@@ -48,6 +47,13 @@ class Manager:
         )
         services = Services(jobs=jobs, leases=LeaseService(self._desk), fleet=FleetService(store, self._desk))
         self._server = Server(services, ids, one_of_several=not settings.store.startswith("sqlite:"))
+        self._housekeeping = Housekeeping(
+            store,
+            timing=settings.timing,
+            retention=settings.retention,
+            loops=loops,
+            tell=self._server.lease_health,
+        )
         self._hurry = asyncio.Event()
 
     async def start(self) -> int:

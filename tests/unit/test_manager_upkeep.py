@@ -161,6 +161,34 @@ class TestHousekeeping:
             "prune_sessions",
         }
 
+    async def test_it_tells_once_that_the_store_is_away_and_once_that_it_is_back(self, store: Any) -> None:
+        told: list[bool] = []
+        answers = [None, StoreUnavailableError("no server"), StoreUnavailableError("no server"), None, None]
+
+        async def mark_alive() -> None:
+            answer = answers.pop(0) if len(answers) > 1 else None
+            if answer:
+                raise answer
+
+        async def tell(there: bool) -> None:
+            told.append(there)
+
+        store.mark_alive = mark_alive
+        keeping = Housekeeping(
+            store, timing=replace(Timing(), heartbeat_interval=10 * MILLISECOND), retention=7, tell=tell
+        )
+
+        with capture_logs() as lines:
+            keeping.start()
+            await until(lambda: len(answers) == 1)
+            await keeping.stop()
+
+        assert told == [False, True]
+        assert [line["event"] for line in lines if line["event"].startswith("the job store")] == [
+            "the job store is away; no leases are granted",
+            "the job store is back",
+        ]
+
     async def test_it_goes_on_while_pieces_are_full(self, store: Any) -> None:
         store.expired = [1_000, 1_000, 3, 0]
         keeping = Housekeeping(store, timing=Timing(), retention=7)
