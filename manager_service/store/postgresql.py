@@ -1,6 +1,8 @@
 """PostgreSQL: the connections, and the errors of its driver. Its own SQL is in `postgresql_dialect`."""
 
 import json
+import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
@@ -52,11 +54,27 @@ _DEFAULTS: Final = {
 _CONFLICTS: Final = (
     errors.DeadlockDetected,
     errors.SerializationFailure,
-    errors.LockNotAvailable,
     errors.UniqueViolation,
 )
+# The server goes on and so does the connection, but this cannot be done now: it is full, the role has lost its
+# rights (what it may not look into is not there for it), or somebody holds what is needed for too long.
+_REFUSED: Final = (
+    errors.DiskFull,
+    errors.OutOfMemory,
+    errors.QueryCanceled,
+    errors.LockNotAvailable,
+    errors.InsufficientPrivilege,
+    errors.UndefinedTable,
+)
 # The server cannot do now what it could before: it ends, restarts, is a standby, is full, or lets nobody in.
-_UNAVAILABLE: Final = (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction)
+_UNAVAILABLE: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    errors.ReadOnlySqlTransaction,
+    errors.IdleInTransactionSessionTimeout,
+)
+# So long nobody knocks again where nobody answered, in seconds.
+_PAUSE: Final = 0.5
 _FORM = "postgresql://USER@HOST:PORT/DATABASE"
 
 
@@ -86,13 +104,47 @@ def open_connection(conninfo: dict[str, Any], *, options: str = "") -> psycopg.C
     return psycopg.connect(**given)
 
 
+class Door:
+    """Opens the connections of one manager; where nobody answered, it does not knock for every call."""
+
+    def __init__(self, conninfo: dict[str, Any], *, pooled: bool = False) -> None:
+        self._conninfo = conninfo
+        self.pooled = pooled
+        self._lock = threading.Lock()
+        self._again_at = 0.0
+        self._why = ""
+
+    def open(self) -> psycopg.Connection[Any]:
+        """Open a connection with the store's settings.
+
+        Raises:
+            ConnectionLostError: the database cannot be reached, or could not a moment ago.
+        """
+        with self._lock:
+            if time.monotonic() < self._again_at:
+                raise ConnectionLostError(self._why)
+            try:
+                with translated:
+                    return self._open()
+            except ConnectionLostError as error:
+                self._again_at, self._why = time.monotonic() + _PAUSE, error.why
+                raise
+
+    def _open(self) -> psycopg.Connection[Any]:
+        options = "" if self.pooled else " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
+        raw = open_connection(self._conninfo, options=options)
+        # A pooler hands each transaction to another server process, which knows no statement of the last one.
+        raw.prepare_threshold = None if self.pooled else 0
+        raw.prepared_max = 1_000
+        return raw
+
+
 class PostgresConnection:
     """A connection that is opened when it is needed, whose transactions are begun and ended by name."""
 
-    def __init__(self, conninfo: dict[str, Any], dialect: Dialect, *, pooled: bool = False) -> None:
-        self._conninfo = conninfo
+    def __init__(self, door: Door, dialect: Dialect) -> None:
+        self._door = door
         self._dialect = dialect
-        self._pooled = pooled
         self._raw: psycopg.Connection[Any] | None = None
         self._cursor: Any = None
         self._many: dict[Statement, RowsText] = {}
@@ -106,18 +158,9 @@ class PostgresConnection:
             ConnectionLostError: the database cannot be reached.
         """
         if self._raw is None or self._raw.closed:
-            with translated:
-                self._raw = self._open()
+            self._raw = self._door.open()
             self._cursor = psycopg.RawCursor(self._raw)
         return self._raw
-
-    def _open(self) -> psycopg.Connection[Any]:
-        options = "" if self._pooled else " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
-        raw = open_connection(self._conninfo, options=options)
-        # A pooler hands each transaction to another server process, which knows no statement of the last one.
-        raw.prepare_threshold = None if self._pooled else 0
-        raw.prepared_max = 1_000
-        return raw
 
     def rows(self, statement: Statement, **given: Any) -> list[Any]:
         """Run a statement and return its rows."""
@@ -165,8 +208,7 @@ class PostgresConnection:
     def begin(self) -> None:
         """Begin a transaction; one that could not be undone before is undone now."""
         self.rollback()
-        self.command("BEGIN")
-        self._set_up()
+        self._begin("BEGIN")
 
     def commit(self) -> None:
         """Make what was written last."""
@@ -185,8 +227,7 @@ class PostgresConnection:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Let every statement of the block see the same state."""
-        self.command("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        self._set_up()
+        self._begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
             yield
             # Not undone: the driver forgets its prepared statements with a rollback.
@@ -194,9 +235,18 @@ class PostgresConnection:
         finally:
             self.rollback()
 
-    def _set_up(self) -> None:
-        """Set behind a pooler for each transaction what is set for the connection otherwise."""
-        if self._pooled:
+    def _begin(self, statement: str) -> None:
+        """Begin a transaction; where the connection broke unnoticed, nothing is lost, and another one will do."""
+        is_old = self._raw is not None and not self._raw.closed
+        try:
+            self.command(statement)
+        except ConnectionLostError:
+            if not is_old:
+                raise
+            self.close()
+            self.command(statement)
+        if self._door.pooled:
+            # What is set for the connection otherwise.
             self.command(_SET_LOCAL, [json.dumps(_SETTINGS)])
 
     def command(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
@@ -216,6 +266,10 @@ class PostgresConnection:
     def _execute(self, sql: str, values: Sequence[Any]) -> None:
         try:
             self._cursor.execute(sql, values)
+        except errors.ReadOnlySqlTransaction:
+            # A standby by now: the next connection may find the server that writes.
+            self.close()
+            raise
         except psycopg.DataError:
             # PostgreSQL has no text with NUL characters; nothing was sent yet.
             if not any(isinstance(value, str) and "\0" in value for value in values):
@@ -238,9 +292,7 @@ class _Translated:
         why = str(error).strip().partition("\n")[0]
         if isinstance(error, _CONFLICTS):
             raise ConflictError(why) from error
-        if isinstance(
-            error, errors.DiskFull | errors.OutOfMemory | errors.QueryCanceled | errors.InsufficientPrivilege
-        ):
+        if isinstance(error, _REFUSED):
             raise StoreUnavailableError(why) from error
         if isinstance(error, _UNAVAILABLE):
             raise ConnectionLostError(why) from error
