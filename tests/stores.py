@@ -31,14 +31,14 @@ class PostgresStores:
     """Makes empty job stores in a server, each a copy of one that was migrated once."""
 
     def __init__(self, server: PostgresServer) -> None:
-        self._server = server
+        self.server = server
         self._template = server.create_database()
         migrate(self._template)
 
     def new_url(self) -> str:
         """Make a job store and return its URL."""
-        return self._server.create_database(self._template)
+        return self.server.create_database(self._template)
 
     def drop(self, url: str) -> None:
         """Remove a job store."""
-        self._server.drop_database(url)
+        self.server.drop_database(url)

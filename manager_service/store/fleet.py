@@ -58,12 +58,15 @@ _WORKER = Statement(_SESSIONS.where(_s.worker_name == bindparam("worker_name")))
 _TARGETS_OF = Statement(
     select(_st.session_id, _st.target).where(Among(_st.session_id, "ids")).order_by(_st.target)
 )
+# One that closed or was superseded meanwhile stays so.
 _DIRECT = Statement(
     update(sessions)
-    .where(_s.id == bindparam("of"))
+    .where(_s.id == bindparam("of"), Among(_s.state, "open"))
     .values(directive=bindparam("directive"), state=bindparam("state"))
 )
 _KNOWN = Statement(select(targets).where(Among(_t.name, "names")))
+# Nobody begins to serve it meanwhile.
+_HELD = Statement(select(targets).where(_t.name == bindparam("target")).with_for_update())
 _OFFERS = Statement(select(_t.name, _t.operations).where(Among(_t.name, "names")))
 _SERVED_BY = Statement(
     select(_st.target, _s.worker_name)
@@ -101,11 +104,13 @@ _FORGET = tuple(
     )
 )
 _GONE = Statement(
-    select(_s.id).where(
+    select(_s.id)
+    .where(
         # An open session is gone when it counts as lost, which is a lease duration after its last beat.
         _s.heartbeat_time < case((Among(_s.state, "states"), bindparam("lost_before")), else_=bindparam("before")),
         ~select(literal_column("1")).select_from(leases).where(_l.session_id == _s.id).exists(),
     )
+    .with_for_update(skip_locked=True)
 )
 _FORGET_SESSION = tuple(
     Statement(delete(table).where(column == bindparam("of")))
@@ -169,7 +174,8 @@ def drain_worker(tx: UnitOfWork, worker_name: str, *, terminate: bool) -> Worker
     if row.state in _OPEN:
         told = terminate or row.directive == WorkerDirective.TERMINATE
         directive = WorkerDirective.TERMINATE if told else WorkerDirective.DRAIN
-        tx.run(_DIRECT, of=row.id, directive=directive.value, state=SessionState.DRAINING.value)
+        drained = SessionState.DRAINING.value
+        tx.run(_DIRECT, of=row.id, open=_OPEN, directive=directive.value, state=drained)
         tx.tell_session(row.id)
     [worker] = _workers(tx, tx.rows(_WORKER, worker_name=worker_name), tx.timing, tx.now)
     return worker
@@ -191,7 +197,7 @@ def pause_target(tx: UnitOfWork, target: str, *, paused: bool) -> Target:
 
 def forget_target(tx: UnitOfWork, target: str) -> None:
     """Forget a target that nobody serves and nothing needs."""
-    rows = tx.rows(_KNOWN, names=[target])
+    rows = tx.rows(_HELD, target=target)
     if not rows:
         raise TargetUnknownError(target)
     [known] = _targets(tx, rows, tx.timing, tx.now)

@@ -15,13 +15,16 @@ from manager_service.store.tables import child_jobs, job_logs, leases
 from manager_service.store.unit_of_work import UnitOfWork
 
 _g, _l, _c = job_logs.c, leases.c, child_jobs.c
+# It does not end meanwhile.
 _LIVE = Statement(
-    select(_l.child_id).where(
+    select(_l.child_id)
+    .where(
         _l.child_id == bindparam("child_id"),
         _l.lease_id == bindparam("lease_id"),
         _l.attempt == bindparam("attempt"),
         _l.session_id == bindparam("session_id"),
     )
+    .with_for_update(read=True)
 )
 _LAST = Statement(
     select(func.max(_g.offset).label("offset")).where(

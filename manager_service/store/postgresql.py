@@ -1,7 +1,10 @@
 """PostgreSQL: the connections, and the errors of its driver. Its own SQL is in `postgresql_dialect`."""
 
 import json
-from collections.abc import Generator, Iterator, Sequence
+import select
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final
 
@@ -52,11 +55,27 @@ _DEFAULTS: Final = {
 _CONFLICTS: Final = (
     errors.DeadlockDetected,
     errors.SerializationFailure,
-    errors.LockNotAvailable,
     errors.UniqueViolation,
 )
+# The server goes on and so does the connection, but this cannot be done now: it is full, the role has lost its
+# rights (what it may not look into is not there for it), or somebody holds what is needed for too long.
+_REFUSED: Final = (
+    errors.DiskFull,
+    errors.OutOfMemory,
+    errors.QueryCanceled,
+    errors.LockNotAvailable,
+    errors.InsufficientPrivilege,
+    errors.UndefinedTable,
+)
 # The server cannot do now what it could before: it ends, restarts, is a standby, is full, or lets nobody in.
-_UNAVAILABLE: Final = (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction)
+_UNAVAILABLE: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    errors.ReadOnlySqlTransaction,
+    errors.IdleInTransactionSessionTimeout,
+)
+# So long nobody knocks again where nobody answered, in seconds.
+_PAUSE: Final = 0.5
 _FORM = "postgresql://USER@HOST:PORT/DATABASE"
 
 
@@ -86,50 +105,80 @@ def open_connection(conninfo: dict[str, Any], *, options: str = "") -> psycopg.C
     return psycopg.connect(**given)
 
 
+class Door:
+    """Opens the connections of one manager; where nobody answered, it does not knock for every call."""
+
+    def __init__(self, conninfo: dict[str, Any], *, pooled: bool = False) -> None:
+        self._conninfo = conninfo
+        self.pooled = pooled
+        self._lock = threading.Lock()
+        self._again_at = 0.0
+        self._why = ""
+
+    def open(self) -> psycopg.Connection[Any]:
+        """Open a connection with the store's settings.
+
+        Raises:
+            ConnectionLostError: the database cannot be reached, or could not a moment ago.
+        """
+        with self._lock:
+            if time.monotonic() < self._again_at:
+                raise ConnectionLostError(self._why)
+            try:
+                with translated:
+                    return self._open()
+            except ConnectionLostError as error:
+                self._again_at, self._why = time.monotonic() + _PAUSE, error.why
+                raise
+
+    def _open(self) -> psycopg.Connection[Any]:
+        options = "" if self.pooled else " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
+        raw = open_connection(self._conninfo, options=options)
+        # A pooler hands each transaction to another server process, which knows no statement of the last one.
+        raw.prepare_threshold = None if self.pooled else 0
+        raw.prepared_max = 1_000
+        return raw
+
+
 class PostgresConnection:
     """A connection that is opened when it is needed, whose transactions are begun and ended by name.
 
     A transaction is one pipeline: what is posted is sent together with the next statement whose rows are read.
     """
 
-    def __init__(self, conninfo: dict[str, Any], dialect: Dialect, *, pooled: bool = False) -> None:
-        self._conninfo = conninfo
+    def __init__(self, door: Door, dialect: Dialect) -> None:
+        self._door = door
         self._dialect = dialect
-        self._pooled = pooled
         self._raw: psycopg.Connection[Any] | None = None
         self._pipelined: AbstractContextManager[psycopg.Pipeline] | None = None
         self._pipeline: Any = None
         # What is posted has no reader: its results must not be taken for those of the statement that has one.
         self._reader: Any = None
         self._poster: Any = None
+        self._given_up = False
         self._many: dict[Statement, RowsText] = {}
         self._changed = 0
+        self._translated = _Translated(self._give_up)
 
     def _open(self) -> psycopg.Connection[Any]:
         """Return the driver's connection, opened if it is not."""
         if self._raw is None or self._raw.closed:
-            options = "" if self._pooled else " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
-            self._raw = raw = open_connection(self._conninfo, options=options)
-            # A pooler hands each transaction to another server process, which knows no statement of the last one.
-            raw.prepare_threshold = None if self._pooled else 0
-            raw.prepared_max = 1_000
-            self._reader, self._poster = psycopg.RawCursor(raw), psycopg.RawCursor(raw)
+            self._raw = self._door.open()
+            self._reader, self._poster = psycopg.RawCursor(self._raw), psycopg.RawCursor(self._raw)
         return self._raw
 
     def rows(self, statement: Statement, **given: Any) -> list[Any]:
         """Run a statement and return its rows."""
         text = statement.text(self._dialect, given)
-        with translated:
-            _execute(self._reader, text.sql, text.values(given))
-            return list(map(text.row, self._reader.fetchall()))
+        with self._translated:
+            return list(map(text.row, self._read(text.sql, text.values(given))))
 
     def batches(self, statement: Statement, size: int, **given: Any) -> Generator[list[Any]]:
         """Run a statement for its first rows, and for all if more are asked for; then the first come again."""
         text = statement.text(self._dialect, given)
         limit = 2 * size + 2
-        with translated:
-            _execute(self._reader, f"{text.sql} LIMIT {limit}", text.values(given))
-            found = list(map(text.row, self._reader.fetchall()))
+        with self._translated:
+            found = list(map(text.row, self._read(f"{text.sql} LIMIT {limit}", text.values(given))))
         yield found
         if len(found) == limit:
             yield self.rows(statement, **given)
@@ -155,13 +204,12 @@ class PostgresConnection:
 
     def names(self, sql: str, names: Sequence[str]) -> list[str]:
         """Run a statement about names and return the names that it returns."""
-        with translated:
-            self._reader.execute(sql, [json.dumps(names)])
-            return [row[0] for row in self._reader.fetchall()]
+        with self._translated:
+            return [row[0] for row in self._read(sql, [json.dumps(names)])]
 
     def post_names(self, sql: str, names: Sequence[str]) -> None:
         """Run a statement about names together with the next whose rows are read."""
-        with translated:
+        with self._translated:
             self._poster.execute(sql, [json.dumps(names)])
 
     def changes(self) -> int:
@@ -174,7 +222,7 @@ class PostgresConnection:
 
     def commit(self) -> None:
         """Make what was written last; raise what was wrong with anything that was posted."""
-        with translated:
+        with self._translated:
             self._poster.execute("COMMIT")
             self._end_pipeline()
 
@@ -182,6 +230,9 @@ class PostgresConnection:
         """Undo what was written; a connection on which that fails is given up, which undoes it as well."""
         raw = self._raw
         if raw is None:
+            return
+        if self._given_up:
+            self.close()
             return
         with suppress(psycopg.Error):
             self._end_pipeline()
@@ -205,7 +256,7 @@ class PostgresConnection:
 
     def close(self) -> None:
         """Close the connection; it is opened again when it is needed."""
-        self._pipelined = None
+        self._pipelined, self._given_up = None, False
         if self._raw is not None:
             with suppress(psycopg.Error):
                 self._raw.close()
@@ -213,17 +264,34 @@ class PostgresConnection:
 
     def _begin(self, sql: str) -> None:
         self.rollback()
-        with translated:
-            self._pipelined = self._open().pipeline()
+        if self._raw is not None and _has_news(self._raw):
+            # The server has closed the connection: nothing was asked, so nothing is lost, and another one will do.
+            self.close()
+        raw = self._open()
+        with self._translated:
+            self._pipelined = raw.pipeline()
             self._pipeline = self._pipelined.__enter__()
             self._poster.execute(sql)
-            if self._pooled:
+            if self._door.pooled:
+                # What is set for the connection otherwise.
                 self._poster.execute(_SET_LOCAL, [json.dumps(_SETTINGS)])
 
     def _end_pipeline(self) -> None:
         pipelined, self._pipelined = self._pipelined, None
         if pipelined is not None:
             pipelined.__exit__(None, None, None)
+
+    def _give_up(self) -> None:
+        """Take another connection for the next transaction: this one leads to a standby by now."""
+        self._given_up = True
+
+    def _read(self, sql: str, values: Sequence[Any]) -> list[Any]:
+        _execute(self._reader, sql, values)
+        # Not only flushed: without a sync the server would wait for ever for a manager that stands still, and its
+        # locks with it, for it does not count as idle within a transaction.
+        self._pipeline.sync()
+        rows: list[Any] = self._reader.fetchall()
+        return rows
 
     def _for_many(self, statement: Statement, many: Sequence[dict[str, Any]]) -> tuple[str, Sequence[Any]]:
         if len(many) == 1:
@@ -236,16 +304,25 @@ class PostgresConnection:
 
     def _post(self, sql: str, values: Sequence[Any]) -> None:
         self._changed += 1
-        with translated:
+        with self._translated:
             _execute(self._poster, sql, values)
 
     def _run(self, sql: str, values: Sequence[Any]) -> int:
-        with translated:
+        with self._translated:
             _execute(self._reader, sql, values)
             self._pipeline.sync()
         changed: int = max(0, self._reader.rowcount)
         self._changed += changed
         return changed
+
+
+def _has_news(raw: psycopg.Connection[Any]) -> bool:
+    """Tell whether there is something to read, or nothing ever will."""
+    if raw.closed:
+        return False
+    waiting = select.poll()
+    waiting.register(raw.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 def _execute(cursor: Any, sql: str, values: Sequence[Any]) -> None:
@@ -262,7 +339,13 @@ class _Translated:
     """Turns the driver's errors about the server and its locks into the store's own.
 
     A class, because it surrounds every statement: a generator costs seven times as much.
+
+    Args:
+        met_a_standby: called when the server does not write any more.
     """
+
+    def __init__(self, met_a_standby: Callable[[], None] = lambda: None) -> None:
+        self._met_a_standby = met_a_standby
 
     def __enter__(self) -> None:
         """Let the block run."""
@@ -271,11 +354,11 @@ class _Translated:
         if not isinstance(error, psycopg.Error):
             return
         why = str(error).strip().partition("\n")[0]
+        if isinstance(error, errors.ReadOnlySqlTransaction):
+            self._met_a_standby()
         if isinstance(error, _CONFLICTS):
             raise ConflictError(why) from error
-        if isinstance(
-            error, errors.DiskFull | errors.OutOfMemory | errors.QueryCanceled | errors.InsufficientPrivilege
-        ):
+        if isinstance(error, _REFUSED):
             raise StoreUnavailableError(why) from error
         if isinstance(error, _UNAVAILABLE):
             raise ConnectionLostError(why) from error

@@ -30,7 +30,8 @@ HOLD_HEADS = Statement(
     select(_q.child_id)
     .select_from(queue.join(targets, _t.name == _q.target))
     .where(Among(_q.child_id, "ids"), _q.hold == literal_column("0"))
-    .with_for_update(of=[queue, targets], skip_locked=True)
+    # Not for their keys: who begins to serve a target goes on.
+    .with_for_update(of=[queue, targets], key_share=True, skip_locked=True)
 )
 HOLD_COUNTS = Statement(
     select(_n.parent_id).where(Among(_n.parent_id, "ids")).order_by(_n.parent_id).with_for_update()

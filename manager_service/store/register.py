@@ -31,6 +31,12 @@ _OTHERS = Statement(
     )
 )
 _SET_STATE = Statement(update(sessions).where(_s.id == bindparam("of")).values(state=bindparam("state")))
+# One that closed meanwhile is closed.
+_SUPERSEDE = Statement(
+    update(sessions)
+    .where(_s.id == bindparam("of"), Among(_s.state, "open"))
+    .values(state=SessionState.SUPERSEDED.value)
+)
 _INSERT_SESSION = Statement(insert(sessions))
 _RENEW_SESSION = Statement(
     update(sessions)
@@ -48,7 +54,13 @@ _SERVED = Statement(
     select(session_targets.c.target).where(session_targets.c.session_id == bindparam("session_id"))
 )
 _SERVE = Statement(insert(session_targets))
-_KNOWN = Statement(select(targets).where(Among(targets.c.name, "names")))
+# Nobody forgets a target meanwhile; claims go on.
+_KNOWN = Statement(
+    select(targets)
+    .where(Among(targets.c.name, "names"))
+    .order_by(targets.c.name)
+    .with_for_update(read=True, key_share=True)
+)
 _INSERT_TARGET = Statement(insert(targets))
 _UPDATE_TARGET = Statement(
     update(targets)
@@ -74,7 +86,7 @@ _OPEN_STATES = [SessionState.READY.value, SessionState.DRAINING.value]
 def register(tx: UnitOfWork, polls: Polls, registration: Registration) -> Bulk[str]:
     """Open or renew the session of an instance, and make its targets known."""
     tx.exclusion.hold_name(registration.worker_name)
-    before = tx.row(_SESSION_OF_INSTANCE, instance_id=registration.instance_id)
+    before = _held(tx, tx.row(_SESSION_OF_INSTANCE, instance_id=registration.instance_id), registration)
     if before is not None and before.state == SessionState.SUPERSEDED:
         raise SessionSupersededError(before.worker_name)
     known = _known(tx, registration.targets)
@@ -98,6 +110,14 @@ def deregister(tx: UnitOfWork, polls: Polls, session_id: str) -> None:
         tx.run(_UNSERVE, of=session_id)
         tx.tell_session(session_id)
     polls.forget(session_id)
+
+
+def _held(tx: UnitOfWork, found: Any | None, registration: Registration) -> Any | None:
+    """Return the session of an instance as it stays: it may have been closed or deleted since it was found."""
+    if found is None or tx.exclusion.alone:
+        return found
+    tx.exclusion.hold_session(found.id)
+    return tx.row(_SESSION_OF_INSTANCE, instance_id=registration.instance_id)
 
 
 def _known(tx: UnitOfWork, served: Iterable[ServedTarget]) -> dict[str, Any]:
@@ -152,7 +172,7 @@ def _supersede(tx: UnitOfWork, registration: Registration) -> None:
     """Let the older instance finish what it runs: its leases stay its own until they are reported or run out."""
     names = {"worker_name": registration.worker_name, "instance_id": registration.instance_id}
     for row in tx.rows(_OTHERS, open=_OPEN_STATES, **names):
-        tx.run(_SET_STATE, of=row.id, state=SessionState.SUPERSEDED.value)
+        tx.run(_SUPERSEDE, of=row.id, open=_OPEN_STATES)
         tx.run(_UNSERVE, of=row.id)
         tx.tell_session(row.id)
 

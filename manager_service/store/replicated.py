@@ -17,6 +17,7 @@ from manager_service.domain.ports import Hints, IdSource, Listener
 from manager_service.store.clock import SharedMark
 from manager_service.store.notices import Notices
 from manager_service.store.postgresql import (
+    Door,
     PostgresConnection,
     administered,
     described,
@@ -245,8 +246,9 @@ def open_replicated(
     conninfo, dialect = parse(url), postgresql_dialect()
     with administered(conninfo) as engine:
         check(engine, described(conninfo))
+    door = Door(conninfo, pooled=pooled)
     backend = PostgresBackend(
-        lambda: PostgresConnection(conninfo, dialect, pooled=pooled),
+        lambda: PostgresConnection(door, dialect),
         clock or DatabaseClock(),
         ids=ids,
         timing=timing,

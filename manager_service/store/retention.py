@@ -50,7 +50,10 @@ _LONG = Statement(
     )
 )
 _SET_FIRST = Statement(
-    update(parent_counts).where(_n.parent_id == bindparam("of")).values(first_sequence=bindparam("first"))
+    update(parent_counts)
+    # Another manager may have trimmed more meanwhile.
+    .where(_n.parent_id == bindparam("of"), _n.first_sequence < bindparam("first"))
+    .values(first_sequence=bindparam("first"))
 )
 _OLD = Statement(
     select(_p.id)
@@ -59,6 +62,8 @@ _OLD = Statement(
     .order_by(_p.end_time)
     .limit(bindparam("limit"))
 )
+# A retry may have opened it again since it was found.
+_STILL_OLD = Statement(select(_p.id).where(_p.id == bindparam("of"), _p.end_time < bindparam("before")))
 _DELETE_PARENT = tuple(
     Statement(delete(table).where(column == bindparam("of")))
     for table, column in (
@@ -87,7 +92,7 @@ def prune(tx: UnitOfWork, *, age: Span, limit: int) -> int:
     for row in tx.rows(_OLD, before=tx.now - age, limit=limit):
         if removed >= limit:
             break
-        if tx.try_own(row.id):
+        if tx.try_own(row.id) and tx.rows(_STILL_OLD, of=row.id, before=tx.now - age):
             removed += _remove(tx, row.id, limit - removed)[0]
     return removed
 
