@@ -56,7 +56,13 @@ _CONFLICTS: Final = (
     errors.UniqueViolation,
 )
 # The server cannot do now what it could before: it ends, restarts, is a standby, is full, or lets nobody in.
-_UNAVAILABLE: Final = (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction)
+# A manager whose process was stopped within a transaction finds that the server has ended its session.
+_UNAVAILABLE: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    errors.ReadOnlySqlTransaction,
+    errors.IdleInTransactionSessionTimeout,
+)
 _FORM = "postgresql://USER@HOST:PORT/DATABASE"
 
 
