@@ -18,6 +18,8 @@ from tests.battery.deployment import client_of
 
 _CALL_SECONDS = 4.0
 _AGAIN_SECONDS = 0.1
+_ROUND_SECONDS = 1.0
+_RECENT = 20
 _AWAY = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -50,8 +52,13 @@ class Crowd:
     orders: dict[str, jobs.CreateParentJobRequest] = field(default_factory=dict)
     calls: int = 0
     repeats: int = 0
-    over: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
     watches: dict[str, list[asyncio.Task[list[jobs.JobEvent]]]] = field(default_factory=dict)
+
+    @property
+    def recent(self) -> Sequence[str]:
+        """Return the parent jobs that are still steered; in a long run the older ones are left alone."""
+        return tuple(self.orders)[-_RECENT:]
 
     async def call(self, method: str, request: Any) -> Any:
         """Make a call until it is answered, at another manager each time."""
@@ -110,7 +117,7 @@ class Crowd:
 
     async def seen(self) -> dict[str, list[list[jobs.JobEvent]]]:
         """Return what each watcher of each parent job saw, from its first event to its last."""
-        self.over = True
+        self.over.set()
         return {parent: [await watch for watch in watches] for parent, watches in self.watches.items()}
 
     async def _parent(self, parent_job_id: str) -> job.ParentJob:
@@ -123,7 +130,7 @@ class Crowd:
         """Watch a parent job, from one manager on to the next, through its rounds, to the end of the run."""
         seen: list[jobs.JobEvent] = []
         for stub in itertools.islice(itertools.cycle(self.stubs), first, None):
-            last = self.over
+            last = self.over.is_set()
             request = jobs.WatchParentJobRequest(
                 parent_job_id=parent_job_id, after_sequence=seen[-1].sequence if seen else 0
             )
@@ -138,8 +145,15 @@ class Crowd:
             else:
                 if last:
                     return seen
+                await self._rest(parent_job_id)
             await asyncio.sleep(_AGAIN_SECONDS)
         raise AssertionError
+
+    async def _rest(self, parent_job_id: str) -> None:
+        """Wait for another round of a parent job that has ended; of an old one there is none until all is over."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ROUND_SECONDS if parent_job_id in self.recent else None):
+                await self.over.wait()
 
 
 @asynccontextmanager
@@ -174,7 +188,7 @@ class Mood:
         if act == "order":
             await self.order()
         else:
-            await self._people.steer(act, self._chance.choice(list(self._people.orders)))
+            await self._people.steer(act, self._chance.choice(self._people.recent))
         self.done[act] = self.done.get(act, 0) + 1
 
     async def order(self) -> None:

@@ -55,6 +55,7 @@ class TestReplicas:
         )
 
         assert not [line for manager in deployment.managers for line in manager.lines if '"incident"' in line]
+        assert crew.severing.severed
         assert watchman.looks
         assert not watchman.found
         assert_at_rest(kept)
