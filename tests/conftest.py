@@ -1,11 +1,16 @@
 """What every test lives by: a skipped test is a failure, because what was not run was not shown."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.postgres import PostgresServer
 from tests.stores import PostgresStores
+
+# A server that runs as another user is forked, and gRPC's own doings in the fork of a process with open channels
+# can crash it. What is forked here becomes another program at once.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 @pytest.fixture(scope="session")

@@ -132,7 +132,8 @@ class Status:
 
 def refused(error: errors.ManagerError) -> Status:
     """Make the status of an error that was raised on purpose."""
-    refusal = REFUSALS[type(error)]
+    # An edge below tells more by a class of its own than callers are told.
+    refusal = next(REFUSALS[kind] for kind in type(error).__mro__ if kind in REFUSALS)
     details = [_error_info(refusal.reason, refusal.metadata(error))]
     if isinstance(error, errors.InvalidRequestError):
         details.append(_bad_request(error))

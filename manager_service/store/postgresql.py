@@ -68,6 +68,7 @@ _REFUSED: Final = (
     errors.UndefinedTable,
 )
 # The server cannot do now what it could before: it ends, restarts, is a standby, is full, or lets nobody in.
+# A manager whose process was stopped within a transaction finds that the server has ended its session.
 _UNAVAILABLE: Final = (
     psycopg.OperationalError,
     psycopg.InterfaceError,

@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 import psycopg
 from sqlalchemy import BigInteger, cast, func, select
 
-from manager_service.domain.errors import OverloadedError
+from manager_service.domain.errors import OverloadedError, StoreUnavailableError
 from manager_service.domain.fleet import Timing
 from manager_service.domain.model import Instant
 from manager_service.domain.ports import Hints, IdSource, Listener
 from manager_service.store.clock import SharedMark
+from manager_service.store.errors import ConflictError
 from manager_service.store.notices import Notices
 from manager_service.store.postgresql import (
     Door,
@@ -40,6 +41,8 @@ Connect = Callable[[], PostgresConnection]
 
 # So many commands share a transaction at most: what one of them holds, the others hold as long.
 _MOST_TOGETHER = 100
+# How often a start is tried that other managers are in the way of: longer than one that was stopped can be.
+_OPENINGS = 4
 _READERS = 4
 _RETRY_AFTER = 1.0
 _MICROS = 1_000_000
@@ -193,7 +196,22 @@ class PostgresBackend:
         self._timing = timing
 
     def open(self) -> None:
-        """Make up for a time in which no manager ran."""
+        """Make up for a time in which no manager ran.
+
+        Raises:
+            StoreUnavailableError: the database cannot be reached, or another manager is in the way.
+        """
+        for attempt in range(1, _OPENINGS + 1):
+            try:
+                self._make_up()
+            except ConflictError as error:
+                self.leasing.rollback()
+                if attempt == _OPENINGS:
+                    raise StoreUnavailableError(f"another manager is in the way: {error}") from error
+            else:
+                return
+
+    def _make_up(self) -> None:
         tx = self.leasing.begin()
         self.mark_alive(tx)
         self.leasing.commit(tx)

@@ -21,7 +21,7 @@ from tests.services import Service, start_manager, start_worker
 ROUNDS = int(os.environ.get("OVERHAUL_BATTERY_ROUNDS", "1"))
 QUICK = ("--heartbeat-interval", "300ms", "--lease-duration", "2500ms", "--accept-within", "2500ms")
 PATIENCE = 60.0
-_EVER_NEW = (
+EVER_NEW = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -60,9 +60,12 @@ class Deployment:
 
     folder: Path
     stack: ExitStack
+    # Where jobs are kept, if that is not a file of the folder.
+    url: str = ""
     died: dict[int, int] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     services: dict[int, Service] = field(default_factory=dict)
+    managers: list[Service] = field(default_factory=list)
 
     @property
     def store(self) -> Path:
@@ -76,7 +79,11 @@ class Deployment:
         return self.folder / f"{name}.audit"
 
     def manager(self, *arguments: str, listen: str = "127.0.0.1:0") -> Service:
-        return self.stack.enter_context(start_manager(self.store, *QUICK, *arguments, listen=listen))
+        manager = self.stack.enter_context(
+            start_manager(self.url or self.store, *QUICK, *arguments, listen=listen)
+        )
+        self.managers.append(manager)
+        return manager
 
     def worker(self, address: str, *targets: str, name: str = "worker", slots: int = 4) -> Service:
         worker = self.stack.enter_context(
@@ -125,7 +132,7 @@ def thaw(service: Service) -> None:
 
 @asynccontextmanager
 async def client_of(address: str) -> AsyncIterator[jobs_grpc.JobServiceStub]:
-    async with grpc.aio.insecure_channel(address, options=_EVER_NEW) as channel:
+    async with grpc.aio.insecure_channel(address, options=EVER_NEW) as channel:
         yield jobs_grpc.JobServiceStub(channel)
 
 

@@ -7,6 +7,7 @@ from manager_service.api.errors import REFUSALS, Status, defect, refused
 from manager_service.domain import errors
 from manager_service.domain.errors import FieldViolation, InvalidRequestError, ManagerError, OverloadedError
 from manager_service.domain.fleet import Versions
+from manager_service.store.errors import ConnectionLostError
 from overhaul.v1 import error_reason_pb2
 
 EXAMPLES: list[ManagerError] = [
@@ -51,12 +52,18 @@ def every_error() -> set[type[ManagerError]]:
         subclasses = left.pop().__subclasses__()
         found.update(subclasses)
         left.extend(subclasses)
-    return {kind for kind in found if kind.__module__.startswith("manager_service.")}
+    return {kind for kind in found if kind.__module__ == errors.__name__}
 
 
 def test_the_table_has_every_error() -> None:
     assert set(REFUSALS) == every_error()
     assert {type(example) for example in EXAMPLES} == every_error()
+
+
+def test_an_error_of_the_store_is_told_as_the_domains_that_it_is() -> None:
+    status = refused(ConnectionLostError("server closed the connection"))
+
+    assert status == refused(errors.StoreUnavailableError("server closed the connection"))
 
 
 def test_the_table_uses_every_reason() -> None:

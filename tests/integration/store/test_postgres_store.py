@@ -1,5 +1,6 @@
 """What only the PostgreSQL store has: its URL, its schema, its connections, and other managers."""
 
+import select
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +10,10 @@ import pytest
 from manager_service.domain.errors import InvalidStoreError, StoreUnavailableError
 from manager_service.domain.fleet import Timing
 from manager_service.domain.ports import JobStore
-from manager_service.store import migrate_store, open_store
+from manager_service.store import migrate_store, open_store, postgresql
+from manager_service.store.errors import ConnectionLostError
+from manager_service.store.postgresql import PostgresConnection, parse
+from manager_service.store.postgresql_dialect import postgresql_dialect
 from tests.doubles import CountingIds, FakeClock
 
 
@@ -87,3 +91,33 @@ class TestSchema:
     def test_an_sqlite_store_needs_no_such_program(self) -> None:
         with pytest.raises(InvalidStoreError, match="migrated when it is opened"):
             migrate_store("sqlite:///jobs.db")
+
+
+class TestConnections:
+    def test_one_that_the_server_ended_while_its_process_stood_still_is_lost_and_opened_again(
+        self, postgres_url: str
+    ) -> None:
+        connection = PostgresConnection(parse(postgres_url), postgresql_dialect())
+        connection.begin()
+        connection.command("SET idle_in_transaction_session_timeout = '20ms'")
+        while not select.select([connection.raw.fileno()], [], [], 0.1)[0]:
+            pass
+
+        with pytest.raises(ConnectionLostError, match="idle-in-transaction timeout"):
+            connection.command("SELECT 1")
+
+        connection.begin()
+        assert connection.command("SELECT 1") == [(1,)]
+        connection.close()
+
+    def test_a_manager_that_stays_in_the_way_of_another_ones_start_is_told(
+        self, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(postgresql._SETTINGS, "lock_timeout", "20ms")
+        migrate_store(postgres_url)
+        execute(postgres_url, "INSERT INTO store_state VALUES (1, 0) ON CONFLICT DO NOTHING")
+        with psycopg.connect(postgres_url) as stopped:
+            stopped.execute("SELECT mark FROM store_state FOR UPDATE")
+
+            with pytest.raises(StoreUnavailableError, match=r"another manager is in the way: .*lock timeout"):
+                opened(postgres_url)
