@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from manager_service.app.system import SystemIds
 from manager_service.domain.fleet import Timing
 from manager_service.domain.ports import JobStore
 from tests.doubles import CountingIds, FakeClock
 from tests.factories import World
+from tests.integration.store.managers import Managers
 from tests.stores import PostgresStores, open_any_store
 
 Reopen = Callable[[], JobStore]
@@ -57,3 +59,15 @@ def world(store: JobStore, clock: FakeClock, timing: Timing) -> World:
     made = World(store, clock, timing)
     store.subscribe(made.hints.append)
     return made
+
+
+@pytest.fixture
+async def managers(postgres_stores: PostgresStores, clock: FakeClock, timing: Timing) -> AsyncIterator[Managers]:
+    url = postgres_stores.new_url()
+    stores = [open_any_store(url, clock=clock, ids=SystemIds(), timing=timing) for _ in range(3)]
+    opened = Managers(url, [World(store, clock, timing) for store in stores])
+    for world in opened:
+        world.store.subscribe(world.hints.append)
+    yield opened
+    await opened.close()
+    postgres_stores.drop(url)

@@ -1,13 +1,15 @@
 """Several managers over one job store, and ways to make their transactions meet."""
 
+import asyncio
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
+from manager_service.domain.errors import ManagerError, StoreUnavailableError
 from manager_service.domain.ports import JobStore
 from tests.factories import World
 from tests.integration.store.integrity import check_integrity
@@ -46,7 +48,7 @@ class AnyStore:
 class Meeting:
     """Holds transactions up until another one has come as far; who is kept from that is not waited for."""
 
-    def __init__(self, parties: int = 2, patience: float = 0.5) -> None:
+    def __init__(self, parties: int = 2, patience: float = 1.0) -> None:
         self._barrier = threading.Barrier(parties)
         self._patience = patience
 
@@ -91,3 +93,28 @@ class Meeting:
             return value
 
         return met
+
+
+@contextmanager
+def preceded(owner: Any, name: str, call: Callable[[], Coroutine[Any, Any, Any]]) -> Iterator[None]:
+    """Let a call go before the first use of a function, which a transaction of another manager makes."""
+    loop, function, done = asyncio.get_running_loop(), getattr(owner, name), threading.Event()
+
+    def second(*args: Any, **kwargs: Any) -> Any:
+        if not done.is_set():
+            done.set()
+            asyncio.run_coroutine_threadsafe(call(), loop).result()
+        return function(*args, **kwargs)
+
+    with patch.object(owner, name, second):
+        yield
+    assert done.is_set()
+
+
+async def at_once(*calls: Awaitable[Any]) -> list[Any]:
+    """Make calls at once and return what each answered or was refused with; a refusal for others is none."""
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    for answer in answers:
+        assert not isinstance(answer, StoreUnavailableError), answer
+        assert not isinstance(answer, BaseException) or isinstance(answer, ManagerError), answer
+    return answers

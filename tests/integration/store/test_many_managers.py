@@ -2,20 +2,17 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 from itertools import count
 from typing import Any
 
 import pytest
 
-from manager_service.app.system import SystemIds
 from manager_service.domain.errors import (
-    ManagerError,
     SessionSupersededError,
-    StoreUnavailableError,
     TargetIdentityMismatchError,
 )
-from manager_service.domain.fleet import Lock, SessionState, Timing
+from manager_service.domain.fleet import Lock, SessionState
 from manager_service.domain.leases import LeaseDirective, Poll, ReportStatus
 from manager_service.domain.model import SECOND
 from manager_service.domain.ports import ParentJobFilter
@@ -25,42 +22,13 @@ from manager_service.domain.states import (
     Outcome,
     ParentJobState,
 )
-from tests.doubles import FakeClock
 from tests.factories import World, failure, plan, registration, report_of, served_target
-from tests.integration.store.managers import AnyStore, Managers
+from tests.integration.store.managers import AnyStore, Managers, at_once
 from tests.integration.store.test_invariants import Load
-from tests.stores import PostgresStores, open_any_store
 
 ALIAS = Lock(key="one file", exclusive=True)
 SHARED, ALONE = Lock(key="one server", exclusive=False), Lock(key="one server", exclusive=True)
 FAIL_FAST = FailurePolicy(mode=FailureMode.FAIL_FAST)
-
-
-@pytest.fixture
-async def managers(postgres_stores: PostgresStores, clock: FakeClock, timing: Timing) -> AsyncIterator[Managers]:
-    url = postgres_stores.new_url()
-    stores = [open_any_store(url, clock=clock, ids=SystemIds(), timing=timing) for _ in range(3)]
-    opened = Managers(url, [World(store, clock, timing) for store in stores])
-    for world in opened:
-        world.store.subscribe(world.hints.append)
-    yield opened
-    await opened.close()
-    postgres_stores.drop(url)
-
-
-async def at_once(*calls: Awaitable[Any]) -> list[Any]:
-    """Make calls at once and return what each answered or was refused with; a refusal for others is none."""
-    answers = await asyncio.gather(*calls, return_exceptions=True)
-    for answer in answers:
-        assert not isinstance(answer, StoreUnavailableError), answer
-        assert not isinstance(answer, BaseException) or isinstance(answer, ManagerError), answer
-    return answers
-
-
-async def swept(managers: Managers) -> None:
-    """Let every manager end what is left of cancelling parent jobs."""
-    for parent_id in await managers.worlds[0].store.ending_parent_jobs():
-        await at_once(*(world.store.sweep(parent_id, limit=3) for world in managers))
 
 
 async def later(delay: float, call: Awaitable[Any]) -> Any:
@@ -73,6 +41,12 @@ async def unfinished(world: World) -> list[str]:
     """Return the parent jobs that have not ended."""
     parents = await world.store.parent_jobs(ParentJobFilter(), limit=1000)
     return [parent.id for parent in parents if not parent.state.final]
+
+
+async def swept(managers: Managers) -> None:
+    """Let every manager end what is left of cancelling parent jobs."""
+    for parent_id in await managers.worlds[0].store.ending_parent_jobs():
+        await at_once(*(world.store.sweep(parent_id, limit=3) for world in managers))
 
 
 class TestMixedLoad:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -265,12 +266,10 @@ class TestCuts:
         cutting = asyncio.create_task(cut())
         ended: list[str] = []
         while len(ended) < 16:
-            poll = worker.poll(2)
-            for lease in await back(lambda poll=poll: served.store.acquire(worker.session_id, poll), within=20):
-                report = report_of(lease)
-                answer = await back(
-                    lambda report=report: served.store.report(worker.session_id, [report], None), within=20
-                )
+            poll = partial(served.store.acquire, worker.session_id, worker.poll(2))
+            for lease in await back(poll, within=20):
+                tell = partial(served.store.report, worker.session_id, [report_of(lease)], None)
+                answer = await back(tell, within=20)
                 assert answer.statuses[0] in (ReportStatus.RECORDED, ReportStatus.ALREADY_RECORDED)
                 ended.append(lease.child_job_id)
         stop.set()
