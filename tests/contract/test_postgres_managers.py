@@ -149,7 +149,7 @@ class TestAnOutage:
         assert refused.code is grpc.StatusCode.UNAVAILABLE
         assert refused.retry
         assert await state(first, parent_id) == "PARENT_JOB_STATE_COMPLETED"
-        assert (tmp_path / "audit").read_text().count("begin") == 1
+        assert (tmp_path / "audit").read_text().count("start ") == 1
         for manager in managers:
             assert manager.process.poll() is None
             assert not [line for line in manager.lines if re.search("Traceback|psycopg", line)]

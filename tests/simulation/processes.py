@@ -55,6 +55,9 @@ class _Server:
     async def retire(self) -> None:
         """Tell nobody."""
 
+    async def lease_health(self, serving: bool) -> None:
+        """Tell nobody."""
+
     async def stop(self, grace: int, hurry: asyncio.Event) -> None:
         await self._network.idle()
         self._network.close()

@@ -187,7 +187,7 @@ class World:
 
     def _store_time(self) -> int | None:
         store = self.manager.store
-        return None if store is None else store._backend.now()
+        return None if store is None else store._backend._clock.now()
 
     def _served(self, response: Any) -> None:
         if isinstance(response, lease_service_pb2.ReportResultsResponse):
