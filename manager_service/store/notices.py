@@ -28,6 +28,10 @@ _MOST_MESSAGES: Final = 20
 _APART: Final = 0.02
 _LOOK_EVERY: Final = 5.0
 _LONGEST_PAUSE: Final = 5.0
+# So much is kept to be told while the connection is broken.
+_MOST_PENDING: Final = 1_000
+# So long the end waits for the thread, which may be about to connect, in seconds.
+_LONGEST_END: Final = 1.0
 _SETS: Final = ("parents", "sessions", "logs", "ending")
 
 
@@ -48,7 +52,7 @@ class Notices:
         self._lock = threading.Lock()
         self._pending: list[Hints] = []
         self._bell, self._rung = os.pipe()
-        self._closing = False
+        self._closing = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="store-notices", daemon=True)
 
@@ -58,7 +62,8 @@ class Notices:
             self._loop = asyncio.get_running_loop()
             self._thread.start()
         with self._lock:
-            self._pending.append(hints)
+            if len(self._pending) < _MOST_PENDING:
+                self._pending.append(hints)
             first = len(self._pending) == 1
         if first:
             os.write(self._rung, b"!")
@@ -70,16 +75,17 @@ class Notices:
 
     def close(self) -> None:
         """Stop to hear and to tell."""
-        self._closing = True
+        self._closing.set()
         os.write(self._rung, b"!")
-        if self._thread.is_alive():
-            self._thread.join()
-        os.close(self._bell)
-        os.close(self._rung)
+        if self._thread.ident is not None:
+            self._thread.join(_LONGEST_END)
+        if not self._thread.is_alive():
+            os.close(self._bell)
+            os.close(self._rung)
 
     def _run(self) -> None:
         pause = 0.1
-        while not self._closing:
+        while not self._closing.is_set():
             try:
                 with self._connect() as connection:
                     connection.execute(f"LISTEN {_CHANNEL}")
@@ -89,13 +95,12 @@ class Notices:
                     self._serve(connection)
             except psycopg.Error as error:
                 log.warning("managers cannot be told and heard", why=str(error).strip(), again_in=pause)
-                select.select([self._bell], [], [], 0)
-                time.sleep(pause)
+                self._closing.wait(pause)
                 pause = min(_LONGEST_PAUSE, 2 * pause)
 
     def _serve(self, connection: psycopg.Connection[Any]) -> None:
         """Hear and tell until the connection breaks or the store is closed."""
-        while not self._closing:
+        while not self._closing.is_set():
             readable, _, _ = select.select([self._bell, connection.fileno()], [], [], _LOOK_EVERY)
             if self._bell in readable:
                 os.read(self._bell, 4_096)

@@ -1,6 +1,7 @@
 """Open and close workers' sessions."""
 
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
@@ -93,7 +94,8 @@ def register(tx: UnitOfWork, polls: Polls, registration: Registration) -> Bulk[s
     session_id = _open(tx, polls, registration, before)
     served = {row.target for row in tx.rows(_SERVED, session_id=session_id)}
     tx.run(_UNSERVE, of=session_id)
-    for piece in pieces(registration.targets):
+    # By name: workers that serve the same targets write them in the same order.
+    for piece in pieces(sorted(registration.targets, key=attrgetter("name"))):
         _learn(tx, piece, known)
         tx.run_many(_SERVE, [_served_row(session_id, target) for target in piece])
         _wake(tx, [target.name for target in piece if target.name not in served])

@@ -44,10 +44,11 @@ _DELETE_EVENTS = Statement(delete(events).where(_e.parent_id == bindparam("of"),
 _KEPT = Statement(
     select(_n.parent_id, _n.sequence, _n.first_sequence).where(_n.parent_id == bindparam("parent_id"))
 )
+# In the order in which all transactions lock these rows.
 _LONG = Statement(
-    select(_n.parent_id, _n.sequence, _n.first_sequence).where(
-        _n.sequence - _n.first_sequence >= bindparam("keep")
-    )
+    select(_n.parent_id, _n.sequence, _n.first_sequence)
+    .where(_n.sequence - _n.first_sequence >= bindparam("keep"))
+    .order_by(_n.parent_id)
 )
 _SET_FIRST = Statement(
     update(parent_counts)

@@ -354,6 +354,37 @@ async def somebody_waits(url: str) -> None:
             await asyncio.sleep(0.01)
 
 
+class TestOrder:
+    async def test_workers_that_serve_the_same_targets_register_without_a_deadlock(
+        self, managers: Managers
+    ) -> None:
+        names = [f"t{n:03}" for n in range(300)]
+        one, other, _ = managers
+        for version in range(6):
+            served = [served_target(name, engine_version=str(version)) for name in names]
+            known = [registration(*served, worker_name="anna"), registration(*served[::-1], worker_name="bert")]
+            runs = Runs()
+            with runs.counted():
+                await at_once(one.store.register(known[0]), other.store.register(known[1]))
+
+            # New names are found by another try; what is known is written by both in turn.
+            assert runs.number == 2 or version == 0
+
+    async def test_events_are_trimmed_in_the_order_in_which_counts_are_locked(self, managers: Managers) -> None:
+        one, _, _ = managers
+        parents = [(await one.finished_parent_job()).id for _ in range(5)]
+        trimmed: list[str] = []
+        trim = retention._trim
+
+        def noted(tx: Any, kept: Any, below: int) -> int:
+            trimmed.append(kept.parent_id)
+            return trim(tx, kept, below)
+
+        with patch.object(retention, "_trim", noted):
+            await one.store.trim_events(keep=1, limit=1000)
+        assert trimmed == sorted(parents)
+
+
 class TestOthersInTheWay:
     async def test_a_deadlock_is_resolved_by_another_try(self, managers: Managers) -> None:
         one = managers.worlds[0]

@@ -1,6 +1,8 @@
 """PostgreSQL goes away: calls end soon, nothing is doubled or expires, and the store comes back by itself."""
 
 import asyncio
+import os
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -16,7 +18,8 @@ import pytest
 from manager_service.app.system import SystemIds
 from manager_service.domain.errors import StoreUnavailableError
 from manager_service.domain.fleet import Timing
-from manager_service.domain.leases import ReportStatus
+from manager_service.domain.leases import LeaseDirective, ReportStatus
+from manager_service.domain.model import SECOND
 from manager_service.domain.ports import JobStore
 from manager_service.store import postgresql
 from manager_service.store.postgresql import PostgresConnection
@@ -25,10 +28,12 @@ from tests.doubles import FakeClock
 from tests.factories import World, plan, report_of
 from tests.integration.store.integrity import check_integrity
 from tests.postgres import PostgresServer, Stop
+from tests.postgres_guard import processes_in
 from tests.stores import PostgresStores
 
 SOON = 3.0
 ROLE = "manager"
+BRIEF = Timing(heartbeat_interval=SECOND // 4, lease_duration=SECOND, accept_within=SECOND // 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +161,9 @@ class TestRestarts:
         await back(lambda: served.store.parent_job(parent.id), within=2)
 
     async def test_an_outage_longer_than_a_lease_expires_nothing(self, stores: PostgresStores) -> None:
-        second = 1_000_000
-        timing = Timing(heartbeat_interval=second // 4, lease_duration=second, accept_within=second // 2)
         url = stores.new_url()
-        store = open_replicated(url, ids=SystemIds(), timing=timing)
-        world = World(store, FakeClock(), timing)
+        store = open_replicated(url, ids=SystemIds(), timing=BRIEF)
+        world = World(store, FakeClock(), BRIEF)
         worker, lease = await world.running_child_job()
 
         stores.server.stop()
@@ -168,6 +171,26 @@ class TestRestarts:
         stores.server.start()
 
         assert await back(lambda: store.expire_leases(limit=9)) == 0
+        assert await worker.end(lease) is ReportStatus.RECORDED
+        await store.close()
+        stores.drop(url)
+
+    async def test_a_server_that_stood_still_for_longer_than_a_lease_expires_nothing(
+        self, stores: PostgresStores
+    ) -> None:
+        url = stores.new_url()
+        store = open_replicated(url, ids=SystemIds(), timing=BRIEF)
+        world = World(store, FakeClock(), BRIEF)
+        worker, lease = await world.running_child_job()
+
+        for pid in processes_in(stores.server.folder):
+            os.kill(pid, signal.SIGSTOP)
+        expiry = asyncio.create_task(store.expire_leases(limit=9))
+        await asyncio.sleep(1.5)
+        for pid in processes_in(stores.server.folder):
+            os.kill(pid, signal.SIGCONT)
+
+        assert await expiry == 0
         assert await worker.end(lease) is ReportStatus.RECORDED
         await store.close()
         stores.drop(url)
@@ -334,6 +357,25 @@ class TestRefusals:
         await back(lambda: served.store.parent_job(parent.id))
         await back(served.store.mark_alive)
         await back(served.world.parent_job)
+
+    async def test_a_full_disk(self, served: Served) -> None:
+        worker, lease = await served.world.running_child_job()
+        served.execute(
+            "CREATE FUNCTION no_space() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$",
+            "CREATE TRIGGER no_space BEFORE INSERT ON events EXECUTE FUNCTION no_space()",
+        )
+
+        report = report_of(lease)
+        assert "could not extend" in await refused(served.store.report(worker.session_id, [report], None))
+        assert "could not extend" in await refused(served.world.parent_job("a", "b"))
+        assert (await worker.beat(lease)).leases == (LeaseDirective.CONTINUE,)
+        check_integrity(served.url)
+        served.execute("DROP TRIGGER no_space ON events")
+
+        answer = await served.store.report(worker.session_id, [report], None)
+        assert answer.statuses == (ReportStatus.RECORDED,)
+        check_integrity(served.url)
 
     async def test_a_standby_is_no_store(self, served: Served) -> None:
         parent = await served.world.parent_job()
