@@ -7,5 +7,9 @@ class ConflictError(Exception):
     """Transactions of several managers got into each other's way, and this one was undone: run it again."""
 
 
+class HeldUpError(StoreUnavailableError):
+    """Another transaction held for too long what this one needed."""
+
+
 class ConnectionLostError(StoreUnavailableError):
     """The database cannot be reached or went away; whether a commit that was under way took place is not known."""

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from manager_service.domain.errors import InvalidStoreError, StoreUnavailableError
-from manager_service.store.errors import ConflictError, ConnectionLostError
+from manager_service.store.errors import ConflictError, ConnectionLostError, HeldUpError
 from manager_service.store.postgresql_dialect import RowsText
 from manager_service.store.statements import Statement
 
@@ -58,12 +58,11 @@ _CONFLICTS: Final = (
     errors.UniqueViolation,
 )
 # The server goes on and so does the connection, but this cannot be done now: it is full, the role has lost its
-# rights (what it may not look into is not there for it), or somebody holds what is needed for too long.
+# rights (what it may not look into is not there for it), or it takes too long.
 _REFUSED: Final = (
     errors.DiskFull,
     errors.OutOfMemory,
     errors.QueryCanceled,
-    errors.LockNotAvailable,
     errors.InsufficientPrivilege,
     errors.UndefinedTable,
 )
@@ -359,6 +358,8 @@ class _Translated:
             self._met_a_standby()
         if isinstance(error, _CONFLICTS):
             raise ConflictError(why) from error
+        if isinstance(error, errors.LockNotAvailable):
+            raise HeldUpError(why) from error
         if isinstance(error, _REFUSED):
             raise StoreUnavailableError(why) from error
         if isinstance(error, _UNAVAILABLE):

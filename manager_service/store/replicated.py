@@ -15,7 +15,7 @@ from manager_service.domain.fleet import Timing
 from manager_service.domain.model import Instant
 from manager_service.domain.ports import Hints, IdSource, Listener
 from manager_service.store.clock import SharedMark
-from manager_service.store.errors import ConflictError
+from manager_service.store.errors import ConflictError, HeldUpError
 from manager_service.store.notices import Notices
 from manager_service.store.postgresql import (
     Door,
@@ -204,7 +204,7 @@ class PostgresBackend:
         for attempt in range(1, _OPENINGS + 1):
             try:
                 self._make_up()
-            except ConflictError as error:
+            except (ConflictError, HeldUpError) as error:
                 self.leasing.rollback()
                 if attempt == _OPENINGS:
                     raise StoreUnavailableError(f"another manager is in the way: {error}") from error
