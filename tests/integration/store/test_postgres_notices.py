@@ -28,9 +28,13 @@ async def pair(managers: Managers) -> tuple[World, World]:
     one, other, _ = managers
     for teller, hearer in ((one, other), (other, one)):
         await teller.worker("warm", worker_name=f"warm{id(teller)}")
-        await teller.parent_job("warm")
-        await until(hearer, lambda hints: "warm" in hints.ready)
-    await asyncio.sleep(0.05)
+        deadline = time.monotonic() + 5
+        # Until the other one's connection listens, it hears nothing.
+        while not any("warm" in hints.ready for hints in hearer.hints):
+            assert time.monotonic() < deadline
+            await teller.parent_job("warm")
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(0.3)
     one.hints.clear()
     other.hints.clear()
     return one, other

@@ -24,6 +24,8 @@ from tests.factories import World
 from tests.integration.store.integrity import check_integrity
 from tests.stores import PostgresStores
 
+SETTINGS = "SELECT current_setting(name) FROM json_array_elements_text(CAST($1 AS JSON)) AS name"
+
 
 @pytest.fixture
 def url(postgres_stores: PostgresStores) -> Iterator[str]:
@@ -86,14 +88,17 @@ async def test_nothing_is_left_on_a_connection(worlds: list[World]) -> None:
     connections = [backend.leasing.connection, backend.steering.connection, *backend._readers._opened]
 
     for connection in connections:
-        assert connection.command("SELECT name FROM pg_prepared_statements") == []
-        assert connection.command("SELECT current_setting('lock_timeout')") == [("0",)]
-        assert connection.command("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") == []
+        raw = connection._raw
+        assert raw.execute("SELECT name FROM pg_prepared_statements").fetchall() == []
+        assert (
+            raw.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()").rowcount
+            == 0
+        )
         connection.begin()
-        assert connection.command("SELECT current_setting('lock_timeout')") == [("5s",)]
-        assert connection.command("SELECT current_setting('enable_seqscan')") == [("off",)]
+        assert connection.names(SETTINGS, ["lock_timeout", "enable_seqscan"]) == ["5s", "off"]
         connection.rollback()
-        assert connection.command("SELECT current_setting('enable_seqscan')") == [("on",)]
+        assert raw.execute("SELECT current_setting('lock_timeout')").fetchall() == [("0",)]
+        assert raw.execute("SELECT current_setting('enable_seqscan')").fetchall() == [("on",)]
 
 
 async def test_no_connection_stays_to_listen(worlds: list[World], url: str) -> None:
