@@ -46,6 +46,7 @@ class Hints:
     Attributes:
         parents: parent jobs with new events.
         ready: targets with newly claimable children, and how many each.
+        contended: targets with children that this manager wanted while another one had a hand on them.
         sessions: sessions with a new directive or a lease to stop.
         logs: child jobs with new log entries, or whose attempt ended.
         ending: parent jobs that began to cancel: their pending children are to be swept.
@@ -53,6 +54,7 @@ class Hints:
 
     parents: frozenset[str] = frozenset()
     ready: Mapping[str, int] = field(default_factory=dict)
+    contended: frozenset[str] = frozenset()
     sessions: frozenset[str] = frozenset()
     logs: frozenset[str] = frozenset()
     ending: frozenset[str] = frozenset()

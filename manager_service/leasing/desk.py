@@ -1,4 +1,5 @@
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Collection, Sequence
 
 import structlog
 
@@ -13,6 +14,9 @@ from manager_service.leasing.lost_workers import LostWorkers
 from manager_service.leasing.parking import MAX_PARKED, Parking
 from manager_service.leasing.polls import Polls
 from manager_service.leasing.sessions import Sessions
+
+_CONTENDED_FOR = 0.02
+"""How long at least, in seconds, before a claim looks again at what another manager had a hand on."""
 
 log = structlog.get_logger("manager.leasing")
 
@@ -40,6 +44,7 @@ class LeaseDesk:
         most_parked: int = MAX_PARKED,
     ) -> None:
         self._store = store
+        self._ids = ids
         self._sessions = Sessions(clock)
         self._parking = Parking(self._sessions, most=most_parked)
         self.timing = timing
@@ -56,9 +61,16 @@ class LeaseDesk:
     def hear(self, hints: Hints) -> None:
         """Wake the calls that a committed transaction concerns."""
         self._parking.wake(hints.ready)
+        if hints.contended:
+            self._look_again(hints.contended)
         self.heartbeats.look(hints.sessions)
         for session_id in hints.sessions:
             self._parking.look(session_id)
+
+    def _look_again(self, targets: Collection[str]) -> None:
+        """Wake a poll for each of these targets a moment later, when the manager that had them is through."""
+        pause = _CONTENDED_FOR * (1 + self._ids.random())
+        asyncio.get_running_loop().call_later(pause, self._parking.wake, dict.fromkeys(targets, 1))
 
     def stop(self) -> None:
         """End every call that hangs, now and from now on."""

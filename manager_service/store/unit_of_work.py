@@ -272,13 +272,12 @@ class UnitOfWork:
     def hints(self) -> Hints:
         """Return what listeners are to look at. Called after ``flush``, before the commit."""
         ready = self._ready_targets + Counter(self._ready.values())
-        for target in self._contended.difference(ready):
-            ready[target] = 1
         for target in self._waiting_targets(ready):
             ready[target] = 1
         return Hints(
             parents=frozenset(self._told_parents),
             ready=dict(ready),
+            contended=frozenset(self._contended.difference(ready)),
             sessions=frozenset(self._sessions),
             logs=frozenset(self._ended_children),
             ending=frozenset(self._ending),

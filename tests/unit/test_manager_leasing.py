@@ -35,8 +35,10 @@ from manager_service.domain.leases import (
     Report,
 )
 from manager_service.domain.model import SECOND, Failure, LogEntry, Progress
+from manager_service.domain.ports import Hints
 from manager_service.domain.states import FailureCategory, Outcome, Verdict
 from manager_service.leasing import LeaseDesk
+from manager_service.leasing import desk as desks
 from manager_service.leasing.checks import check_logs, check_poll, check_registration, check_reports
 from manager_service.leasing.heartbeats import Heartbeats
 from manager_service.leasing.lost_workers import LostWorkers
@@ -284,6 +286,20 @@ class TestAPoll:
 
         with pytest.raises(SessionSupersededError):
             await hanging
+
+    async def test_looks_again_a_moment_after_another_manager_had_a_hand_on_a_child(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(desks, "_CONTENDED_FOR", 0.001)
+        store: Any = bench.store
+        desk = LeaseDesk(store, bench.feed, clock=bench.clock, ids=CountedIds(), timing=Timing())
+        poll = Poll(sequence=1, max_leases=1)
+        hanging = await bench.started(desk.polls.acquire("s1", poll, wait=30 * SECOND, remaining=DAY))
+        bench.store.ready = [lease()]
+
+        desk.hear(Hints(contended=frozenset({"app"})))
+
+        assert await hanging == (lease(),)
 
     async def test_the_wish_in_a_report_ends_the_older(self, bench: Bench) -> None:
         store: Any = bench.store
