@@ -22,6 +22,8 @@ from manager_service.store.statements import Statement
 from manager_service.store.tables import child_jobs, leases, live_locks, sessions
 from manager_service.store.unit_of_work import UnitOfWork
 
+_SESSIONS_REMEMBERED = 100_000
+
 _LIVE_OF_PARENT = Statement(
     select(func.count().label("live")).select_from(leases).where(leases.c.parent_id == bindparam("parent_id"))
 )
@@ -50,7 +52,9 @@ _POLLED = Statement(
 class Polls:
     """The highest poll sequence that this manager saw of each session.
 
-    A poll that is granted nothing is written nowhere; that a delayed lower one must get nothing is kept here.
+    A poll that is granted nothing is written nowhere; that a delayed lower one must get nothing is kept here. Of
+    sessions that end at another manager nothing is heard, so those that polled longest ago are forgotten at last:
+    what a delayed poll is granted then is taken back at no cost, because nobody accepts it.
     """
 
     def __init__(self) -> None:
@@ -58,10 +62,12 @@ class Polls:
 
     def see(self, session_id: str, sequence: int) -> bool:
         """Note a poll; tell whether it is the newest, or its repeat."""
-        newest = sequence >= self._seen.get(session_id, 0)
-        if newest:
-            self._seen[session_id] = sequence
-        return newest
+        before = self._seen.pop(session_id, 0)
+        # Whoever polled last stands last.
+        self._seen[session_id] = max(before, sequence)
+        if len(self._seen) > _SESSIONS_REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        return sequence >= before
 
     def forget(self, session_id: str) -> None:
         """Forget a session that ended."""

@@ -10,6 +10,8 @@ from manager_service.domain.leases import Poll
 from manager_service.domain.model import SECOND, PlannedChild
 from manager_service.domain.ports import JobStore
 from manager_service.domain.states import ChildJobState, FailureMode, FailurePolicy, Outcome
+from manager_service.store import acquire as acquiring
+from manager_service.store.acquire import Polls
 from tests.factories import World, failure, operation, plan, report_of, served_target
 
 
@@ -454,3 +456,16 @@ class TestAClaimPastManyThatMayNotGo:
         await again.close()
 
         assert late == ()
+
+
+class TestPollsThatAreRemembered:
+    def test_of_sessions_that_are_never_heard_of_again_the_oldest_is_forgotten(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(acquiring, "_SESSIONS_REMEMBERED", 2)
+        polls = Polls()
+        for session_id in ("a", "b", "a", "c"):
+            assert polls.see(session_id, 7)
+
+        assert not polls.see("a", 6)
+        assert polls.see("b", 6)
