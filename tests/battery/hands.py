@@ -6,6 +6,7 @@ import math
 import random
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ _POLL_SECONDS = 0.3
 _AGAIN_SECONDS = 0.05
 # How many reports ask for the next lease, as workers that have enough to do always do.
 _WITH_NEXT = 0.3
+# How many polls are made at two managers at once.
+_TWICE = 0.3
 _ANSWERS: Mapping[int, Answer] = {
     leases.REPORT_STATUS_RECORDED: Answer.RECORDED,
     leases.REPORT_STATUS_ALREADY_RECORDED: Answer.ALREADY_RECORDED,
@@ -51,6 +54,13 @@ class History:
 
     calls: dict[str, list[Call]] = field(default_factory=dict)
     unanswered: list[Unanswered] = field(default_factory=list)
+    # How many leases a poll of a session asked for.
+    wanted: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def granted(self) -> Counter[tuple[str, int]]:
+        """Count the leases that each poll was told of, however often."""
+        grants = {call.operation for calls in self.calls.values() for call in calls if call.certain}
+        return Counter((grant.session_id, grant.poll) for grant in grants if isinstance(grant, Grant))
 
     def add(self, child_job_id: str, call: Call) -> None:
         self.calls.setdefault(child_job_id, []).append(call)
@@ -105,26 +115,34 @@ class Hand:
             max_leases=self._chance.randint(1, self._free),
             wait=span(_POLL_SECONDS),
         )
-        calls = [call async for call in self._until_answered("AcquireLeases", request)]
-        return self._note_grants(calls, request.poll_sequence)
+        # A worker that doubts one manager may ask another the same.
+        times = 2 if self._chance.random() < _TWICE else 1
+        tries = [self._tries("AcquireLeases", request) for _ in range(times)]
+        calls = [call for made in await asyncio.gather(*tries) for call in made]
+        return self._note_grants(calls, request.poll_sequence, request.max_leases)
 
-    def _note_grants(self, calls: Sequence["_Made"], poll: int) -> Sequence[leases.Lease]:
-        """Note what the last of some equal calls told of, and that the ones before may have granted it."""
-        *lost, last = calls
+    def _note_grants(self, calls: Sequence["_Made"], poll: int, wanted: int) -> Sequence[leases.Lease]:
+        """Note what some equal calls told of, and what those without an answer may have granted."""
+        self._history.wanted[self.session_id, poll] = wanted
+        lost = [call for call in calls if call.answer is None]
         self._history.unanswered += [
             Unanswered(worker_name=self.name, session_id=self.session_id, poll=poll, begin=call.begin)
             for call in lost
         ]
-        granted: Sequence[leases.Lease] = last.answer.leases
-        for lease in granted:
+        granted: dict[str, leases.Lease] = {}
+        for call in calls:
+            for lease in call.answer.leases if call.answer is not None else ():
+                granted[lease.lease_id] = lease
+                self._note_grant(lease, poll, call)
+        for lease in granted.values():
             self._free -= 1
-            grant = self._grant(lease, poll)
-            for call in calls:
-                self._history.add(lease.child_job_id, Call(begin=call.begin, end=call.end, operation=grant))
-        return granted
+            for call in lost:
+                self._note_grant(lease, poll, call)
+        return list(granted.values())
 
-    def _grant(self, lease: leases.Lease, poll: int) -> Grant:
-        return Grant(lease_id=lease.lease_id, attempt=lease.attempt, session_id=self.session_id, poll=poll)
+    def _note_grant(self, lease: leases.Lease, poll: int, call: "_Made") -> None:
+        grant = Grant(lease_id=lease.lease_id, attempt=lease.attempt, session_id=self.session_id, poll=poll)
+        self._history.add(lease.child_job_id, Call(begin=call.begin, end=call.end, operation=grant))
 
     async def _end(self, lease: leases.Lease, others: Sequence["Hand"]) -> None:
         """End a lease, and those that are granted with the end of the one before."""
@@ -142,7 +160,7 @@ class Hand:
         self._polls += 1
         want = leases.NextPoll(poll_sequence=self._polls, max_leases=1)
         calls = await self.report(lease, self._outcome(), str(uuid.uuid4()), want)
-        return next(iter(self._note_grants(calls, want.poll_sequence)), None)
+        return next(iter(self._note_grants(calls, want.poll_sequence, want.max_leases)), None)
 
     async def _report_in_some_way(self, lease: leases.Lease, other: "Hand") -> None:
         ways: Sequence[tuple[int, Callable[[leases.Lease, Hand], Awaitable[Any]]]] = (
@@ -200,15 +218,16 @@ class Hand:
             outcome=outcome,
             final=outcome == _COMPLETED,
         )
-        calls = [call async for call in self._until_answered("ReportResults", request)]
+        calls = await self._tries("ReportResults", request)
         for call in calls:
             answer = None if call.answer is None else _ANSWERS[call.answer.verdicts[0].status]
             noted = Call(begin=call.begin, end=call.end, operation=operation, answer=answer)
             self._history.add(lease.child_job_id, noted)
         return calls
 
-    async def _until_answered(self, method: str, request: Any) -> AsyncIterator["_Made"]:
-        """Make a call at one manager after the other, until one answers; yield every call."""
+    async def _tries(self, method: str, request: Any) -> list["_Made"]:
+        """Make a call at one manager after the other, until one answers; return every call."""
+        made: list[_Made] = []
         start = self._chance.randrange(len(self._stubs))
         for stub in itertools.islice(itertools.cycle(self._stubs), start, None):
             begin = time.monotonic()
@@ -217,11 +236,11 @@ class Hand:
             except grpc.aio.AioRpcError as error:
                 if not is_away(error):
                     raise
-                yield _Made(begin=begin)
+                made.append(_Made(begin=begin))
                 await asyncio.sleep(_AGAIN_SECONDS)
             else:
-                yield _Made(begin=begin, end=time.monotonic(), answer=answer)
-                return
+                return [*made, _Made(begin=begin, end=time.monotonic(), answer=answer)]
+        raise AssertionError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,8 +32,6 @@ SELECT 'parent', parent_id FROM leases JOIN parent_jobs ON parent_jobs.id = pare
 UNION ALL
 SELECT 'lock', key FROM live_locks GROUP BY key HAVING count(*) > 1 AND bool_or(exclusive)
 UNION ALL
-SELECT 'unlocked', child_id FROM leases WHERE child_id NOT IN (SELECT child_id FROM live_locks)
-UNION ALL
 SELECT 'queued', child_id FROM queue WHERE child_id IN (SELECT child_id FROM leases)
 UNION ALL
 SELECT 'live', parent_id FROM parent_counts

@@ -14,6 +14,7 @@ from tests.battery.crowd import crowd
 from tests.battery.deployment import PATIENCE, Deployment, seeded, tell
 from tests.battery.faults import Fault, Kind
 from tests.battery.hands import Hand, History, hands
+from tests.battery.kept import Watchman
 from tests.battery.linearizability import Call, Grant, Loss, Report, Rest, is_linearizable
 from tests.battery.replicas import replicas
 
@@ -51,7 +52,9 @@ class TestHistory:
             for _ in range(ORDERS):
                 await people.order(TARGETS, *((name, None) for name in OPERATIONS))
             stop = asyncio.Event()
+            watchman = Watchman(crew.server.url(crew.url.rpartition("/")[2]))
             async with asyncio.TaskGroup() as group:
+                group.create_task(watchman.go_on(stop))
                 for worker in workers:
                     group.create_task(worker.work(workers, stop))
                 await crew.suffer(list(faults_of(chance)))
@@ -59,10 +62,14 @@ class TestHistory:
                     await people.end_all()
                 stop.set()
             kept = await asyncio.to_thread(attempts_of, crew.url)
+        granted = history.granted()
         add_what_nobody_saw(history, kept, workers)
         tell(f"{dict(crew.struck)}, {crew.severing.severed} answers lost")
         tell(f"{len(history.calls)} children, {len(history.unanswered)} polls unanswered, {what_came(history)}")
 
+        # Neither one poll nor all of a session are granted more than asked for, wherever they are made.
+        assert all(number <= history.wanted[poll] for poll, number in granted.items())
+        assert not watchman.found
         assert len(history.calls) == len(TARGETS) * len(OPERATIONS) * ORDERS
         for child, calls in history.calls.items():
             assert is_linearizable(calls), (child, sorted(calls, key=lambda call: call.begin))
