@@ -96,13 +96,17 @@ class Notices:
             except psycopg.Error as error:
                 log.warning("managers cannot be told and heard", why=str(error).strip(), again_in=pause)
                 self._closing.wait(pause)
+                self._taken()  # by now whoever it concerned has looked
                 pause = min(_LONGEST_PAUSE, 2 * pause)
 
     def _serve(self, connection: psycopg.Connection[Any]) -> None:
         """Hear and tell until the connection breaks or the store is closed."""
+        # Not select.select: a manager of a thousand workers has more files than that can name.
+        waiting = select.poll()
+        for number in (self._bell, connection.fileno()):
+            waiting.register(number, select.POLLIN)
         while not self._closing.is_set():
-            readable, _, _ = select.select([self._bell, connection.fileno()], [], [], _LOOK_EVERY)
-            if self._bell in readable:
+            if self._bell in dict(waiting.poll(1_000 * _LOOK_EVERY)):
                 os.read(self._bell, 4_096)
                 for payload in self._payloads():
                     connection.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, payload))
@@ -112,9 +116,13 @@ class Notices:
                 connection.execute("SELECT 1")
 
     def _payloads(self) -> Sequence[str]:
+        return list(_messages(self._own, _merged(self._taken())))[:_MOST_MESSAGES]
+
+    def _taken(self) -> list[Hints]:
+        """Take what is to be told."""
         with self._lock:
             pending, self._pending = self._pending, []
-        return list(_messages(self._own, _merged(pending)))[:_MOST_MESSAGES]
+        return pending
 
     def _notified(self, notice: psycopg.Notify) -> None:
         message = json.loads(notice.payload)
