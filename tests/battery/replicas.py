@@ -13,7 +13,8 @@ from tests.battery.severing import Severing
 from tests.postgres import PostgresServer, Stop
 from tests.services import Service, address_of
 
-MANAGERS = 3
+# The last one hears no hints and prepares nothing, as behind a connection pooler.
+MANAGERS = ((), (), ("--store-pooled",))
 WORKERS = ("anna", "berta", "clara", "dora", "emma")
 SLOTS = 4
 _CUTS = 3
@@ -39,7 +40,7 @@ class Replicas:
         return tuple(map(address_of, self.managers))
 
     def start(self, *, workers: Sequence[str] = WORKERS) -> None:
-        self.managers += [self.deployment.manager() for _ in range(MANAGERS)]
+        self.managers += [self.deployment.manager(*arguments) for arguments in MANAGERS]
         for name in workers:
             self.hire(name)
 
@@ -62,11 +63,11 @@ class Replicas:
             case Kind.KILL_WORKER:
                 await self._kill_worker(WORKERS[fault.which % len(WORKERS)])
             case Kind.KILL_MANAGER:
-                await self._kill_manager(fault.which % MANAGERS)
+                await self._kill_manager(fault.which % len(MANAGERS))
             case Kind.STOP_WORKER:
                 await self._stop_worker(WORKERS[fault.which % len(WORKERS)], fault.seconds)
             case Kind.STOP_MANAGER | Kind.HALT_MANAGER:
-                await self._stop_manager(fault.which % MANAGERS, fault.seconds)
+                await self._stop_manager(fault.which % len(MANAGERS), fault.seconds)
             case Kind.RESTART_FAST | Kind.RESTART_IMMEDIATE:
                 await self._restart(
                     Stop.FAST if fault.kind is Kind.RESTART_FAST else Stop.IMMEDIATE, fault.seconds
@@ -93,7 +94,9 @@ class Replicas:
                 # It does not start without its store, as which counts an answer that was lost.
                 async with self.hold("server"):
                     try:
-                        self.managers[number] = await asyncio.to_thread(self.deployment.manager, listen=address)
+                        self.managers[number] = await asyncio.to_thread(
+                            self.deployment.manager, *MANAGERS[number], listen=address
+                        )
                     except AssertionError as error:
                         tell(f"a manager did not start: {error}")
                     else:
