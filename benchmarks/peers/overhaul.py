@@ -11,6 +11,7 @@ from benchmarks.figures import cpu_seconds, tree_cpu_seconds
 from benchmarks.latency import dispatch
 from benchmarks.lifecycle import deployment, drive
 from benchmarks.peers.contender import Lifecycle, measured, new_database
+from manager_service.store import migrate_store
 from overhaul.v1 import job_service_pb2_grpc as jobs_grpc
 from tests.postgres import PostgresServer
 from tests.services import address_of, start_manager, start_worker
@@ -70,6 +71,7 @@ class Overhaul:
         """Lend the URL of an empty store, and the options that belong to it."""
         if self._store == "postgresql":
             with new_database(self._server) as url:
+                migrate_store(url)
                 yield (url,)
         else:
             with tempfile.TemporaryDirectory() as folder:

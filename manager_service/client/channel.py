@@ -113,4 +113,4 @@ def _ip_version(host: str) -> int | None:
 
 
 def _is_loopback(address: str) -> bool:
-    return address.startswith(("127.", "localhost", "[::1]", "::1", "unix:"))
+    return address.startswith(("127.", "localhost", "[::1]", "::1", "unix:", "ipv4:127.", "ipv6:[::1]"))

@@ -157,6 +157,8 @@ class UnitOfWork:
         return True
 
     def _now_owned(self, parent_id: str) -> None:
+        if (read := self._parents.get(parent_id)) is not None and read.touched:
+            raise AssertionError(parent_id)  # what was done to it as a shared one would be lost
         self._forget_read([parent_id])
         self._owned.add(parent_id)
 

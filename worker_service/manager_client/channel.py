@@ -86,7 +86,7 @@ def connect(address: str, *, own_connection: bool = False) -> grpc.aio.Channel:
     options: list[tuple[str, int | str]] = [*_OPTIONS, ("grpc.service_config", service_config(address))]
     if own_connection:
         options.append(("grpc.use_local_subchannel_pool", 1))
-    if address.startswith(("127.", "localhost:", "[::1]", "unix:")):
+    if address.startswith(("127.", "localhost:", "[::1]", "unix:", "ipv4:127.", "ipv6:[::1]")):
         # A proxy of the environment must not be asked for this very machine.
         options.append(("grpc.enable_http_proxy", 0))
     return grpc.aio.insecure_channel(address, options=options)
