@@ -6,6 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
 from manager_service.domain.errors import InvalidStoreError, StoreUnavailableError
 from manager_service.domain.fleet import Timing
@@ -14,6 +18,7 @@ from manager_service.store import migrate_store, open_store, postgresql
 from manager_service.store.errors import ConnectionLostError
 from manager_service.store.postgresql import Door, PostgresConnection, parse
 from manager_service.store.postgresql_dialect import postgresql_dialect
+from manager_service.store.tables import metadata
 from tests.doubles import CountingIds, FakeClock
 
 
@@ -64,6 +69,20 @@ class TestSchema:
             before = list(pool.map(migrate_store, [postgres_url] * 4))
 
         assert sorted(before) == ["", "0005", "0005", "0005"]
+
+    def test_the_migrations_make_the_tables_that_the_verbs_know_but_for_foreign_keys(
+        self, postgres_url: str
+    ) -> None:
+        migrate_store(postgres_url)
+        engine = create_engine(
+            "postgresql+psycopg://", creator=lambda: psycopg.connect(postgres_url), poolclass=NullPool
+        )
+
+        with engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            differences = compare_metadata(context, metadata)
+
+        assert {difference[0] for difference in differences} == {"add_fk"}
 
     def test_a_newer_one_is_refused(self, postgres_url: str) -> None:
         migrate_store(postgres_url)
