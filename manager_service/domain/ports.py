@@ -48,6 +48,7 @@ class Hints:
         ready: targets with newly claimable children, and how many each.
         contended: targets with children that this manager wanted while another one had a hand on them.
         sessions: sessions with a new directive or a lease to stop.
+        renewed: sessions that registered anew at another manager, perhaps with other targets.
         logs: child jobs with new log entries, or whose attempt ended.
         ending: parent jobs that began to cancel: their pending children are to be swept.
     """
@@ -56,6 +57,7 @@ class Hints:
     ready: Mapping[str, int] = field(default_factory=dict)
     contended: frozenset[str] = frozenset()
     sessions: frozenset[str] = frozenset()
+    renewed: frozenset[str] = frozenset()
     logs: frozenset[str] = frozenset()
     ending: frozenset[str] = frozenset()
 

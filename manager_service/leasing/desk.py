@@ -64,6 +64,9 @@ class LeaseDesk:
         if hints.contended:
             self._look_again(hints.contended)
         self.heartbeats.look(hints.sessions)
+        for session_id in hints.renewed:
+            # It may serve other targets now. The poll of a session that is not known is woken for all targets.
+            self._sessions.closed(session_id)
         for session_id in hints.sessions:
             self._parking.look(session_id)
 

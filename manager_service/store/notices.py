@@ -32,7 +32,7 @@ _LONGEST_PAUSE: Final = 5.0
 _MOST_PENDING: Final = 1_000
 # So long the end waits for the thread, which may be about to connect, in seconds.
 _LONGEST_END: Final = 1.0
-_SETS: Final = ("parents", "sessions", "logs", "ending")
+_SETS: Final = ("parents", "sessions", "renewed", "logs", "ending")
 
 
 class Notices:

@@ -1,143 +1,20 @@
-"""PostgreSQL: the connections, and the errors of its driver. Its own SQL is in `postgresql_dialect`."""
+"""A connection to PostgreSQL: its transactions and statements. Its own SQL is in `postgresql_dialect`."""
 
 import json
 import select
-import threading
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final
 
 import psycopg
-from psycopg import errors
-from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import create_engine
-from sqlalchemy.engine import Engine
 from sqlalchemy.engine.interfaces import Dialect
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
-from manager_service.domain.errors import InvalidStoreError, StoreUnavailableError
-from manager_service.store.errors import ConflictError, ConnectionLostError, HeldUpError
 from manager_service.store.postgresql_dialect import RowsText
+from manager_service.store.postgresql_door import SETTINGS, Door
+from manager_service.store.postgresql_errors import Translated
 from manager_service.store.statements import Statement
 
-_SETTINGS: Final = {
-    # Rows that were just written have no statistics, so a planner that looks at them would sort all heads for a
-    # claim. The statements are written in the order in which their tables are to be read, along an index each.
-    "plan_cache_mode": "force_generic_plan",
-    "join_collapse_limit": "1",
-    "from_collapse_limit": "1",
-    "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "enable_material": "off",
-    "enable_memoize": "off",
-    "enable_bitmapscan": "off",
-    "jit": "off",
-    "cursor_tuple_fraction": "0.001",
-    # Nobody waits for ever for what another manager holds, nor holds it for ever where its process is stopped.
-    "lock_timeout": "5s",
-    "statement_timeout": "60s",
-    "idle_in_transaction_session_timeout": "10s",
-}
 _SET_LOCAL: Final = "SELECT set_config(key, value, true) FROM json_each_text(CAST($1 AS JSON))"
-# A server that vanished is noticed in seconds.
-_DEFAULTS: Final = {
-    "application_name": "overhaul-manager",
-    "connect_timeout": 5,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
-# Another transaction was in the way, and this one is to be run again.
-_CONFLICTS: Final = (
-    errors.DeadlockDetected,
-    errors.SerializationFailure,
-    errors.UniqueViolation,
-)
-# The server goes on and so does the connection, but this cannot be done now: it is full, the role has lost its
-# rights (what it may not look into is not there for it), or it takes too long.
-_REFUSED: Final = (
-    errors.DiskFull,
-    errors.OutOfMemory,
-    errors.QueryCanceled,
-    errors.InsufficientPrivilege,
-    errors.UndefinedTable,
-)
-# The server cannot do now what it could before: it ends, restarts, is a standby, is full, or lets nobody in.
-# A manager whose process was stopped within a transaction finds that the server has ended its session.
-_UNAVAILABLE: Final = (
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-    errors.ReadOnlySqlTransaction,
-    errors.IdleInTransactionSessionTimeout,
-)
-# So long nobody knocks again where nobody answered, in seconds.
-_PAUSE: Final = 0.5
-_FORM = "postgresql://USER@HOST:PORT/DATABASE"
-
-
-def parse(url: str) -> dict[str, Any]:
-    """Return how to reach the database that a store's URL names, in the driver's words.
-
-    Raises:
-        InvalidStoreError: it is none of the URLs that PostgreSQL's own programs take, or names no database.
-    """
-    scheme, _, rest = url.partition("://")
-    if scheme not in ("postgresql", "postgresql+psycopg"):
-        raise InvalidStoreError(f"{scheme} is no driver of a job store; write {_FORM}")
-    try:
-        conninfo = conninfo_to_dict(f"postgresql://{rest}")
-    except psycopg.ProgrammingError as error:
-        raise InvalidStoreError(f"the store's URL is none that PostgreSQL takes; write {_FORM}") from error
-    if not conninfo.get("dbname"):
-        raise InvalidStoreError(f"the store's URL names no database; write {_FORM}")
-    return conninfo
-
-
-def open_connection(conninfo: dict[str, Any], *, options: str = "") -> psycopg.Connection[Any]:
-    """Open a connection that commits by itself; raise the driver's errors."""
-    given: dict[str, Any] = {**_DEFAULTS, **conninfo, "autocommit": True}
-    if options:
-        given["options"] = f"{conninfo.get('options', '')} {options}".strip()
-    return psycopg.connect(**given)
-
-
-class Door:
-    """Opens the connections of one manager; where nobody answered, it does not knock for every call."""
-
-    def __init__(self, conninfo: dict[str, Any], *, pooled: bool = False) -> None:
-        self._conninfo = conninfo
-        self.pooled = pooled
-        self._lock = threading.Lock()
-        self._again_at = 0.0
-        self._why = ""
-
-    def open(self) -> psycopg.Connection[Any]:
-        """Open a connection with the store's settings.
-
-        Raises:
-            ConnectionLostError: the database cannot be reached, or could not a moment ago.
-        """
-        with self._lock:
-            if time.monotonic() < self._again_at:
-                raise ConnectionLostError(self._why)
-            try:
-                with translated:
-                    return self._open()
-            except ConnectionLostError as error:
-                self._again_at, self._why = time.monotonic() + _PAUSE, error.why
-                raise
-
-    def _open(self) -> psycopg.Connection[Any]:
-        options = "" if self.pooled else " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
-        raw = open_connection(self._conninfo, options=options)
-        # A pooler hands each transaction to another server process, which knows no statement of the last one.
-        raw.prepare_threshold = None if self.pooled else 0
-        raw.prepared_max = 1_000
-        return raw
 
 
 class PostgresConnection:
@@ -158,7 +35,7 @@ class PostgresConnection:
         self._given_up = False
         self._many: dict[Statement, RowsText] = {}
         self._changed = 0
-        self._translated = _Translated(self._give_up)
+        self._translated = Translated(self._give_up)
 
     def _open(self) -> psycopg.Connection[Any]:
         """Return the driver's connection, opened if it is not."""
@@ -274,7 +151,7 @@ class PostgresConnection:
             self._poster.execute(sql)
             if self._door.pooled:
                 # What is set for the connection otherwise.
-                self._poster.execute(_SET_LOCAL, [json.dumps(_SETTINGS)])
+                self._poster.execute(_SET_LOCAL, [json.dumps(SETTINGS)])
 
     def _end_pipeline(self) -> None:
         pipelined, self._pipelined = self._pipelined, None
@@ -333,60 +210,3 @@ def _execute(cursor: Any, sql: str, values: Sequence[Any]) -> None:
         if not any(isinstance(value, str) and "\0" in value for value in values):
             raise
         cursor.execute(sql, [v.replace("\0", "\ufffd") if isinstance(v, str) else v for v in values])
-
-
-class _Translated:
-    """Turns the driver's errors about the server and its locks into the store's own.
-
-    A class, because it surrounds every statement: a generator costs seven times as much.
-
-    Args:
-        met_a_standby: called when the server does not write any more.
-    """
-
-    def __init__(self, met_a_standby: Callable[[], None] = lambda: None) -> None:
-        self._met_a_standby = met_a_standby
-
-    def __enter__(self) -> None:
-        """Let the block run."""
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if not isinstance(error, psycopg.Error):
-            return
-        why = str(error).strip().partition("\n")[0]
-        if isinstance(error, errors.ReadOnlySqlTransaction):
-            self._met_a_standby()
-        if isinstance(error, _CONFLICTS):
-            raise ConflictError(why) from error
-        if isinstance(error, errors.LockNotAvailable):
-            raise HeldUpError(why) from error
-        if isinstance(error, _REFUSED):
-            raise StoreUnavailableError(why) from error
-        if isinstance(error, _UNAVAILABLE):
-            raise ConnectionLostError(why) from error
-
-
-translated = _Translated()
-
-
-def described(conninfo: dict[str, Any]) -> str:
-    """Return what a database is called in messages, which is not its password."""
-    return f"the database {conninfo['dbname']} on {conninfo.get('host', 'this host')}"
-
-
-@contextmanager
-def administered(conninfo: dict[str, Any]) -> Iterator[Engine]:
-    """Hand out an engine for what is done to the tables themselves.
-
-    Raises:
-        StoreUnavailableError: the database cannot be reached, or the role may not do that.
-    """
-    engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(**{**_DEFAULTS, **conninfo}), poolclass=NullPool
-    )
-    try:
-        yield engine
-    except DBAPIError as error:
-        if not isinstance(error.orig, (*_UNAVAILABLE, errors.InsufficientPrivilege)):
-            raise
-        raise StoreUnavailableError(str(error.orig).strip().partition("\n")[0]) from error

@@ -145,6 +145,7 @@ def _open(tx: UnitOfWork, polls: Polls, registration: Registration, before: Any 
     }
     if before is not None and before.state in _OPEN_STATES:
         tx.run(_RENEW_SESSION, of=before.id, **written)
+        tx.renewed(before.id)
         return str(before.id)
     if before is not None:
         # A closed session is not reopened: calls of it that are still under way must not count for the new one.

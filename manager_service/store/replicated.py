@@ -17,15 +17,9 @@ from manager_service.domain.ports import Hints, IdSource, Listener
 from manager_service.store.clock import SharedMark
 from manager_service.store.errors import ConflictError, HeldUpError
 from manager_service.store.notices import Notices
-from manager_service.store.postgresql import (
-    Door,
-    PostgresConnection,
-    administered,
-    described,
-    open_connection,
-    parse,
-)
+from manager_service.store.postgresql import PostgresConnection
 from manager_service.store.postgresql_dialect import postgresql_dialect
+from manager_service.store.postgresql_door import Door, administered, described, open_connection, parse
 from manager_service.store.postgresql_exclusion import PostgresExclusion
 from manager_service.store.schema import check
 from manager_service.store.schema import migrate as migrate_schema

@@ -1,6 +1,7 @@
 """The job store: every verb of the port, each a line from its use case."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from manager_service.domain.events import EventPage
@@ -101,7 +102,7 @@ class SqlJobStore:
     def _publish(self, hints: Hints) -> None:
         if hints != _NOTHING:
             self._backend.tell(hints)
-            self._hear(hints)
+            self._hear(replace(hints, renewed=frozenset()) if hints.renewed else hints)
 
     def _hear(self, hints: Hints) -> None:
         for listener in self._listeners:

@@ -84,6 +84,7 @@ class UnitOfWork:
         self._ended_children: set[str] = set()
         self._told_parents: set[str] = set()
         self._sessions: set[str] = set()
+        self._renewed: set[str] = set()
         self._ending: set[str] = set()
         self._ready_targets: Counter[str] = Counter()
         self._contended: set[str] = set()
@@ -227,6 +228,10 @@ class UnitOfWork:
         """Note that a session has a new directive or a lease to stop."""
         self._sessions.add(session_id)
 
+    def renewed(self, session_id: str) -> None:
+        """Note that a session registered anew."""
+        self._renewed.add(session_id)
+
     def tell_log(self, child_id: str) -> None:
         """Note new log entries."""
         self._ended_children.add(child_id)
@@ -281,6 +286,7 @@ class UnitOfWork:
             ready=dict(ready),
             contended=frozenset(self._contended.difference(ready)),
             sessions=frozenset(self._sessions),
+            renewed=frozenset(self._renewed),
             logs=frozenset(self._ended_children),
             ending=frozenset(self._ending),
         )

@@ -301,6 +301,21 @@ class TestAPoll:
 
         assert await hanging == (lease(),)
 
+    async def test_of_a_session_that_registered_anew_at_another_manager_is_woken_for_all(
+        self, bench: Bench
+    ) -> None:
+        store: Any = bench.store
+        desk = LeaseDesk(store, bench.feed, clock=bench.clock, ids=CountedIds(), timing=Timing())
+        desk._sessions.opened("s1", registration("anna", "app"))
+        poll = Poll(sequence=1, max_leases=1)
+        hanging = await bench.started(desk.polls.acquire("s1", poll, wait=30 * SECOND, remaining=DAY))
+        desk.hear(Hints(renewed=frozenset({"s1"})))
+        bench.store.ready = [lease()]
+
+        desk.hear(Hints(ready={"added": 1}))
+
+        assert await hanging == (lease(),)
+
     async def test_the_wish_in_a_report_ends_the_older(self, bench: Bench) -> None:
         store: Any = bench.store
         desk = LeaseDesk(store, bench.feed, clock=bench.clock, ids=CountedIds(), timing=Timing())

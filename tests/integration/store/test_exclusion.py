@@ -22,7 +22,7 @@ from manager_service.store import (
     create,
     endings,
     fleet,
-    postgresql,
+    postgresql_door,
     postgresql_exclusion,
     retention,
 )
@@ -409,7 +409,7 @@ class TestOthersInTheWay:
         await one.parent_job("other")
         [other_lease] = await free.acquire(1)
         rows = Rows(managers.url)
-        with patch.dict(postgresql._SETTINGS, {"lock_timeout": "300ms"}):
+        with patch.dict(postgresql_door.SETTINGS, {"lock_timeout": "300ms"}):
             store = open_any_store(managers.url, clock=one.clock, ids=SystemIds(), timing=one.timing)
             await rows.lock(f"SELECT 1 FROM sessions WHERE id = '{held.session_id}' FOR UPDATE")
             world = World(store, one.clock, one.timing)

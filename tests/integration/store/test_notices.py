@@ -13,7 +13,7 @@ import pytest
 
 from manager_service.domain.ports import Hints
 from manager_service.store.notices import Notices
-from manager_service.store.postgresql import open_connection, parse
+from manager_service.store.postgresql_door import open_connection, parse
 
 # Of select.select, which cannot name a file beyond it.
 MOST_FILES = 1_024

@@ -62,6 +62,16 @@ class TestWhatIsHeard:
 
         await until(one, lambda hints: worker.session_id in hints.sessions, within=1)
 
+    async def test_a_session_that_registered_anew_but_not_where_it_did(self, pair: tuple[World, World]) -> None:
+        one, other = pair
+        worker = await one.worker("a")
+        one.hints.clear()
+
+        await one.store.register(worker.registration)
+
+        await until(other, lambda hints: worker.session_id in hints.renewed)
+        assert not any(hints.renewed for hints in one.hints)
+
     async def test_log_entries_and_their_end(self, pair: tuple[World, World]) -> None:
         one, other = pair
         worker, lease = await one.running_child_job(await one.worker("orders"))

@@ -21,7 +21,7 @@ from manager_service.domain.fleet import Timing
 from manager_service.domain.leases import LeaseDirective, ReportStatus
 from manager_service.domain.model import SECOND
 from manager_service.domain.ports import JobStore
-from manager_service.store import postgresql
+from manager_service.store import postgresql_door
 from manager_service.store.postgresql import PostgresConnection
 from manager_service.store.replicated import open_replicated
 from tests.doubles import FakeClock
@@ -141,13 +141,13 @@ class TestRestarts:
         parent = await served.world.parent_job()
         served.server.stop()
         knocks: list[float] = []
-        connect = postgresql.open_connection
+        connect = postgresql_door.open_connection
 
         def knock(*args: Any, **kwargs: Any) -> Any:
             knocks.append(time.monotonic())
             return connect(*args, **kwargs)
 
-        with patch.object(postgresql, "open_connection", knock):
+        with patch.object(postgresql_door, "open_connection", knock):
             began, calls = time.monotonic(), 0
             while time.monotonic() - began < 1.2:
                 await refused(served.store.parent_job(parent.id), within=0.5)
@@ -306,7 +306,7 @@ class TestCuts:
         self, served: Served
     ) -> None:
         worker, lease = await served.world.running_child_job()
-        with patch.dict(postgresql._SETTINGS, {"idle_in_transaction_session_timeout": "200ms"}):
+        with patch.dict(postgresql_door.SETTINGS, {"idle_in_transaction_session_timeout": "200ms"}):
             served.server.cut(served.url)
             commit = PostgresConnection.commit
 

@@ -21,8 +21,8 @@ from manager_service.store import (
     sessions,
     unit_of_work,
 )
-from manager_service.store.postgresql import _SETTINGS
 from manager_service.store.postgresql_dialect import RowsText, postgresql_dialect
+from manager_service.store.postgresql_door import SETTINGS
 from manager_service.store.statements import Statement
 from tests.stores import PostgresStores
 
@@ -93,7 +93,7 @@ def full(postgres_stores: PostgresStores) -> Iterator[psycopg.Connection[Any]]:
     """Lend a connection, set up as the store's are, to a full store without any statistics."""
     url = postgres_stores.new_url()
     with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
-        for name, value in _SETTINGS.items():
+        for name, value in SETTINGS.items():
             connection.execute("SELECT set_config(%s, %s, false)", (name, value))
         connection.execute("SET statement_timeout = 0")
         for statement in _FILL:

@@ -14,10 +14,11 @@ from sqlalchemy.pool import NullPool
 from manager_service.domain.errors import InvalidStoreError, StoreUnavailableError
 from manager_service.domain.fleet import Timing
 from manager_service.domain.ports import JobStore
-from manager_service.store import migrate_store, open_store, postgresql
+from manager_service.store import migrate_store, open_store, postgresql_door
 from manager_service.store.errors import ConnectionLostError
-from manager_service.store.postgresql import Door, PostgresConnection, parse
+from manager_service.store.postgresql import PostgresConnection
 from manager_service.store.postgresql_dialect import postgresql_dialect
+from manager_service.store.postgresql_door import Door, parse
 from manager_service.store.tables import metadata
 from tests.doubles import CountingIds, FakeClock
 
@@ -118,7 +119,7 @@ class TestConnections:
     def test_one_that_the_server_ended_while_its_process_stood_still_is_lost_and_opened_again(
         self, postgres_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(postgresql._SETTINGS, "idle_in_transaction_session_timeout", "20ms")
+        monkeypatch.setitem(postgresql_door.SETTINGS, "idle_in_transaction_session_timeout", "20ms")
         connection = PostgresConnection(Door(parse(postgres_url)), postgresql_dialect())
         connection.begin()
         assert connection.names(self.ECHO, ["a"]) == ["a"]
@@ -136,7 +137,7 @@ class TestConnections:
     def test_a_manager_that_stays_in_the_way_of_another_ones_start_is_told(
         self, postgres_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(postgresql._SETTINGS, "lock_timeout", "20ms")
+        monkeypatch.setitem(postgresql_door.SETTINGS, "lock_timeout", "20ms")
         migrate_store(postgres_url)
         execute(postgres_url, "INSERT INTO store_state VALUES (1, 0) ON CONFLICT DO NOTHING")
         with psycopg.connect(postgres_url) as stopped:
