@@ -84,6 +84,12 @@ class PostgresConnection:
         with self._translated:
             return [row[0] for row in self._read(sql, [json.dumps(names)])]
 
+    def hold(self, statement: Statement, **given: Any) -> None:
+        """Run a statement that locks and changes nothing, together with the next whose rows are read."""
+        text = statement.text(self._dialect, given)
+        with self._translated:
+            _execute(self._poster, text.sql, text.values(given))
+
     def post_names(self, sql: str, names: Sequence[str]) -> None:
         """Run a statement about names together with the next whose rows are read."""
         with self._translated:

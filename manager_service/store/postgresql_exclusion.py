@@ -51,7 +51,7 @@ class PostgresExclusion:
 
     def hold_session(self, session_id: str) -> None:
         """Lock the row."""
-        self._connection.post(HOLD_SESSION, ids=[session_id])
+        self._connection.hold(HOLD_SESSION, ids=[session_id])
 
     def hold_name(self, worker_name: str) -> None:
         """Lock the name: the row may not be there yet."""
@@ -86,5 +86,5 @@ class PostgresExclusion:
 
     def counts(self, ids: Sequence[str]) -> Sequence[Any]:
         """Lock the rows, then read them with those of the parent jobs, which nobody changes without that lock."""
-        self._connection.post(HOLD_COUNTS, ids=list(ids))
+        self._connection.hold(HOLD_COUNTS, ids=list(ids))
         return self._connection.rows(SELECT_PARENTS, ids=list(ids))

@@ -17,9 +17,12 @@ from tests.postgres_guard import processes_in
 
 _PATIENCE = 20.0
 _OWNER = """
+import signal
 import time
 from tests.postgres import PostgresServer
 
+# The tests may run in the background, where SIGINT is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 server = PostgresServer()
 print(server.folder, flush=True)
 time.sleep(60)

@@ -60,8 +60,8 @@ def expiry_filtered_by_id_only() -> Iterator[None]:
     """Read in one transaction what ran out, and take it back in the next whatever happened in between."""
 
     async def expire(self: SqlJobStore, *, limit: int) -> int:
-        rows = await self._backend.read(lambda c, now: c.rows(EXPIRED, now=now, limit=limit))
-        await asyncio.sleep(0)
+        rows = await self._write(lambda tx: tx.rows(EXPIRED, now=tx.now, limit=limit))
+        await asyncio.sleep(0.05)
 
         def take_back(tx: UnitOfWork) -> None:
             live = {row.child_id for row in tx.rows(LEASES_OF_CHILDREN, ids=[row.child_id for row in rows])}

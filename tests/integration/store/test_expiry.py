@@ -221,6 +221,16 @@ class TestAnOutageNeverExpiresALease:
         assert (await worker.beat(lease)).leases == (LeaseDirective.CONTINUE,)
         assert await worker.end(lease) is ReportStatus.RECORDED
 
+    async def test_a_call_that_is_refused_makes_up_for_it_as_well(self, world: World) -> None:
+        worker = await world.worker("orders")
+        world.clock.pass_time(60 * MINUTE)
+
+        with pytest.raises(SessionUnknownError):
+            await world.store.report("none", [], None)
+
+        [known] = await world.store.workers(include_gone=False, limit=9)
+        assert known.session_id == worker.session_id
+
     async def test_a_stopped_manager_does_not_take_unaccepted_leases_back(self, world: World) -> None:
         worker, lease = await world.leased_child_job()
         world.clock.pass_time(60 * MINUTE)
