@@ -59,7 +59,7 @@ class TestBytes:
     @hostile(max_examples=150 * ROUNDS)
     @given(method=st.sampled_from(METHODS), data=st.binary(max_size=300))
     def test_random_bytes_are_answered_cleanly(self, wire: Wire, method: Method, data: bytes) -> None:
-        assert_clean(wire.send(method, data))
+        assert_clean(wire.send(method, data), data)
 
     @hostile(max_examples=150 * ROUNDS)
     @given(data=st.data(), method=st.sampled_from(METHODS))
@@ -72,7 +72,8 @@ class TestBytes:
                 body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
         cut = data.draw(st.integers(0, len(body)))
 
-        assert_clean(wire.send(method, bytes(body[: cut or len(body)])))
+        sent = bytes(body[: cut or len(body)])
+        assert_clean(wire.send(method, sent), sent)
 
     @pytest.mark.parametrize("method", METHODS, ids=str)
     def test_what_is_no_message_is_an_invalid_request(self, wire: Wire, method: Method) -> None:
@@ -98,4 +99,5 @@ class TestMessages:
     ) -> None:
         message = data.draw(messages(method.request, known))
 
-        assert_clean(wire.send(method, message.SerializeToString()))
+        sent = message.SerializeToString()
+        assert_clean(wire.send(method, sent), sent)
