@@ -51,9 +51,10 @@ def migrate_store(url: str) -> str:
         StoreUnavailableError: the database cannot be reached, or the role may not do that.
     """
     if not url.startswith("postgresql"):
-        raise InvalidStoreError(
-            "an SQLite store is migrated when it is opened; write postgresql://USER@HOST/DATABASE"
-        )
+        why = "an SQLite store is migrated when it is opened"
+        if not url.startswith("sqlite"):
+            why = "only a store on PostgreSQL is migrated"
+        raise InvalidStoreError(f"{why}; write postgresql://USER@HOST/DATABASE")
     migrated: str = _driver().migrate(url)
     return migrated
 

@@ -128,7 +128,7 @@ class Notices:
         message = json.loads(notice.payload)
         if message["from"] == self._own or self._loop is None:
             return
-        hints = Hints(ready=message["ready"], **{name: frozenset(message[name]) for name in _SETS})
+        hints = Hints(ready=message["ready"], **{name: frozenset(message.get(name, ())) for name in _SETS})
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._hear, hints)
 

@@ -97,6 +97,16 @@ class TestWhatIsHeard:
 
         await until(other, lambda hints: parent.id in hints.ending, within=1)
 
+    async def test_one_of_an_older_manager_that_tells_less(
+        self, pair: tuple[World, World], managers: Managers
+    ) -> None:
+        with psycopg.connect(managers.url, autocommit=True) as older:
+            older.execute(
+                """SELECT pg_notify('overhaul_hints', '{"from": "old", "ready": {}, "parents": ["p"]}')"""
+            )
+
+        await until(pair[1], lambda hints: hints.parents == {"p"}, within=1)
+
     async def test_ones_own_is_heard_once(self, pair: tuple[World, World]) -> None:
         one, other = pair
         parent = await one.parent_job("a")

@@ -112,6 +112,10 @@ class TestSchema:
         with pytest.raises(InvalidStoreError, match="migrated when it is opened"):
             migrate_store("sqlite:///jobs.db")
 
+    def test_no_other_database_is_migrated(self) -> None:
+        with pytest.raises(InvalidStoreError, match="only a store on PostgreSQL is migrated; write postgresql://"):
+            migrate_store("mysql://host/db")
+
 
 class TestConnections:
     ECHO = "SELECT name FROM json_array_elements_text(CAST($1 AS JSON)) AS name"
