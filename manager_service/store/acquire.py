@@ -1,6 +1,6 @@
 """Grant leases."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -12,14 +12,14 @@ from manager_service.domain.errors import SessionSupersededError
 from manager_service.domain.fleet import SessionState
 from manager_service.domain.leases import Lease, Poll
 from manager_service.domain.states import ChildJobState
-from manager_service.store.candidates import HEADS_NOW, Offers, candidates
+from manager_service.store.candidates import HEADS_NOW, KeptOffers, Offers, ask_first_heads, candidates
 from manager_service.store.lanes import LEAVE
 from manager_service.store.locks import Locks, LockTable
 from manager_service.store.parents import ParentInWork
 from manager_service.store.rows import mapping_of
-from manager_service.store.sessions import open_session
+from manager_service.store.sessions import ask_session, open_session
 from manager_service.store.statements import Statement
-from manager_service.store.tables import child_jobs, leases, live_locks, sessions
+from manager_service.store.tables import READY, child_jobs, leases, live_locks, sessions
 from manager_service.store.unit_of_work import UnitOfWork
 
 _SESSIONS_REMEMBERED = 100_000
@@ -50,7 +50,7 @@ _POLLED = Statement(
 
 
 class Polls:
-    """The highest poll sequence that this manager saw of each session.
+    """The highest poll sequence that this manager saw of each session, and what sessions offer.
 
     A poll that is granted nothing is written nowhere; that a delayed lower one must get nothing is kept here. Of
     sessions that end at another manager nothing is heard, so those that polled longest ago are forgotten at last:
@@ -59,6 +59,7 @@ class Polls:
 
     def __init__(self) -> None:
         self._seen: dict[str, int] = {}
+        self.offers = KeptOffers()
 
     def see(self, session_id: str, sequence: int) -> bool:
         """Note a poll; tell whether it is the newest, or its repeat."""
@@ -83,20 +84,25 @@ class _Pick:
 def acquire(tx: UnitOfWork, polls: Polls, session_id: str, poll: Poll) -> tuple[Lease, ...]:
     """Grant leases, or answer again those of an equal poll."""
     tx.exclusion.hold_session(session_id)
-    session = open_session(tx, session_id)
-    if session.state == SessionState.SUPERSEDED:
-        raise SessionSupersededError(session.worker_name)
-    return grant(tx, polls, session, poll)
+    asked = ask_session(tx, session_id)
+    with closing(ask_first_heads(tx, session_id, poll.max_leases)) as first:
+        session = open_session(tx, session_id, asked)
+        if session.state == SessionState.SUPERSEDED:
+            raise SessionSupersededError(session.worker_name)
+        return grant(tx, polls, session, poll, first)
 
 
-def grant(tx: UnitOfWork, polls: Polls, session: Any, poll: Poll, *, ended: int = 0) -> tuple[Lease, ...]:
+def grant(
+    tx: UnitOfWork, polls: Polls, session: Any, poll: Poll, first: Generator[list[Any]], *, ended: int = 0
+) -> tuple[Lease, ...]:
     """Grant leases to an open session; one that drains or was superseded is granted nothing new.
 
     Args:
         tx: the transaction.
-        polls: what is known of the polls before.
+        polls: what is known of the polls before, and of what sessions offer.
         session: the row of the session.
         poll: what is asked for.
+        first: the first heads that the session may lease, which were asked for.
         ended: how many of the session's leases ended since its row was read.
     """
     if poll.sequence < session.poll_sequence or not polls.see(session.id, poll.sequence):
@@ -106,7 +112,7 @@ def grant(tx: UnitOfWork, polls: Polls, session: Any, poll: Poll, *, ended: int 
     if session.state != SessionState.READY:
         return ()
     wanted = min(poll.max_leases, session.slots - session.live + ended)
-    picks = _pick(tx, session.id, wanted) if wanted > 0 else []
+    picks = _pick(tx, Offers(tx, session, polls.offers), session.id, first, wanted) if wanted > 0 else []
     return _grant(tx, session, poll, picks) if picks else ()
 
 
@@ -116,29 +122,45 @@ def _granted_before(tx: UnitOfWork, session_id: str, sequence: int) -> tuple[Lea
     return tuple(_lease(row, parents[row.parent_id], lease_id=row.lease_id, attempt=row.attempt) for row in rows)
 
 
-def _pick(tx: UnitOfWork, session_id: str, wanted: int) -> list[_Pick]:
-    choice = _Choice(tx)
-    offers = Offers(tx, session_id)
+def _pick(
+    tx: UnitOfWork, offers: Offers, session_id: str, first: Generator[list[Any]], wanted: int
+) -> list[_Pick]:
+    choice = _Choice(tx, trusting=not tx.exclusion.alone)
     picked: list[_Pick] = []
     secure = _Secured(tx).of if not tx.exclusion.alone else list
-    with closing(candidates(tx, session_id, choice.limits, offers, wanted=wanted)) as heads:
+    with closing(candidates(tx, session_id, choice.limits, offers, first, wanted=wanted)) as heads:
         picks = choice.picks((head, offers.locks_of(head)) for head in heads)
         while len(picked) < wanted and (batch := list(islice(picks, wanted - len(picked)))):
-            picked += secure(batch)
+            secured = secure(batch)
+            choice.give_back(batch, secured)
+            picked += secured
     return picked
 
 
 class _Choice:
-    """Which of some heads fit together, and with what is live."""
+    """Which of some heads fit together, and with what is live.
 
-    def __init__(self, tx: UnitOfWork) -> None:
-        self._held = LockTable(tx)
+    Args:
+        tx: the transaction.
+        trusting: whether what is chosen is compared once more, so that keys are taken for free at first.
+    """
+
+    def __init__(self, tx: UnitOfWork, *, trusting: bool = False) -> None:
+        self._held = LockTable(tx, trusting=trusting)
         self._seen: set[str] = set()
         self.limits = _Limits(tx, self._held)
 
-    def learn(self, many: Iterable[Locks]) -> None:
-        """Find out at once which keys are held."""
-        self._held.learn(key for locks in many for key in locks)
+    def ask(self, many: Iterable[Locks]) -> Callable[[], None]:
+        """Ask which keys are held; what is returned takes it in."""
+        return self._held.ask(key for locks in many for key in locks)
+
+    def give_back(self, picks: Sequence[_Pick], secured: Sequence[_Pick]) -> None:
+        """Have the room again that picks took which could not be secured, and look keys up from now on."""
+        kept = {pick.head.child_id for pick in secured}
+        for pick in picks:
+            if pick.head.child_id not in kept:
+                self.limits.give_back(pick.head)
+                self._held.forget(pick.locks)
 
     def picks(self, heads: Iterable[tuple[Any, Locks | None]]) -> Iterator[_Pick]:
         """Return the heads that may go, each with the keys that it takes."""
@@ -161,24 +183,31 @@ class _Secured:
 
     def of(self, picks: Sequence[_Pick]) -> list[_Pick]:
         """Hold picks, and return those that still may go."""
-        shared = self._tx.try_share(pick.head.parent_id for pick in picks)
-        keys = {pick.head.child_id: self._keys(pick) for pick in picks if pick.head.parent_id in shared}
-        heads, free = self._tx.exclusion.heads(keys, {key for of_pick in keys.values() for key in of_pick})
-        held = [pick for pick in picks if pick.head.child_id in heads and keys[pick.head.child_id] <= free]
-        self._tx.contended({pick.head.target for pick in picks} - {pick.head.target for pick in held})
-        ids = [pick.head.child_id for pick in held]
-        now = {row.child_id: row for row in self._tx.rows(HEADS_NOW, ids=ids, now=self._tx.now)} if ids else {}
-        self._tx.parents(row.parent_id for row in now.values())
-        self._choice.learn(pick.locks for pick in held)
+        tx, ids = self._tx, [pick.head.child_id for pick in picks]
+        keys = {pick.head.child_id: _keys(pick) for pick in picks}
+        # All of it is asked at once: of what could not be held, the rest is of no use.
+        share = tx.ask_share(pick.head.parent_id for pick in picks)
+        hold = tx.exclusion.heads(ids, {key for of_pick in keys.values() for key in of_pick})
+        look, learn = tx.ask(HEADS_NOW, ids=ids, now=tx.now), self._choice.ask(pick.locks for pick in picks)
+        tx.ask_turns()
+        shared, (heads, free) = share(), hold()
+        held = [
+            pick
+            for pick in picks
+            if pick.head.parent_id in shared and pick.head.child_id in heads and keys[pick.head.child_id] <= free
+        ]
+        tx.contended({pick.head.target for pick in picks} - {pick.head.target for pick in held})
+        now = {row.child_id: row for row in look() if row.hold == READY}
+        learn()
         return list(
             self._choice.picks((now[pick.head.child_id], pick.locks) for pick in held if pick.head.child_id in now)
         )
 
-    def _keys(self, pick: _Pick) -> set[str]:
-        """Return what is counted or compared for a pick, and not covered by its target."""
-        parent = self._tx.parent(pick.head.parent_id)
-        limit = {f"limit {parent.id}"} if parent.spec.max_parallel else set()
-        return {f"key {key}" for key in pick.locks} | limit
+
+def _keys(pick: _Pick) -> set[str]:
+    """Return what is counted or compared for a pick, and not covered by its target."""
+    limit = {f"limit {pick.head.parent_id}"} if pick.head.max_parallel else set()
+    return {f"key {key}" for key in pick.locks} | limit
 
 
 class _Limits:
@@ -187,7 +216,10 @@ class _Limits:
     def __init__(self, tx: UnitOfWork, held: LockTable) -> None:
         self._tx = tx
         self.free = held.free
+        self.foresee = held.foresee
         self.learn = held.learn
+        # What is trusted is compared once more, with the parent jobs as they are then.
+        self._knows_parents = not held.trusting
         self._targets: dict[str, int] = {}
         self._parents: dict[str, int] = {}
 
@@ -199,19 +231,26 @@ class _Limits:
         """Whether target and parent job of a head may take another lease."""
         if self._targets.setdefault(head.target, head.room) <= 0:
             return False
-        parent = self._tx.parent(head.parent_id)
-        return not parent.stopping and not parent.paused and self._room(parent) > 0
+        if self._knows_parents:
+            parent = self._tx.parent(head.parent_id)
+            if parent.stopping or parent.paused:
+                return False
+        return self._room(head) > 0
 
     def take(self, head: Any) -> None:
         self._targets[head.target] -= 1
         self._parents[head.parent_id] -= 1
 
-    def _room(self, parent: ParentInWork) -> int:
-        if parent.id not in self._parents:
-            most = parent.spec.max_parallel
-            live = self._tx.row(_LIVE_OF_PARENT, parent_id=parent.id) if most else None
-            self._parents[parent.id] = most - live.live if live else 1_000_000
-        return self._parents[parent.id]
+    def give_back(self, head: Any) -> None:
+        self._targets[head.target] += 1
+        self._parents[head.parent_id] += 1
+
+    def _room(self, head: Any) -> int:
+        if head.parent_id not in self._parents:
+            most = head.max_parallel
+            live = self._tx.row(_LIVE_OF_PARENT, parent_id=head.parent_id) if most else None
+            self._parents[head.parent_id] = most - live.live if live else 1_000_000
+        return self._parents[head.parent_id]
 
 
 def _grant(tx: UnitOfWork, session: Any, poll: Poll, picks: list[_Pick]) -> tuple[Lease, ...]:

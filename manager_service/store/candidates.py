@@ -31,6 +31,9 @@ _PER_OPERATION = 8
 # How many served targets are looked at together.
 _AT_ONCE = 64
 
+# Of how many targets of sessions it is kept what is offered on them.
+_OFFERS_KEPT = 20_000
+
 _q, _st, _t, _p = queue.c, session_targets.c, targets.c, parent_jobs.c
 
 
@@ -109,7 +112,8 @@ _heads_of_operation = (
     .limit(_PER_OPERATION)
 )
 OPERATION_HEADS = Statement(_may_go(_heads_of_operation.subquery("heads")))
-# What some heads are now, of those that may go.
+# What some heads are now, ready or not, of those that may go. Whether they are ready is not asked here: a planner
+# that knows a few of them would go through the index of all that are.
 HEADS_NOW = Statement(
     select(*HEAD)
     .select_from(
@@ -117,7 +121,7 @@ HEADS_NOW = Statement(
         .join(parent_jobs, _p.id == _q.parent_id)
         .join(child_jobs, child_jobs.c.id == _q.child_id)
     )
-    .where(Among(_q.child_id, "ids"), _q.hold == literal_column("0"), NOT_PAUSED, *IS_OPEN)
+    .where(Among(_q.child_id, "ids"), NOT_PAUSED, *IS_OPEN)
 )
 # Parent jobs none of whose heads may go now, however many of them lie in front.
 CLOSED_PARENTS = Statement(
@@ -141,6 +145,9 @@ class Room(Protocol):
     def allow(self, head: Any) -> bool:
         """Whether target and parent job of a head may take another lease."""
 
+    def foresee(self, keys: Iterable[str]) -> None:
+        """Look these keys up together with the first that has to be."""
+
     def on(self, target: str) -> bool:
         """Whether the target may take another lease, as far as this claim knows."""
 
@@ -151,12 +158,39 @@ class Room(Protocol):
         """Find out at once which of these keys are held."""
 
 
-class Offers:
-    """The keys that the operations take which a session offers; read for the few targets that a claim comes to."""
+class KeptOffers:
+    """What sessions offer on targets, as it was read by earlier claims.
 
-    def __init__(self, tx: UnitOfWork, session_id: str) -> None:
+    A registration gives what is offered an id of its own, so what is kept of an earlier one is not found again.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], Mapping[str, Locks]] = {}
+
+    def get(self, offers_id: str, target: str) -> Mapping[str, Locks] | None:
+        """Return the keys of each operation on a target, if they are kept."""
+        return self._kept.get((offers_id, target))
+
+    def keep(self, offers_id: str, target: str, locks: Mapping[str, Locks]) -> None:
+        """Keep the keys of each operation on a target; the oldest give way."""
+        if len(self._kept) >= _OFFERS_KEPT:
+            del self._kept[next(iter(self._kept))]
+        self._kept[offers_id, target] = locks
+
+
+class Offers:
+    """The keys that the operations take which a session offers; read for the few targets that a claim comes to.
+
+    Args:
+        tx: the transaction of the claim.
+        session: the row of the session.
+        kept: what was read by earlier claims.
+    """
+
+    def __init__(self, tx: UnitOfWork, session: Any, kept: KeptOffers) -> None:
         self._tx = tx
-        self._session_id = session_id
+        self._session = session
+        self._kept = kept
         self._known: dict[str, Mapping[str, Locks]] = {}
 
     def on(self, target: str) -> Mapping[str, Locks]:
@@ -166,17 +200,32 @@ class Offers:
         return self._known[target]
 
     def read(self, names: Iterable[str]) -> None:
-        """Read what is offered on served targets, all at once."""
-        if missing := sorted(set(names) - self._known.keys()):
-            rows = self._tx.rows(OFFERS, session_id=self._session_id, targets=missing)
-            self._known.update((row.target, locks_by_operation(row.operations)) for row in rows)
+        """Find out what is offered on served targets, all at once."""
+        missing = set(names) - self._known.keys()
+        offers_id = self._session.offers_id
+        for name in missing:
+            if (locks := self._kept.get(offers_id, name)) is not None:
+                self._known[name] = locks
+        if missing := missing - self._known.keys():
+            for row in self._tx.rows(OFFERS, session_id=self._session.id, targets=sorted(missing)):
+                self._known[row.target] = locks = locks_by_operation(row.operations)
+                # Without an id it was registered at an older release.
+                if offers_id is not None:
+                    self._kept.keep(offers_id, row.target, locks)
 
     def locks_of(self, head: Any) -> Locks | None:
         """Return the keys that a head's operation takes; ``None`` if it is not offered."""
         return self.on(head.target).get(head.operation)
 
 
-def candidates(tx: UnitOfWork, session_id: str, room: Room, offers: Offers, *, wanted: int) -> Generator[Any]:
+def ask_first_heads(tx: UnitOfWork, session_id: str, wanted: int) -> Generator[list[Any]]:
+    """Ask for the first heads that a session may lease."""
+    return tx.batches(FIRST_HEADS, wanted, session_id=session_id, now=tx.about_now)
+
+
+def candidates(
+    tx: UnitOfWork, session_id: str, room: Room, offers: Offers, first: Generator[list[Any]], *, wanted: int
+) -> Generator[Any]:
     """Return heads that the session may lease but perhaps for locks and the parent jobs' limits, the best first.
 
     The walk is lazy: who has enough closes it. A head may come twice. Heads of one target and operation share
@@ -185,9 +234,8 @@ def candidates(tx: UnitOfWork, session_id: str, room: Room, offers: Offers, *, w
     others come next, as far as none between them was left out.
     """
     reader = _Reader(tx, room, offers)
-    with closing(tx.batches(FIRST_HEADS, wanted, session_id=session_id, now=tx.now)) as first:
-        for heads in first:
-            yield from reader.prepare(heads)
+    for heads in first:
+        yield from reader.prepare(heads)
     if tx.row(BEYOND) is None:
         return
     closed = [row.id for row in tx.rows(CLOSED_PARENTS, now=tx.now)]
@@ -216,10 +264,11 @@ class _Reader:
     offers: Offers
 
     def prepare(self, heads: Sequence[Any]) -> list[Any]:
-        self.tx.parents(head.parent_id for head in heads)
+        if self.tx.exclusion.alone:
+            self.tx.parents(head.parent_id for head in heads)
         open_heads = [head for head in heads if self.room.allow(head)]
         self.offers.read(head.target for head in open_heads)
-        self.room.learn(key for head in open_heads for key in self.offers.locks_of(head) or ())
+        self.room.foresee(key for head in open_heads for key in self.offers.locks_of(head) or ())
         return open_heads
 
 

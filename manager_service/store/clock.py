@@ -131,9 +131,10 @@ class SharedMark:
     def __init__(self, timing: Timing) -> None:
         self._timing = timing
 
-    def check(self, connection: Connection, now: Instant, mark: Instant) -> None:
-        """Make up for a gap, if there is one, for all managers at once."""
-        if self._is_gap(now, mark) and self._is_gap(now, held := connection.rows(_HOLD_MARK)[0].mark):
+    def make_up(self, connection: Connection, now: Instant) -> None:
+        """Make up for a gap, if there still is one, for all managers at once."""
+        held = connection.rows(_HOLD_MARK)[0].mark
+        if self.is_gap(now, held):
             make_up(connection, self._timing, now - held, now)
             connection.run(_SET_MARK, now=now)
 
@@ -141,6 +142,6 @@ class SharedMark:
         """Write the mark, unless another manager wrote a later one."""
         connection.run(_ADVANCE_MARK, now=now)
 
-    def _is_gap(self, now: Instant, mark: Instant) -> bool:
+    def is_gap(self, now: Instant, mark: Instant) -> bool:
         """Tell whether nobody lived for a while, or the clock went back, as that of another server may."""
         return abs(now - mark) > longest_silence(self._timing)

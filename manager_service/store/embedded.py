@@ -4,18 +4,16 @@ A third connection copies the log, in a thread.
 """
 
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from manager_service.domain.fleet import Timing
-from manager_service.domain.model import Instant
 from manager_service.domain.ports import Clock, Hints, IdSource, Listener
 from manager_service.store.clock import MarkOfLife, StoreClock
 from manager_service.store.exclusion import Alone
 from manager_service.store.schema import prepare
 from manager_service.store.sqlite import SqliteFile, opening, parse
-from manager_service.store.statements import Connection
-from manager_service.store.store import SqlJobStore
+from manager_service.store.store import Query, SqlJobStore
 from manager_service.store.unit_of_work import UnitOfWork
 from manager_service.store.writer import Entry, Transactions
 
@@ -51,7 +49,7 @@ class EmbeddedTransactions:
         now = self._clock.now()
         self._mark.check(self._writer, now)
         self._changes = self.changes()
-        return UnitOfWork(self._writer, _ALONE, now=now, ids=self._ids, timing=self._timing)
+        return UnitOfWork(self._writer, _ALONE, moment=lambda: now, about=now, ids=self._ids, timing=self._timing)
 
     def changes(self) -> int:
         """Return how many rows were changed so far."""
@@ -87,10 +85,10 @@ class EmbeddedTransactions:
         queue.clear()
         return entries
 
-    async def read(self, query: Callable[[Connection, Instant], T]) -> T:
+    async def read(self, query: Query[T]) -> T:
         """Run a query on a snapshot of what was committed last."""
         with self._reader.snapshot():
-            return query(self._reader, self._clock.now())
+            return query(self._reader, self._clock.now)
 
     def listen(self, listener: Listener) -> None:
         """There are no other managers."""

@@ -1,6 +1,6 @@
 """Which lock keys are held."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from sqlalchemy import case, func, select
 
@@ -19,29 +19,56 @@ LIVE_LOCKS = Statement(
 
 
 class LockTable:
-    """Which keys are held, by live leases and by what was picked in this claim."""
+    """Which keys are held, by live leases and by what was picked in this claim.
 
-    def __init__(self, tx: UnitOfWork) -> None:
+    Args:
+        tx: the transaction of the claim.
+        trusting: whether keys that were not looked up are taken for free, because they will be compared anyway.
+    """
+
+    def __init__(self, tx: UnitOfWork, *, trusting: bool = False) -> None:
         self._tx = tx
         self._held: dict[str, bool | None] = {}
+        self._foreseen: set[str] = set()
+        self.trusting = trusting
+
+    def foresee(self, keys: Iterable[str]) -> None:
+        """Look these keys up together with the first that has to be."""
+        self._foreseen.update(keys)
 
     def learn(self, keys: Iterable[str]) -> None:
-        """Find out at once which of these keys are held."""
-        unknown = sorted(set(keys) - self._held.keys())
-        if unknown:
+        """Find out at once which of these keys are held, and of those that were foreseen."""
+        self.ask(keys)()
+
+    def ask(self, keys: Iterable[str]) -> Callable[[], None]:
+        """Ask which of these keys are held; what is returned takes it in."""
+        unknown = sorted((self._foreseen | set(keys)) - self._held.keys())
+        self._foreseen.clear()
+        if not unknown:
+            return lambda: None
+        held = self._tx.ask(LIVE_LOCKS, keys=unknown)
+
+        def learn() -> None:
             self._held.update(dict.fromkeys(unknown))
-            for row in self._tx.rows(LIVE_LOCKS, keys=unknown):
-                self._held[row.key] = bool(row.exclusive)
+            self._held.update((row.key, bool(row.exclusive)) for row in held())
+
+        return learn
 
     def free(self, locks: Locks) -> bool:
         """Tell whether none of the keys is held in a way that conflicts."""
-        if not locks.keys() <= self._held.keys():
+        if not self.trusting and not locks.keys() <= self._held.keys():
             self.learn(locks)
         for key, exclusive in locks.items():
-            held = self._held[key]
+            held = self._held.get(key)
             if held is not None and (held or exclusive):
                 return False
         return True
+
+    def forget(self, locks: Locks) -> None:
+        """Forget what was taken, and trust no more."""
+        self.trusting = False
+        for key in locks:
+            self._held.pop(key, None)
 
     def take(self, locks: Locks) -> bool:
         """Take keys, or none of them if one conflicts."""

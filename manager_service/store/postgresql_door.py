@@ -105,11 +105,7 @@ class Door:
 
     def _open(self) -> psycopg.Connection[Any]:
         options = "" if self.pooled else " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
-        raw = open_connection(self._conninfo, options=options)
-        # A pooler hands each transaction to another server process, which knows no statement of the last one.
-        raw.prepare_threshold = None if self.pooled else 0
-        raw.prepared_max = 1_000
-        return raw
+        return open_connection(self._conninfo, options=options)
 
 
 def described(conninfo: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -24,13 +25,15 @@ from manager_service.store.postgresql_exclusion import PostgresExclusion
 from manager_service.store.schema import check
 from manager_service.store.schema import migrate as migrate_schema
 from manager_service.store.statements import Connection, Statement
-from manager_service.store.store import SqlJobStore
+from manager_service.store.store import Query, SqlJobStore
 from manager_service.store.tables import store_state
 from manager_service.store.unit_of_work import UnitOfWork
 from manager_service.store.writer import MOST_QUEUED, Entry
 
 T = TypeVar("T")
 Connect = Callable[[], PostgresConnection]
+# What waits for the time and the mark of life.
+Moment = Callable[[], tuple[Instant, Instant]]
 
 
 # So many commands share a transaction at most: what one of them holds, the others hold as long.
@@ -50,10 +53,15 @@ _MOMENT = Statement(
 class DatabaseClock:
     """The database's clock, the one that all managers have."""
 
-    def moment(self, connection: Connection) -> tuple[Instant, Instant]:
-        """Return the time, and the mark of life that was written last."""
-        [row] = connection.rows(_MOMENT)
-        return row.now, row.mark
+    def ask(self, connection: Connection) -> Moment:
+        """Ask for the time, and for the mark of life that was written last."""
+        asked = connection.ask(_MOMENT)
+
+        def moment() -> tuple[Instant, Instant]:
+            [row] = asked()
+            return row.now, row.mark
+
+        return moment
 
 
 class PostgresTransactions:
@@ -71,14 +79,40 @@ class PostgresTransactions:
         self._ids = ids
         self._timing = timing
         self._mark = SharedMark(timing)
+        # What the database's clock showed last, and what this process's did then.
+        self._last: tuple[Instant, float] = 0, 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     def begin(self) -> UnitOfWork:
-        """Begin a transaction; what an outage did to expire times is made good before anything else."""
+        """Begin a transaction; what an outage did to expire times is made good before anything is committed."""
         self.connection.begin()
-        now, mark = self._clock.moment(self.connection)
-        self._mark.check(self.connection, now, mark)
-        return UnitOfWork(self.connection, self._exclusion, now=now, ids=self._ids, timing=self._timing)
+        asked = self._clock.ask(self.connection)
+        then, at = self._last
+        about = then + round((time.monotonic() - at) * _MICROS)
+        return UnitOfWork(
+            self.connection,
+            self._exclusion,
+            moment=lambda: self._checked(asked),
+            about=about,
+            ids=self._ids,
+            timing=self._timing,
+        )
+
+    def _checked(self, asked: Moment) -> Instant:
+        """Return the time; where it shows an outage, make up for that, and have the transaction run again.
+
+        Raises:
+            ConflictError: what the transaction read was from before.
+        """
+        now, mark = asked()
+        if self._mark.is_gap(now, mark):
+            self.connection.rollback()
+            self.connection.begin()
+            self._mark.make_up(self.connection, self._clock.ask(self.connection)()[0])
+            self.connection.commit()
+            raise ConflictError("leases were given the time back that an outage took from them")
+        self._last = now, time.monotonic()
+        return now
 
     def changes(self) -> int:
         """Return how many rows were changed so far."""
@@ -145,7 +179,7 @@ class Readers:
         self._opened: list[PostgresConnection] = []
         self._waiting = 0
 
-    async def read(self, query: Callable[[Connection, Instant], T]) -> T:
+    async def read(self, query: Query[T]) -> T:
         """Run a query on a snapshot of what was committed last; raise ``OverloadedError`` if too many wait."""
         if self._waiting >= MOST_QUEUED:
             raise OverloadedError("the queue of readers of the job store", _RETRY_AFTER)
@@ -155,13 +189,13 @@ class Readers:
         finally:
             self._waiting -= 1
 
-    def _read(self, query: Callable[[Connection, Instant], T]) -> T:
+    def _read(self, query: Query[T]) -> T:
         connection: PostgresConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
             self._opened.append(connection)
         with connection.snapshot():
-            return query(connection, self._clock.moment(connection)[0])
+            return query(connection, lambda: self._clock.ask(connection)()[0])
 
     def close(self) -> None:
         """Close the connections."""
@@ -214,7 +248,7 @@ class PostgresBackend:
         """Write the mark of life."""
         self.leasing.mark_alive(tx)
 
-    async def read(self, query: Callable[[Connection, Instant], T]) -> T:
+    async def read(self, query: Query[T]) -> T:
         """Run a query on a snapshot of what was committed last."""
         return await self._readers.read(query)
 

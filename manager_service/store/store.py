@@ -43,6 +43,7 @@ from manager_service.store.unit_of_work import UnitOfWork
 from manager_service.store.writer import Transactions, Writer
 
 T = TypeVar("T")
+Query = Callable[[Connection, Callable[[], Instant]], T]
 
 
 class Backend(Protocol):
@@ -59,8 +60,8 @@ class Backend(Protocol):
     def mark_alive(self, tx: UnitOfWork) -> None:
         """Write the mark of life."""
 
-    async def read(self, query: Callable[[Connection, Instant], T]) -> T:
-        """Run a query on a snapshot; it is handed the store's time."""
+    async def read(self, query: Query[T]) -> T:
+        """Run a query on a snapshot; it is handed what tells the store's time."""
 
     def listen(self, listener: Listener) -> None:
         """Call the listener with what other managers committed."""
@@ -116,6 +117,10 @@ class SqlJobStore:
         """Run a verb in the next of the transactions that may take long."""
         return await self._steerer.submit(lambda tx: verb(tx, *args, **kwargs), key)
 
+    async def _read_now(self, query: Callable[[Connection, Instant], T]) -> T:
+        """Run a query that asks what time it is."""
+        return await self._backend.read(lambda connection, moment: query(connection, moment()))
+
     def _alive_since(self, now: Instant) -> Instant:
         return now - self._timing.lease_duration
 
@@ -135,7 +140,7 @@ class SqlJobStore:
 
     async def child_job(self, child_job_id: str) -> tuple[ChildJob, tuple[Attempt, ...]]:
         """Read a child job and its attempts."""
-        return await self._backend.read(
+        return await self._read_now(
             lambda c, now: read_child_job(c, child_job_id, now=now, alive_since=self._alive_since(now))
         )
 
@@ -143,7 +148,7 @@ class SqlJobStore:
         self, parent_job_id: str, wanted: ChildJobFilter, *, after: int = -1, limit: int
     ) -> tuple[ChildJob, ...]:
         """List the children of a parent job."""
-        return await self._backend.read(
+        return await self._read_now(
             lambda c, now: read_child_jobs(
                 c, parent_job_id, wanted, after=after, limit=limit, now=now, alive_since=self._alive_since(now)
             )
@@ -226,12 +231,12 @@ class SqlJobStore:
     async def workers(self, *, include_gone: bool, after: str = "", limit: int) -> tuple[Worker, ...]:
         """List workers by name."""
         given: dict[str, Any] = {"include_gone": include_gone, "after": after, "limit": limit}
-        return await self._backend.read(lambda c, now: read_workers(c, self._timing, **given, now=now))
+        return await self._read_now(lambda c, now: read_workers(c, self._timing, **given, now=now))
 
     async def targets(self, *, labels: Mapping[str, str], after: str = "", limit: int) -> tuple[Target, ...]:
         """List known targets by name."""
         given: dict[str, Any] = {"labels": labels, "after": after, "limit": limit}
-        return await self._backend.read(lambda c, now: read_targets(c, self._timing, **given, now=now))
+        return await self._read_now(lambda c, now: read_targets(c, self._timing, **given, now=now))
 
     async def offers(self, names: Sequence[str], operations: frozenset[str] | None = None) -> Offers:
         """Return what the known ones of these targets offer."""
@@ -283,7 +288,7 @@ class SqlJobStore:
     async def next_available(self) -> Span | None:
         """Return how long until something falls due."""
         interval = self._timing.heartbeat_interval
-        return await self._backend.read(lambda c, now: next_available(c, now=now, heartbeat_interval=interval))
+        return await self._read_now(lambda c, now: next_available(c, now=now, heartbeat_interval=interval))
 
     async def release_due(self) -> int:
         """Make delayed children claimable whose time has come."""

@@ -320,6 +320,7 @@ sessions = Table(
     Column("pid", Integer, nullable=False),
     Column("labels", Text, nullable=False),
     Column("slots", Integer, nullable=False),
+    Column("offers_id", Text),
     Column("create_time", BigInteger, nullable=False),
     # Written by heartbeats and polls.
     Column("heartbeat_sequence", BigInteger, nullable=False),

@@ -315,6 +315,7 @@ class TestSchema:
             connection.execute("CREATE INDEX ix_queue_parent_id ON queue (parent_id, hold)")
             connection.execute("DROP INDEX ix_session_targets_session_id")
             connection.execute("DROP INDEX ix_targets_room")
+            connection.execute("ALTER TABLE sessions DROP COLUMN offers_id")
             connection.execute("UPDATE alembic_version SET version_num = '0001'")
         connection.close()
 
@@ -675,7 +676,7 @@ PINNED = {
     "heartbeat": (heartbeat.LEASES_OF_SESSION, ["leases USING INDEX ix_leases_session_id"]),
     "renewal": (heartbeat.RENEW, ["SEARCH leases USING", "lease_id=?"]),
     "report that came before": (report._ATTEMPTS, ["attempts USING PRIMARY KEY"]),
-    "report": (endings.LEASES_OF_CHILDREN, ["leases USING PRIMARY KEY"]),
+    "report": (unit_of_work.LEASES_OF_CHILDREN, ["leases USING PRIMARY KEY"]),
     "child's end": (endings._UPDATE_CHILD, ["child_jobs USING PRIMARY KEY"]),
     "locks' end": (endings._UNLOCK, ["live_locks USING INDEX ix_live_locks_child_id"]),
     "end": (endings.END_LEASE, ["leases USING INDEX", "lease_id=?"]),
