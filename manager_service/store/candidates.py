@@ -1,6 +1,6 @@
 """Find the heads that a session may lease, in dispatch order, without walking past the many that it may not."""
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,8 +9,8 @@ from sqlalchemy import Select, bindparam, func, literal_column, select, union_al
 
 from manager_service.store.eligible import HEAD, IS_OPEN, NOT_PAUSED, ROOM
 from manager_service.store.locks import Locks
+from manager_service.store.offers import Offers
 from manager_service.store.open_parents import first_heads
-from manager_service.store.rows import locks_by_operation
 from manager_service.store.statements import Among, Statement
 from manager_service.store.tables import (
     child_jobs,
@@ -31,8 +31,6 @@ _PER_OPERATION = 8
 # How many served targets are looked at together.
 _AT_ONCE = 64
 
-# Of how many targets of sessions it is kept what is offered on them.
-_OFFERS_KEPT = 20_000
 
 _q, _st, _t, _p = queue.c, session_targets.c, targets.c, parent_jobs.c
 
@@ -94,11 +92,6 @@ _best_heads = (
     .limit(-1)
 )
 SERVED_HEADS = Statement(_may_go(_best_heads.subquery("heads")))
-OFFERS = Statement(
-    select(_st.target, _st.operations).where(
-        _st.session_id == bindparam("session_id"), Among(_st.target, "targets")
-    )
-)
 _heads_of_operation = (
     select(_w.c.child_id, _w.c.target)
     .with_hint(_w, "INDEXED BY ix_queue_ready_operation")
@@ -158,73 +151,13 @@ class Room(Protocol):
         """Find out at once which of these keys are held."""
 
 
-class KeptOffers:
-    """What sessions offer on targets, as it was read by earlier claims.
-
-    A registration gives what is offered an id of its own, so what is kept of an earlier one is not found again.
-    """
-
-    def __init__(self) -> None:
-        self._kept: dict[tuple[str, str], Mapping[str, Locks]] = {}
-
-    def get(self, offers_id: str, target: str) -> Mapping[str, Locks] | None:
-        """Return the keys of each operation on a target, if they are kept."""
-        return self._kept.get((offers_id, target))
-
-    def keep(self, offers_id: str, target: str, locks: Mapping[str, Locks]) -> None:
-        """Keep the keys of each operation on a target; the oldest give way."""
-        if len(self._kept) >= _OFFERS_KEPT:
-            del self._kept[next(iter(self._kept))]
-        self._kept[offers_id, target] = locks
-
-
-class Offers:
-    """The keys that the operations take which a session offers; read for the few targets that a claim comes to.
-
-    Args:
-        tx: the transaction of the claim.
-        session: the row of the session.
-        kept: what was read by earlier claims.
-    """
-
-    def __init__(self, tx: UnitOfWork, session: Any, kept: KeptOffers) -> None:
-        self._tx = tx
-        self._session = session
-        self._kept = kept
-        self._known: dict[str, Mapping[str, Locks]] = {}
-
-    def on(self, target: str) -> Mapping[str, Locks]:
-        """Return the keys of each operation on a served target."""
-        if target not in self._known:
-            self.read([target])
-        return self._known[target]
-
-    def read(self, names: Iterable[str]) -> None:
-        """Find out what is offered on served targets, all at once."""
-        missing = set(names) - self._known.keys()
-        offers_id = self._session.offers_id
-        for name in missing:
-            if (locks := self._kept.get(offers_id, name)) is not None:
-                self._known[name] = locks
-        if missing := missing - self._known.keys():
-            for row in self._tx.rows(OFFERS, session_id=self._session.id, targets=sorted(missing)):
-                self._known[row.target] = locks = locks_by_operation(row.operations)
-                # Without an id it was registered at an older release.
-                if offers_id is not None:
-                    self._kept.keep(offers_id, row.target, locks)
-
-    def locks_of(self, head: Any) -> Locks | None:
-        """Return the keys that a head's operation takes; ``None`` if it is not offered."""
-        return self.on(head.target).get(head.operation)
-
-
 def ask_first_heads(tx: UnitOfWork, session_id: str, wanted: int) -> Generator[list[Any]]:
     """Ask for the first heads that a session may lease."""
     return tx.batches(FIRST_HEADS, wanted, session_id=session_id, now=tx.about_now)
 
 
 def candidates(
-    tx: UnitOfWork, session_id: str, room: Room, offers: Offers, first: Generator[list[Any]], *, wanted: int
+    tx: UnitOfWork, room: Room, offers: Offers, first: Generator[list[Any]], *, wanted: int
 ) -> Generator[Any]:
     """Return heads that the session may lease but perhaps for locks and the parent jobs' limits, the best first.
 
@@ -240,12 +173,12 @@ def candidates(
         return
     closed = [row.id for row in tx.rows(CLOSED_PARENTS, now=tx.now)]
     if closed:
-        heads, more = first_heads(tx, session_id, closed, window=min(_WINDOW, 2 * wanted + 2))
+        heads, more = first_heads(tx, offers.session_id, closed, window=min(_WINDOW, 2 * wanted + 2))
         yield from reader.prepare(heads[:wanted])
         yield from heads[wanted:]
         if not more:
             return
-    served = {"session_id": session_id, "closed": closed, "now": tx.now}
+    served = {"session_id": offers.session_id, "closed": closed, "now": tx.now}
     names: list[str] = []
     with closing(tx.batches(SERVED_HEADS, wanted, **served)) as best:
         for heads in best:

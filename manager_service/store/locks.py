@@ -30,7 +30,7 @@ class LockTable:
         self._tx = tx
         self._held: dict[str, bool | None] = {}
         self._foreseen: set[str] = set()
-        self.trusting = trusting
+        self._trusting = trusting
 
     def foresee(self, keys: Iterable[str]) -> None:
         """Look these keys up together with the first that has to be."""
@@ -38,37 +38,30 @@ class LockTable:
 
     def learn(self, keys: Iterable[str]) -> None:
         """Find out at once which of these keys are held, and of those that were foreseen."""
-        self.ask(keys)()
-
-    def ask(self, keys: Iterable[str]) -> Callable[[], None]:
-        """Ask which of these keys are held; what is returned takes it in."""
-        unknown = sorted((self._foreseen | set(keys)) - self._held.keys())
+        wanted = self._foreseen.union(keys)
         self._foreseen.clear()
-        if not unknown:
-            return lambda: None
-        held = self._tx.ask(LIVE_LOCKS, keys=unknown)
+        self.ask(wanted)(wanted)
 
-        def learn() -> None:
-            self._held.update(dict.fromkeys(unknown))
-            self._held.update((row.key, bool(row.exclusive)) for row in held())
+    def ask(self, keys: Iterable[str]) -> Callable[[set[str]], None]:
+        """Ask which of these keys are held; what is returned takes in what is said of those that it is given."""
+        unknown = sorted(set(keys) - self._held.keys())
+        held = self._tx.ask(LIVE_LOCKS, keys=unknown) if unknown else tuple
+
+        def learn(about: set[str]) -> None:
+            self._held.update(dict.fromkeys(about.intersection(unknown)))
+            self._held.update((row.key, bool(row.exclusive)) for row in held() if row.key in about)
 
         return learn
 
     def free(self, locks: Locks) -> bool:
         """Tell whether none of the keys is held in a way that conflicts."""
-        if not self.trusting and not locks.keys() <= self._held.keys():
+        if not self._trusting and not locks.keys() <= self._held.keys():
             self.learn(locks)
         for key, exclusive in locks.items():
             held = self._held.get(key)
             if held is not None and (held or exclusive):
                 return False
         return True
-
-    def forget(self, locks: Locks) -> None:
-        """Forget what was taken, and trust no more."""
-        self.trusting = False
-        for key in locks:
-            self._held.pop(key, None)
 
     def take(self, locks: Locks) -> bool:
         """Take keys, or none of them if one conflicts."""

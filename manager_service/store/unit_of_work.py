@@ -97,7 +97,7 @@ class UnitOfWork:
     ) -> None:
         self.exclusion = exclusion
         self._moment = moment
-        self.about_now = about
+        self._about = about
         self.ids = ids
         self.timing = timing
         self._parents: dict[str, ParentInWork] = {}
@@ -133,6 +133,12 @@ class UnitOfWork:
     def now(self) -> Instant:
         """The store's time, the same for all that the transaction does."""
         return self._moment()
+
+    @property
+    def about_now(self) -> Instant:
+        """What the store's time is about, where no waiting is worth its exactness; it, once it is known."""
+        known: Instant | None = self.__dict__.get("now")
+        return self._about if known is None else known
 
     @property
     def marks(self) -> int:
