@@ -1,7 +1,5 @@
 """Grant leases."""
 
-from collections.abc import Generator
-from contextlib import closing
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
@@ -10,14 +8,14 @@ from manager_service.domain.errors import SessionSupersededError
 from manager_service.domain.fleet import SessionState
 from manager_service.domain.leases import Lease, Poll
 from manager_service.domain.states import ChildJobState
-from manager_service.store.candidates import ask_first_heads
+from manager_service.store.candidates import ask_free_heads
 from manager_service.store.choosing import Pick, choose
 from manager_service.store.lanes import LEAVE
 from manager_service.store.offers import KeptOffers, Offers
 from manager_service.store.parents import ParentInWork
 from manager_service.store.rows import mapping_of
 from manager_service.store.sessions import ask_session, open_session
-from manager_service.store.statements import Statement
+from manager_service.store.statements import Rows, Statement
 from manager_service.store.tables import child_jobs, leases, live_locks, sessions
 from manager_service.store.unit_of_work import UnitOfWork
 
@@ -75,15 +73,15 @@ def acquire(tx: UnitOfWork, polls: Polls, session_id: str, poll: Poll) -> tuple[
     """Grant leases, or answer again those of an equal poll."""
     tx.exclusion.hold_session(session_id)
     asked = ask_session(tx, session_id)
-    with closing(ask_first_heads(tx, session_id, poll.max_leases)) as first:
-        session = open_session(tx, session_id, asked)
-        if session.state == SessionState.SUPERSEDED:
-            raise SessionSupersededError(session.worker_name)
-        return grant(tx, polls, session, poll, first)
+    free = ask_free_heads(tx, session_id, poll.max_leases)
+    session = open_session(tx, session_id, asked)
+    if session.state == SessionState.SUPERSEDED:
+        raise SessionSupersededError(session.worker_name)
+    return grant(tx, polls, session, poll, free)
 
 
 def grant(
-    tx: UnitOfWork, polls: Polls, session: Any, poll: Poll, first: Generator[list[Any]], *, ended: int = 0
+    tx: UnitOfWork, polls: Polls, session: Any, poll: Poll, free: Rows | None, *, ended: int = 0
 ) -> tuple[Lease, ...]:
     """Grant leases to an open session; one that drains or was superseded is granted nothing new.
 
@@ -92,7 +90,7 @@ def grant(
         polls: what is known of the polls before, and of what sessions offer.
         session: the row of the session.
         poll: what is asked for.
-        first: the first heads that the session may lease, which were asked for.
+        free: the first heads that no other transaction wants, which were asked for, if there are others.
         ended: how many of the session's leases ended since its row was read.
     """
     if poll.sequence < session.poll_sequence or not polls.see(session.id, poll.sequence):
@@ -102,7 +100,7 @@ def grant(
     if session.state != SessionState.READY:
         return ()
     wanted = min(poll.max_leases, session.slots - session.live + ended)
-    picks = choose(tx, Offers(tx, session, polls.offers), first, wanted) if wanted > 0 else []
+    picks = choose(tx, Offers(tx, session, polls.offers), free, wanted) if wanted > 0 else []
     return _grant(tx, session, poll, picks) if picks else ()
 
 

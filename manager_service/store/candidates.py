@@ -11,7 +11,7 @@ from manager_service.store.eligible import HEAD, IS_OPEN, NOT_PAUSED, ROOM
 from manager_service.store.locks import Locks
 from manager_service.store.offers import Offers
 from manager_service.store.open_parents import first_heads
-from manager_service.store.statements import Among, Statement
+from manager_service.store.statements import Among, Rows, Statement
 from manager_service.store.tables import (
     child_jobs,
     is_cancelling,
@@ -66,6 +66,12 @@ _first_heads = (
 )
 FIRST_HEADS = Statement(_may_go(_first_heads.limit(_WINDOW).subquery("heads")))
 BEYOND = Statement(_first_heads.limit(1).offset(_WINDOW))
+# The first of them that no other transaction has a hand on, nor on their targets, held from now on.
+FREE_HEADS = Statement(
+    _may_go(_first_heads.limit(bindparam("window")).subquery("heads"))
+    .limit(bindparam("wanted"))
+    .with_for_update(of=[queue, targets], key_share=True, skip_locked=True)
+)
 
 _best = queue.alias("best")
 _first_of_target = (
@@ -151,14 +157,15 @@ class Room(Protocol):
         """Find out at once which of these keys are held."""
 
 
-def ask_first_heads(tx: UnitOfWork, session_id: str, wanted: int) -> Generator[list[Any]]:
-    """Ask for the first heads that a session may lease."""
-    return tx.batches(FIRST_HEADS, wanted, session_id=session_id, now=tx.about_now)
+def ask_free_heads(tx: UnitOfWork, session_id: str, wanted: int) -> Rows | None:
+    """Ask for the first heads that a session may lease and no other transaction wants, if there are others."""
+    if tx.exclusion.alone:
+        return None
+    window = max(_WINDOW, 2 * wanted)
+    return tx.ask(FREE_HEADS, session_id=session_id, now=tx.about_now, window=window, wanted=wanted)
 
 
-def candidates(
-    tx: UnitOfWork, room: Room, offers: Offers, first: Generator[list[Any]], *, wanted: int
-) -> Generator[Any]:
+def candidates(tx: UnitOfWork, room: Room, offers: Offers, *, wanted: int) -> Generator[Any]:
     """Return heads that the session may lease but perhaps for locks and the parent jobs' limits, the best first.
 
     The walk is lazy: who has enough closes it. A head may come twice. Heads of one target and operation share
@@ -166,9 +173,10 @@ def candidates(
     Closed parent jobs may have tens of thousands of heads in front: where there are some, the first heads of the
     others come next, as far as none between them was left out.
     """
-    reader = _Reader(tx, room, offers)
-    for heads in first:
-        yield from reader.prepare(heads)
+    reader = Reader(tx, room, offers)
+    with closing(tx.batches(FIRST_HEADS, wanted, session_id=offers.session_id, now=tx.now)) as first:
+        for heads in first:
+            yield from reader.prepare(heads)
     if tx.row(BEYOND) is None:
         return
     closed = [row.id for row in tx.rows(CLOSED_PARENTS, now=tx.now)]
@@ -189,7 +197,7 @@ def candidates(
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
+class Reader:
     """Reads all at once what has to be known of some heads, and leaves out those that have no room."""
 
     tx: UnitOfWork
@@ -197,6 +205,7 @@ class _Reader:
     offers: Offers
 
     def prepare(self, heads: Sequence[Any]) -> list[Any]:
+        """Return those of some heads that have room, as far as that can be told without waiting for each."""
         if self.tx.exclusion.alone:
             self.tx.parents(head.parent_id for head in heads)
         open_heads = [head for head in heads if self.room.allow(head)]

@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, select
 
-from manager_service.store.candidates import HEADS_NOW, ask_first_heads, candidates
+from manager_service.store.candidates import HEADS_NOW, Reader, candidates
 from manager_service.store.locks import Locks, LockTable
 from manager_service.store.offers import Offers
-from manager_service.store.statements import Statement
+from manager_service.store.statements import Rows, Statement
 from manager_service.store.tables import READY, leases
 from manager_service.store.unit_of_work import UnitOfWork
 
@@ -140,35 +140,31 @@ class Limits:
         return self._parents[head.parent_id]
 
 
-def choose(tx: UnitOfWork, offers: Offers, first: Generator[list[Any]], wanted: int) -> list[Pick]:
+def choose(tx: UnitOfWork, offers: Offers, free: Rows | None, wanted: int) -> list[Pick]:
     """Return the best heads that the session may lease now.
 
     Args:
         tx: the transaction of the claim.
         offers: what the session offers.
-        first: the first heads, which were asked for.
+        free: the first heads that no other transaction wants, which were asked for, if there are others.
         wanted: how many at most.
     """
-    if tx.exclusion.alone:
-        with closing(_picks(tx, offers, first, wanted, Choice(tx, final=True))) as picks:
+    if free is None:
+        with closing(_picks(tx, offers, wanted, Choice(tx, final=True))) as picks:
             return list(islice(picks, wanted))
     secure, picked = Secured(tx).of, list[Pick]()
-    with closing(_picks(tx, offers, first, wanted, Choice(tx, final=False, trusting=True))) as picks:
-        batch = list(islice(picks, wanted))
+    trusting = Choice(tx, final=False, trusting=True)
+    heads = Reader(tx, trusting.limits, offers).prepare(free())
+    if batch := list(islice(trusting.picks((head, offers.locks_of(head)) for head in heads), wanted)):
         picked += secure(batch)
-        if len(picked) == len(batch):
-            return picked
-    # What was chosen in good faith and could not be had may have kept others out.
-    careful = Choice(tx, final=False, taken=picked)
-    again = ask_first_heads(tx, offers.session_id, wanted)
-    with closing(again), closing(_picks(tx, offers, again, wanted, careful)) as picks:
+    # Who got too little looks again, at what others want as well: what could not be had may have kept others out, and
+    # what others want is told when they are done.
+    with closing(_picks(tx, offers, wanted, Choice(tx, final=False, taken=picked))) as picks:
         while len(picked) < wanted and (batch := list(islice(picks, wanted - len(picked)))):
             picked += secure(batch)
     return picked
 
 
-def _picks(
-    tx: UnitOfWork, offers: Offers, first: Generator[list[Any]], wanted: int, choice: Choice
-) -> Generator[Pick]:
-    with closing(candidates(tx, choice.limits, offers, first, wanted=wanted)) as heads:
+def _picks(tx: UnitOfWork, offers: Offers, wanted: int, choice: Choice) -> Generator[Pick]:
+    with closing(candidates(tx, choice.limits, offers, wanted=wanted)) as heads:
         yield from choice.picks((head, offers.locks_of(head)) for head in heads)

@@ -15,7 +15,7 @@ from manager_service.store.schema import prepare
 from manager_service.store.sqlite import SqliteFile, opening, parse
 from manager_service.store.store import Query, SqlJobStore
 from manager_service.store.unit_of_work import UnitOfWork
-from manager_service.store.writer import Entry, Transactions
+from manager_service.store.writer import Entry
 
 T = TypeVar("T")
 _ALONE = Alone()
@@ -33,8 +33,7 @@ class EmbeddedTransactions:
         self._mark = MarkOfLife(timing)
         self._changes = 0
         self._clock = StoreClock(clock)
-        self.leasing: Transactions = self
-        self.steering: Transactions = self
+        self.leasing = self.steering = (self,)
 
     def open(self) -> None:
         """Make up for the time in which no manager ran."""
@@ -57,7 +56,7 @@ class EmbeddedTransactions:
 
     def mark_alive(self, tx: UnitOfWork) -> None:
         """Write the mark of life."""
-        self._mark.write(self._writer, tx.now)
+        self._mark.write(tx, tx.now)
 
     def commit(self, tx: UnitOfWork) -> Hints:
         """Write what the unit of work owes, commit, and return what listeners are to look at."""

@@ -40,6 +40,8 @@ Moment = Callable[[], tuple[Instant, Instant]]
 _MOST_TOGETHER = 100
 # How often a start is tried that other managers are in the way of: longer than one that was stopped can be.
 _OPENINGS = 4
+# One transaction waits for the disk while another is worked on.
+_LEASING = 2
 _READERS = 4
 _RETRY_AFTER = 1.0
 _MICROS = 1_000_000
@@ -117,10 +119,6 @@ class PostgresTransactions:
     def changes(self) -> int:
         """Return how many rows were changed so far."""
         return self.connection.changes()
-
-    def mark_alive(self, tx: UnitOfWork) -> None:
-        """Write the mark of life."""
-        self._mark.write(self.connection, tx.now)
 
     def commit(self, tx: UnitOfWork) -> Hints:
         """Write what the unit of work owes, commit, and return what listeners are to look at."""
@@ -205,7 +203,7 @@ class Readers:
 
 
 class PostgresBackend:
-    """A connection for workers, one for clients and upkeep, and some that read."""
+    """Connections for workers, one for clients and upkeep, and some that read."""
 
     def __init__(
         self,
@@ -218,8 +216,11 @@ class PostgresBackend:
     ) -> None:
         self._connect_notices = notices
         self._notices: Notices | None = None
-        self.leasing = PostgresTransactions(connect(), clock, ids=ids, timing=timing)
-        self.steering = PostgresTransactions(connect(), clock, ids=ids, timing=timing)
+        self.leasing, self.steering = (
+            tuple(PostgresTransactions(connect(), clock, ids=ids, timing=timing) for _ in range(number))
+            for number in (_LEASING, 1)
+        )
+        self._mark = SharedMark(timing)
         self._readers = Readers(connect, clock)
         self._timing = timing
 
@@ -233,20 +234,20 @@ class PostgresBackend:
             try:
                 self._make_up()
             except (ConflictError, HeldUpError) as error:
-                self.leasing.rollback()
+                self.leasing[0].rollback()
                 if attempt == _OPENINGS:
                     raise StoreUnavailableError(f"another manager is in the way: {error}") from error
             else:
                 return
 
     def _make_up(self) -> None:
-        tx = self.leasing.begin()
+        tx = self.leasing[0].begin()
         self.mark_alive(tx)
-        self.leasing.commit(tx)
+        self.leasing[0].commit(tx)
 
     def mark_alive(self, tx: UnitOfWork) -> None:
         """Write the mark of life."""
-        self.leasing.mark_alive(tx)
+        self._mark.write(tx, tx.now)
 
     async def read(self, query: Query[T]) -> T:
         """Run a query on a snapshot of what was committed last."""
@@ -267,8 +268,8 @@ class PostgresBackend:
         """Close the connections."""
         if self._notices is not None:
             self._notices.close()
-        self.leasing.close()
-        self.steering.close()
+        for transactions in (*self.leasing, *self.steering):
+            transactions.close()
         self._readers.close()
 
 

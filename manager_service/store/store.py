@@ -50,12 +50,12 @@ class Backend(Protocol):
     """What a kind of store brings: transactions, snapshots, a clock and a mark of life."""
 
     @property
-    def leasing(self) -> Transactions:
-        """The transactions of workers, and of what falls due."""
+    def leasing(self) -> Sequence[Transactions]:
+        """The transactions of workers, and of what falls due, of each connection that they have."""
 
     @property
-    def steering(self) -> Transactions:
-        """Those of clients and of upkeep, which may take long; the same where there is one connection."""
+    def steering(self) -> Sequence[Transactions]:
+        """Those of clients and of upkeep, which may take long; the same where there is one connection for all."""
 
     def mark_alive(self, tx: UnitOfWork) -> None:
         """Write the mark of life."""

@@ -54,9 +54,9 @@ class Runs:
     def counted(self) -> Iterator[None]:
         together = Writer._together
 
-        async def counted(writer: Writer, entries: Sequence[Any]) -> Any:
+        async def counted(writer: Writer, *args: Any) -> Any:
             self.number += 1
-            return await together(writer, entries)
+            return await together(writer, *args)
 
         with patch.object(Writer, "_together", counted):
             yield
