@@ -12,7 +12,7 @@ from manager_service.housekeeping import Housekeeping, Loop
 from manager_service.leasing import LeaseDesk
 from manager_service.orchestrator import Creation, Endings, LogReader, Sweeps, Timers, Watches
 from manager_service.orchestrator.bells import Bells
-from manager_service.progress import ProgressHub
+from manager_service.progress import ProgressHub, ProgressLooks
 
 
 class Manager:
@@ -28,6 +28,7 @@ class Manager:
     def __init__(self, settings: Settings, store: JobStore, *, clock: Clock, ids: IdSource) -> None:
         self._settings = settings
         self._store = store
+        one_of_several = not settings.store.startswith("sqlite:")
         progress = ProgressHub(clock)
         self._parents, self._logs = Bells(ids), Bells(ids)
         self._desk = LeaseDesk(store, progress, clock=clock, ids=ids, timing=settings.timing)
@@ -37,16 +38,16 @@ class Manager:
             Loop("timers", self._timers.turn),
             Loop("endings", self._endings.turn),
             Loop("lost_workers", self._desk.lost_workers.turn, every=settings.timing.heartbeat_interval),
+            *([Loop("progress", ProgressLooks(store, progress, ids).turn)] if one_of_several else []),
         )
         jobs = JobService(
             store=store,
             creation=Creation(store, clock),
             watches=Watches(store, progress, self._parents),
             logs=LogReader(store, self._logs),
-            progress=progress,
         )
         services = Services(jobs=jobs, leases=LeaseService(self._desk), fleet=FleetService(store, self._desk))
-        self._server = Server(services, ids, one_of_several=not settings.store.startswith("sqlite:"))
+        self._server = Server(services, ids, one_of_several=one_of_several)
         self._housekeeping = Housekeeping(
             store,
             timing=settings.timing,

@@ -14,6 +14,7 @@ from manager_service.domain.model import (
     LogPage,
     ParentJob,
     Plan,
+    RunningProgress,
     Span,
 )
 from manager_service.domain.states import ChildJobState, ParentJobState
@@ -115,6 +116,9 @@ class JobReads(Protocol):
         Raises:
             ParentJobNotFoundError: there is no such parent job.
         """
+
+    async def progress(self, parent_job_ids: Sequence[str]) -> tuple[RunningProgress, ...]:
+        """Return how far the running children of these parent jobs are, those whose workers told it."""
 
     async def events(self, parent_job_id: str, *, after: int, limit: int) -> EventPage:
         """Read up to ``limit`` events beyond the sequence ``after``; raise ``ParentJobNotFoundError``."""

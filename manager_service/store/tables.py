@@ -223,6 +223,8 @@ leases = Table(
     # Written by a cancel or a deadline.
     Column("stop", Text),
     Column("stop_reason", Text, nullable=False),
+    # Written by heartbeats that tell it, and gone with the lease.
+    Column("progress", Text),
     UniqueConstraint("lease_id"),
     # Slots are counted, heartbeats renew and a repeated poll answers by session.
     Index("ix_leases_session_id", "session_id"),

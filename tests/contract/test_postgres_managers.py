@@ -38,9 +38,15 @@ def url(server: PostgresServer) -> str:
 
 
 @pytest.fixture
-def managers(url: str) -> Iterator[list[Service]]:
+def options() -> tuple[str, ...]:
+    """Return what managers are started with beside their spans."""
+    return ()
+
+
+@pytest.fixture
+def managers(url: str, options: tuple[str, ...]) -> Iterator[list[Service]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(start_manager(url, *QUICK)) for _ in range(2)]
+        yield [stack.enter_context(start_manager(url, *QUICK, *options)) for _ in range(2)]
 
 
 @pytest.fixture
@@ -111,6 +117,39 @@ class TestAnyManagerAnswers:
 
         assert await state(first, parent_id) == "PARENT_JOB_STATE_CANCELLED"
         assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("options", [(), ("--store-pooled",)], ids=["listening", "pooled"])
+class TestProgress:
+    async def test_what_a_worker_tells_one_manager_is_shown_by_another(
+        self, managers: list[Service], worker: Service, first: jobs_grpc.JobServiceStub
+    ) -> None:
+        parent_id = await create(first, "nap", 60_000)
+        told: list[jobs.ProgressUpdate] = []
+        call: Any = first.WatchParentJob(jobs.WatchParentJobRequest(parent_job_id=parent_id), timeout=20)
+        async for message in call:
+            if message.HasField("progress"):
+                told.append(message.progress)
+            if len(told) == 3:
+                break
+        [child] = await self.children(first, parent_id)
+        read = await first.GetChildJob(jobs.GetChildJobRequest(child_job_id=child.id))
+        await first.CancelParentJob(jobs.CancelParentJobRequest(parent_job_id=parent_id))
+        rest = [message.WhichOneof("update") async for message in call]
+
+        assert {(news.child_job_id, news.operation, news.progress.phase) for news in told} == {
+            (child.id, "nap", "nap")
+        }
+        assert 0 <= told[0].progress.done < told[1].progress.done < told[2].progress.done
+        assert child.progress.done >= told[2].progress.done
+        assert read.child_job.progress.done >= child.progress.done
+        assert rest[-1] == "event"
+        [ended] = await self.children(first, parent_id)
+        assert not ended.HasField("progress")
+
+    async def children(self, stub: jobs_grpc.JobServiceStub, parent_id: str) -> list[job.ChildJob]:
+        answer = await stub.ListChildJobs(jobs.ListChildJobsRequest(parent_job_id=parent_id))
+        return list(answer.child_jobs)
 
 
 async def running(stub: jobs_grpc.JobServiceStub, parent_id: str) -> bool:

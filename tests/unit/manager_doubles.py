@@ -187,8 +187,8 @@ class SilentFeed:
     def publish(self, parent_job_id: str, child_job_id: str, attempt: int, progress: Progress) -> None:
         self.published.append((parent_job_id, child_job_id, attempt, progress))
 
-    def latest(self, child_job_id: str, attempt: int) -> Progress | None:
-        return None
+    def passed(self, parent_job_id: str, child_job_id: str, attempt: int) -> None:
+        raise NotImplementedError
 
     def follow(self, parent_job_id: str, ring: Any) -> Any:
         raise NotImplementedError

@@ -12,15 +12,15 @@ from manager_service.domain.errors import (
     ShuttingDownError,
     StoreUnavailableError,
 )
-from manager_service.domain.events import EventPage
+from manager_service.domain.events import ChildJobChange, Event, EventPage
 from manager_service.domain.fleet import Timing
 from manager_service.domain.model import MILLISECOND, SECOND, LogPage, ParentJob, Progress
-from manager_service.domain.states import Counts, ParentJobState
+from manager_service.domain.states import ChildJobState, Counts, ParentJobState
 from manager_service.housekeeping import Housekeeping, Loop
 from manager_service.orchestrator import Endings, LogReader, Sweeps, Timers, Watches
 from manager_service.orchestrator.bells import Bell, Bells
 from manager_service.progress import ProgressHub
-from tests.unit.manager_doubles import NOW, PARENT_ID, CountedIds, StillClock, child_job, parent_job
+from tests.unit.manager_doubles import CHILD_ID, NOW, PARENT_ID, CountedIds, StillClock, child_job, parent_job
 
 
 async def until(check: Callable[[], bool], *, seconds: float = 3) -> None:
@@ -420,6 +420,35 @@ class TestReaders:
 
         assert await watching == []
 
+    async def test_no_progress_of_an_attempt_follows_the_event_of_its_end(self) -> None:
+        over = _over(2, attempt=1)
+        pages = [
+            EventPage(events=(over,), trimmed=False, last_sequence=2, final=False),
+            EventPage(events=(), trimmed=False, last_sequence=2, final=False),
+            EventPage(events=(), trimmed=False, last_sequence=2, final=True),
+        ]
+
+        class Ending:
+            async def events(self, *_: Any, **__: Any) -> EventPage:
+                return pages.pop(0)
+
+            async def child_job(self, _: str) -> Any:
+                return child_job(), ()
+
+        ending: Any = Ending()
+        hub, bells = ProgressHub(StillClock()), Bells(CountedIds())
+        watching = asyncio.ensure_future(_read(Watches(ending, hub, bells).watch("p", 1)))
+        await asyncio.sleep(0.01)
+        hub.publish("p", CHILD_ID, 1, Progress(phase="late"))
+        hub.publish("p", CHILD_ID, 2, Progress(phase="copy"))
+        await asyncio.sleep(0.01)
+        hub.publish("p", CHILD_ID, 1, Progress(phase="later"))
+        bells.ring(["p"])
+
+        event, progress = await watching
+        assert event == over
+        assert (progress.child_job_id, progress.progress) == (CHILD_ID, Progress(phase="copy"))
+
     async def test_a_follower_of_a_log_is_let_go_at_a_stop(self) -> None:
         class Empty:
             async def logs(self, *_: Any, **__: Any) -> LogPage:
@@ -439,6 +468,22 @@ class TestReaders:
 
         with pytest.raises(ShuttingDownError):
             await following
+
+
+def _over(sequence: int, *, attempt: int) -> Event:
+    change = ChildJobChange(
+        child_job_id=CHILD_ID,
+        operation="vacuum",
+        target="app",
+        object=None,
+        previous_state=ChildJobState.RUNNING,
+        state=ChildJobState.PENDING,
+        attempts=attempt,
+        version=3,
+        verdict=None,
+        reason="",
+    )
+    return Event(sequence=sequence, time=NOW, change=change)
 
 
 async def _read(stream: Any) -> list[Any]:

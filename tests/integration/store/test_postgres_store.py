@@ -19,6 +19,7 @@ from manager_service.store.errors import ConnectionLostError
 from manager_service.store.postgresql import PostgresConnection
 from manager_service.store.postgresql_dialect import postgresql_dialect
 from manager_service.store.postgresql_door import Door, parse
+from manager_service.store.schema import HEAD
 from manager_service.store.tables import metadata
 from tests.doubles import CountingIds, FakeClock
 
@@ -69,7 +70,7 @@ class TestSchema:
         with ThreadPoolExecutor() as pool:
             before = list(pool.map(migrate_store, [postgres_url] * 4))
 
-        assert sorted(before) == ["", "0005", "0005", "0005"]
+        assert sorted(before) == ["", HEAD, HEAD, HEAD]
 
     def test_the_migrations_make_the_tables_that_the_verbs_know_but_for_foreign_keys(
         self, postgres_url: str
@@ -99,7 +100,7 @@ class TestSchema:
         migrate_store(postgres_url)
         execute(postgres_url, "UPDATE alembic_version SET version_num = '0004'")
 
-        with pytest.raises(InvalidStoreError, match="has the schema 0004, this release needs 0005; run"):
+        with pytest.raises(InvalidStoreError, match="has the schema 0004, this release needs 0006; run"):
             opened(postgres_url)
 
     def test_tables_of_another_program_are_not_touched(self, postgres_url: str) -> None:

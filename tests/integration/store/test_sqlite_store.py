@@ -44,6 +44,7 @@ from manager_service.store import (
     open_parents,
     open_store,
     parents,
+    progress,
     report,
     schema,
     sessions,
@@ -315,6 +316,7 @@ class TestSchema:
             connection.execute("CREATE INDEX ix_queue_parent_id ON queue (parent_id, hold)")
             connection.execute("DROP INDEX ix_session_targets_session_id")
             connection.execute("DROP INDEX ix_targets_room")
+            connection.execute("ALTER TABLE leases DROP COLUMN progress")
             connection.execute("UPDATE alembic_version SET version_num = '0001'")
         connection.close()
 
@@ -674,6 +676,8 @@ PINNED = {
     "delays": (expiry.DUE, ["queue USING", "ix_queue_delayed"]),
     "heartbeat": (heartbeat.LEASES_OF_SESSION, ["leases USING INDEX ix_leases_session_id"]),
     "renewal": (heartbeat.RENEW, ["SEARCH leases USING", "lease_id=?"]),
+    "renewal with progress": (heartbeat.RENEW_WITH_PROGRESS, ["SEARCH leases USING", "lease_id=?"]),
+    "progress": (progress.PROGRESS, ["leases USING INDEX ix_leases_parent_id (parent_id=?)"]),
     "report that came before": (report._ATTEMPTS, ["attempts USING PRIMARY KEY"]),
     "report": (endings.LEASES_OF_CHILDREN, ["leases USING PRIMARY KEY"]),
     "child's end": (endings._UPDATE_CHILD, ["child_jobs USING PRIMARY KEY"]),
