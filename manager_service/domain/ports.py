@@ -52,6 +52,7 @@ class Hints:
         renewed: sessions that registered anew at another manager, perhaps with other targets.
         logs: child jobs with new log entries, or whose attempt ended.
         ending: parent jobs that began to cancel: their pending children are to be swept.
+        ended: parent jobs that the transaction ended, as they stood then; told to this manager alone.
     """
 
     parents: frozenset[str] = frozenset()
@@ -61,6 +62,7 @@ class Hints:
     renewed: frozenset[str] = frozenset()
     logs: frozenset[str] = frozenset()
     ending: frozenset[str] = frozenset()
+    ended: tuple[ParentJob, ...] = ()
 
 
 Listener = Callable[[Hints], None]

@@ -12,6 +12,7 @@ from manager_service.domain.model import Instant
 from manager_service.domain.ports import Clock, Hints, IdSource, Listener
 from manager_service.store.clock import MarkOfLife, StoreClock
 from manager_service.store.exclusion import Alone
+from manager_service.store.owed import settled
 from manager_service.store.schema import prepare
 from manager_service.store.sqlite import SqliteFile, opening, parse
 from manager_service.store.statements import Connection
@@ -63,8 +64,7 @@ class EmbeddedTransactions:
 
     def commit(self, tx: UnitOfWork) -> Hints:
         """Write what the unit of work owes, commit, and return what listeners are to look at."""
-        tx.flush()
-        hints = tx.hints()
+        hints = settled(tx)
         if self.changes() != self._changes:
             self._mark.refresh(self._writer, tx.now)
         self._writer.commit()

@@ -17,6 +17,7 @@ from manager_service.domain.ports import Hints, IdSource, Listener
 from manager_service.store.clock import SharedMark
 from manager_service.store.errors import ConflictError, HeldUpError
 from manager_service.store.notices import Notices
+from manager_service.store.owed import settled
 from manager_service.store.postgresql import PostgresConnection
 from manager_service.store.postgresql_dialect import postgresql_dialect
 from manager_service.store.postgresql_door import Door, administered, described, open_connection, parse
@@ -90,8 +91,7 @@ class PostgresTransactions:
 
     def commit(self, tx: UnitOfWork) -> Hints:
         """Write what the unit of work owes, commit, and return what listeners are to look at."""
-        tx.flush()
-        hints = tx.hints()
+        hints = settled(tx)
         self.connection.commit()
         return hints
 

@@ -1,10 +1,12 @@
 """Managers as processes of their own over one PostgreSQL store: any of them answers, and all outlive an outage."""
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,21 @@ class TestAnyManagerAnswers:
         assert time.monotonic() - begun < 10
 
 
+class TestLog:
+    async def test_the_end_of_a_job_is_logged_by_one_manager(
+        self, managers: list[Service], first: jobs_grpc.JobServiceStub, tmp_path: Path
+    ) -> None:
+        with start_worker(",".join(map(address_of, managers)), f"bed=nap://{tmp_path}/audit", slots=2):
+            parents = [await create(first, "noop", 0) for _ in range(20)]
+            for parent_id in parents:
+                await until(partial(ended, first, parent_id))
+        for manager in managers:
+            assert manager.terminate() == 0
+
+        told = [line["parent_job_id"] for manager in managers for line in said(manager, "parent job ended")]
+        assert sorted(told) == sorted(parents)
+
+
 @pytest.mark.parametrize("options", [(), ("--store-pooled",)], ids=["listening", "pooled"])
 class TestProgress:
     async def test_what_a_worker_tells_one_manager_is_shown_by_another(
@@ -150,6 +167,11 @@ class TestProgress:
     async def children(self, stub: jobs_grpc.JobServiceStub, parent_id: str) -> list[job.ChildJob]:
         answer = await stub.ListChildJobs(jobs.ListChildJobsRequest(parent_job_id=parent_id))
         return list(answer.child_jobs)
+
+
+def said(manager: Service, event: str) -> list[dict[str, Any]]:
+    """Return what a manager logged of something."""
+    return [line for line in map(json.loads, list(manager.lines)) if line["event"] == event]
 
 
 async def running(stub: jobs_grpc.JobServiceStub, parent_id: str) -> bool:
