@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from manager_service.domain.events import EventPage
-from manager_service.domain.fleet import Offers, Registration, Target, Worker
+from manager_service.domain.fleet import Losses, Offers, Registration, Target, Worker
 from manager_service.domain.leases import Heartbeat, HeartbeatAnswer, Lease, LogBatch, Poll, Report, ReportAnswer
 from manager_service.domain.model import (
     Attempt,
@@ -274,6 +274,9 @@ class Upkeep(Protocol):
 
     async def prune(self, *, age: Span, limit: int) -> int:
         """Delete up to ``limit`` rows of parent jobs that ended longer than ``age`` ago; return how many."""
+
+    async def note_losses(self, *, limit: int) -> Losses:
+        """Find up to ``limit`` workers that are lost; each loss is found once, by one of all managers."""
 
     async def prune_sessions(self, *, age: Span) -> int:
         """Delete sessions that have been gone for longer than ``age`` and hold nothing; return how many."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, false, func, literal_column, select, update
+from sqlalchemy import bindparam, false, func, literal_column, null, select, update
 
 from manager_service.domain.attempts import Loss
 from manager_service.domain.fleet import SessionState, WorkerDirective
@@ -28,6 +28,7 @@ _BEAT = Statement(
         heartbeat_sequence=bindparam("sequence"),
         heartbeat_time=bindparam("now"),
         state=bindparam("state"),
+        lost_time=null(),
     )
 )
 RENEW = Statement(
@@ -68,7 +69,8 @@ def beat(tx: UnitOfWork, heartbeat: Heartbeat) -> HeartbeatAnswer:
         row if row is not None and row.attempt == held.attempt else None
         for row, held in zip(listed, heartbeat.leases, strict=True)
     ]
-    if heartbeat.sequence > session.heartbeat_sequence:
+    newer = heartbeat.sequence > session.heartbeat_sequence
+    if newer:
         named = {row.lease_id: row for row in listed if row is not None}
         _note(tx, session, heartbeat)
         _renew(tx, named, heartbeat.leases)
@@ -77,6 +79,7 @@ def beat(tx: UnitOfWork, heartbeat: Heartbeat) -> HeartbeatAnswer:
         leases=tuple(_directive(row) for row in listed),
         directive=_worker_directive(session),
         accepted=tuple((row.parent_id, row.child_id, row.lease_id) for row in listed if row is not None),
+        back=session.worker_name if newer and session.lost_time is not None else None,
     )
 
 

@@ -45,7 +45,7 @@ _RENEW_SESSION = Statement(
     .values(
         {
             name: bindparam(name)
-            for name in ("worker_name", "build", "host", "pid", "labels", "slots", "heartbeat_time")
+            for name in ("worker_name", "build", "host", "pid", "labels", "slots", "heartbeat_time", "lost_time")
         }
     )
 )
@@ -142,6 +142,7 @@ def _open(tx: UnitOfWork, polls: Polls, registration: Registration, before: Any 
         "labels": text_of(registration.labels),
         "slots": registration.slots,
         "heartbeat_time": tx.now,
+        "lost_time": None,
     }
     if before is not None and before.state in _OPEN_STATES:
         tx.run(_RENEW_SESSION, of=before.id, **written)

@@ -19,6 +19,7 @@ _SESSION = Statement(
         _s.directive,
         _s.heartbeat_sequence,
         _s.poll_sequence,
+        _s.lost_time,
         # Slots are counted from live leases, never stored.
         select(func.count())
         .select_from(leases)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from manager_service.domain.events import EventPage
-from manager_service.domain.fleet import Offers, Registration, Target, Timing, Worker
+from manager_service.domain.fleet import Losses, Offers, Registration, Target, Timing, Worker
 from manager_service.domain.leases import Heartbeat, HeartbeatAnswer, Lease, LogBatch, Poll, Report, ReportAnswer
 from manager_service.domain.model import (
     Attempt,
@@ -34,6 +34,7 @@ from manager_service.store.fleet import (
 )
 from manager_service.store.heartbeat import beat
 from manager_service.store.logs import append_logs, read_logs
+from manager_service.store.losses import note_losses
 from manager_service.store.progress import read_progress
 from manager_service.store.reads import (
     read_child_job,
@@ -313,6 +314,11 @@ class SqlJobStore:
         """Delete rows of parent jobs that ended long ago."""
         number: int = await self._steer(prune, age=age, limit=limit)
         return number
+
+    async def note_losses(self, *, limit: int) -> Losses:
+        """Find lost workers."""
+        losses: Losses = await self._steer(note_losses, limit=limit)
+        return losses
 
     async def prune_sessions(self, *, age: Span) -> int:
         """Delete sessions that have long been gone."""

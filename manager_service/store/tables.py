@@ -330,6 +330,8 @@ sessions = Table(
     # Written by the worker's, an operator's or a newer instance's act.
     Column("state", Text, nullable=False),
     Column("directive", Text, nullable=False),
+    # Written by the manager that finds it lost; its next heartbeat or registration takes it away.
+    Column("lost_time", BigInteger),
     UniqueConstraint("instance_id"),
     Index("ix_sessions_worker_name", "worker_name", "create_time"),
     sqlite_with_rowid=False,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
@@ -135,6 +136,23 @@ class TestLog:
         told = [line["parent_job_id"] for manager in managers for line in said(manager, "parent job ended")]
         assert sorted(told) == sorted(parents)
 
+    async def test_a_lost_worker_is_logged_by_one_manager(
+        self, managers: list[Service], first: jobs_grpc.JobServiceStub, tmp_path: Path
+    ) -> None:
+        addresses = ",".join(map(address_of, managers))
+        with start_worker(addresses, f"bed=nap://{tmp_path}/audit", name="anna") as anna:
+            await create(first, "nap", 60_000)
+            anna.process.send_signal(signal.SIGSTOP)
+            await until(partial(said_by_any, managers, "worker lost"))
+            await asyncio.sleep(2)  # four times as long as a manager takes to look again
+            anna.process.send_signal(signal.SIGCONT)
+            await until(partial(said_by_any, managers, "worker is back"))
+        for manager in managers:
+            assert manager.terminate() == 0
+
+        for event in ("worker lost", "worker is back"):
+            assert [line["worker_name"] for manager in managers for line in said(manager, event)] == ["anna"]
+
 
 @pytest.mark.parametrize("options", [(), ("--store-pooled",)], ids=["listening", "pooled"])
 class TestProgress:
@@ -172,6 +190,10 @@ class TestProgress:
 def said(manager: Service, event: str) -> list[dict[str, Any]]:
     """Return what a manager logged of something."""
     return [line for line in map(json.loads, list(manager.lines)) if line["event"] == event]
+
+
+async def said_by_any(managers: list[Service], event: str) -> bool:
+    return any(said(manager, event) for manager in managers)
 
 
 async def running(stub: jobs_grpc.JobServiceStub, parent_id: str) -> bool:

@@ -317,6 +317,7 @@ class TestSchema:
             connection.execute("DROP INDEX ix_session_targets_session_id")
             connection.execute("DROP INDEX ix_targets_room")
             connection.execute("ALTER TABLE leases DROP COLUMN progress")
+            connection.execute("ALTER TABLE sessions DROP COLUMN lost_time")
             connection.execute("UPDATE alembic_version SET version_num = '0001'")
         connection.close()
 
