@@ -372,33 +372,32 @@ class TestReaders:
         assert await watching == []
 
     async def test_no_progress_of_an_attempt_follows_the_event_of_its_end(self) -> None:
-        over = _over(2, attempt=1)
-        pages = [
-            EventPage(events=(over,), trimmed=False, last_sequence=2, final=False),
-            EventPage(events=(), trimmed=False, last_sequence=2, final=False),
-            EventPage(events=(), trimmed=False, last_sequence=2, final=True),
-        ]
-
         class Ending:
+            untold: tuple[Event, ...] = (_over(2, attempt=1),)
+            final = False
+
             async def events(self, *_: Any, **__: Any) -> EventPage:
-                return pages.pop(0)
+                told, self.untold = self.untold, ()
+                return EventPage(events=told, trimmed=False, last_sequence=2, final=self.final)
 
             async def child_job(self, _: str) -> Any:
                 return child_job(), ()
 
         ending: Any = Ending()
-        hub, bells = ProgressHub(StillClock()), Bells(CountedIds())
+        clock, bells = StillClock(), Bells(CountedIds())
+        hub = ProgressHub(clock)
         watching = asyncio.ensure_future(_read(Watches(ending, hub, bells).watch("p", 1)))
         await asyncio.sleep(0.01)
-        hub.publish("p", CHILD_ID, 1, Progress(phase="late"))
-        hub.publish("p", CHILD_ID, 2, Progress(phase="copy"))
-        await asyncio.sleep(0.01)
-        hub.publish("p", CHILD_ID, 1, Progress(phase="later"))
+        for attempt, phase in ((1, "late"), (2, "copy")):
+            hub.publish("p", CHILD_ID, attempt, Progress(phase=phase))
+            await asyncio.sleep(0.01)
+            clock.steady += SECOND
+        ending.final = True
         bells.ring(["p"])
 
-        event, progress = await watching
-        assert event == over
-        assert (progress.child_job_id, progress.progress) == (CHILD_ID, Progress(phase="copy"))
+        event, *progress = await watching
+        assert event == _over(2, attempt=1)
+        assert [(told.child_job_id, told.progress.phase) for told in progress] == [(CHILD_ID, "copy")]
 
     async def test_a_follower_of_a_log_is_let_go_at_a_stop(self) -> None:
         class Empty:

@@ -9,7 +9,7 @@ import pytest
 from manager_service.domain.leases import LeaseDirective
 from manager_service.domain.model import ChildJob, Progress, RunningProgress
 from manager_service.domain.ports import ChildJobFilter
-from manager_service.domain.states import Outcome
+from manager_service.domain.states import ChildJobState, Outcome
 from manager_service.store.unit_of_work import UnitOfWork
 from tests.factories import World
 
@@ -120,11 +120,22 @@ async def test_a_heartbeat_that_tells_it_renews_every_lease(world: World) -> Non
     await world.live_on(world.timing.lease_duration - 1)
 
     await worker.tell(one, HALF, other)
-    await worker.beat(one)
+    await worker.beat(one)  # nor now, which is the first time again
 
     await world.live_on(world.timing.lease_duration - 1)
     assert await world.store.expire_leases(limit=9) == 0
-    assert (await child(world, other.child_job_id)).attempts == 1
+    assert (await child(world, other.child_job_id)).state is ChildJobState.RUNNING
+
+
+async def test_a_heartbeat_that_tells_it_earns_a_grace_after_the_next_outage(world: World) -> None:
+    worker, lease = await world.running_child_job()
+    for _ in range(2):
+        world.clock.pass_time(world.timing.lease_duration)
+        await worker.tell(lease, HALF)
+    world.clock.pass_time(world.timing.lease_duration)
+    await world.live_on(world.timing.lease_duration + 2 * world.timing.heartbeat_interval)
+
+    assert await world.store.expire_leases(limit=9) == 0
 
 
 async def test_an_older_heartbeat_sets_none_back(world: World) -> None:
