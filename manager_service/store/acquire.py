@@ -147,6 +147,7 @@ def _lease_row(tx: UnitOfWork, session: Any, poll: Poll, head: Any) -> dict[str,
         "expire_time": tx.now + tx.timing.lease_duration,
         "missed": 0,
         "graced": False,
+        "progress": None,
         "stop": None,
         "stop_reason": "",
     }

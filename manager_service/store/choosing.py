@@ -157,7 +157,7 @@ def choose(tx: UnitOfWork, offers: Offers, free: Rows | None, wanted: int) -> li
     heads = Reader(tx, trusting.limits, offers).prepare(free())
     if batch := list(islice(trusting.picks((head, offers.locks_of(head)) for head in heads), wanted)):
         picked += secure(batch)
-    # Who got too little looks again, at what others want as well: what could not be had may have kept others out, and
+    # Who got too little looks again, at what others want too: what could not be had may have kept others out, and
     # what others want is told when they are done.
     with closing(_picks(tx, offers, wanted, Choice(tx, final=False, taken=picked))) as picks:
         while len(picked) < wanted and (batch := list(islice(picks, wanted - len(picked)))):

@@ -122,6 +122,8 @@ class ParentInWork:
     notes: list[int] = field(default_factory=lambda: [0])
     # Whether nobody else changes it meanwhile. Where others do, only the end of the transaction decides its state.
     exact: bool = True
+    # As it stood when this transaction ended it; more than once where it was retried in between.
+    ends: list[ParentJob] = field(default_factory=list)
     _deltas: dict[ChildJobState, int] = field(default_factory=dict)
     _moved: dict[ChildJobState, int] = field(default_factory=dict)
     _undecided: bool = False
@@ -215,6 +217,7 @@ class ParentInWork:
         if self.state.final and self.end_time is None:
             self.end_time = now
             self.rewritten = True
+            self.ends.append(self.as_parent_job())
         self.reopened = False
         if self._told != self._to_tell():
             self._tell(counts)

@@ -5,9 +5,18 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from manager_service.domain.events import EventPage
-from manager_service.domain.fleet import Offers, Registration, Target, Timing, Worker
+from manager_service.domain.fleet import Losses, Offers, Registration, Target, Timing, Worker
 from manager_service.domain.leases import Heartbeat, HeartbeatAnswer, Lease, LogBatch, Poll, Report, ReportAnswer
-from manager_service.domain.model import Attempt, ChildJob, Instant, LogPage, ParentJob, Plan, Span
+from manager_service.domain.model import (
+    Attempt,
+    ChildJob,
+    Instant,
+    LogPage,
+    ParentJob,
+    Plan,
+    RunningProgress,
+    Span,
+)
 from manager_service.domain.ports import ChildJobFilter, Created, Hints, Listener, ParentJobFilter
 from manager_service.store.acquire import Polls, acquire
 from manager_service.store.control import cancel_parent_job, pause_parent_job, resume_parent_job
@@ -25,6 +34,8 @@ from manager_service.store.fleet import (
 )
 from manager_service.store.heartbeat import beat
 from manager_service.store.logs import append_logs, read_logs
+from manager_service.store.losses import note_losses
+from manager_service.store.progress import read_progress
 from manager_service.store.reads import (
     read_child_job,
     read_child_jobs,
@@ -153,6 +164,10 @@ class SqlJobStore:
                 c, parent_job_id, wanted, after=after, limit=limit, now=now, alive_since=self._alive_since(now)
             )
         )
+
+    async def progress(self, parent_job_ids: Sequence[str]) -> tuple[RunningProgress, ...]:
+        """Read how far running children are."""
+        return await self._backend.read(lambda c, _: read_progress(c, parent_job_ids))
 
     async def events(self, parent_job_id: str, *, after: int, limit: int) -> EventPage:
         """Read the events of a parent job."""
@@ -304,6 +319,11 @@ class SqlJobStore:
         """Delete rows of parent jobs that ended long ago."""
         number: int = await self._steer(prune, age=age, limit=limit)
         return number
+
+    async def note_losses(self, *, limit: int) -> Losses:
+        """Find lost workers."""
+        losses: Losses = await self._steer(note_losses, limit=limit)
+        return losses
 
     async def prune_sessions(self, *, age: Span) -> int:
         """Delete sessions that have long been gone."""

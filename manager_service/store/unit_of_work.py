@@ -387,6 +387,11 @@ class UnitOfWork:
             renewed=frozenset(self._renewed),
             logs=frozenset(self._ended_children),
             ending=frozenset(self._ending),
+            ended=tuple(
+                parent_job
+                for parent_id in sorted(self._told_parents & self._parents.keys())
+                for parent_job in self._parents[parent_id].ends
+            ),
         )
 
     def _ask_waiting(self) -> list[Rows]:

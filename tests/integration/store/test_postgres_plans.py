@@ -19,6 +19,7 @@ from manager_service.store import (
     open_parents,
     parents,
     postgresql_exclusion,
+    progress,
     report,
     sessions,
     unit_of_work,
@@ -75,6 +76,8 @@ PINNED: dict[str, tuple[Statement, tuple[str, ...]]] = {
     "heartbeat": (heartbeat.LEASES_OF_SESSION, ("ix_leases_session_id",)),
     "renewal": (heartbeat.RENEW, ("uq_leases_lease_id",)),
     "report": (unit_of_work.LEASES_OF_CHILDREN, ("pk_leases",)),
+    "renewal with progress": (heartbeat.RENEW_WITH_PROGRESS, ("leases",)),
+    "progress": (progress.PROGRESS, ("ix_leases_parent_id",)),
     "report that came before": (report._ATTEMPTS, ("pk_attempts",)),
     "leases that are held": (postgresql_exclusion.HOLD_LEASES, ("pk_leases",)),
     "locks' end": (endings._UNLOCK, ("ix_live_locks_child_id",)),
@@ -87,7 +90,7 @@ PINNED: dict[str, tuple[Statement, tuple[str, ...]]] = {
     "counts that are held": (postgresql_exclusion.HOLD_COUNTS, ("pk_parent_counts",)),
     "who waits for a freed target": (unit_of_work.TARGETS_READY, ("ix_queue_ready_target",)),
 }
-FOR_MANY = ("end", "child's end", "counts")
+FOR_MANY = ("renewal with progress", "end", "child's end", "counts")
 DIALECT = postgresql_dialect()
 
 

@@ -46,6 +46,7 @@ from manager_service.store import (
     open_parents,
     open_store,
     parents,
+    progress,
     report,
     schema,
     sessions,
@@ -318,6 +319,8 @@ class TestSchema:
             connection.execute("DROP INDEX ix_session_targets_session_id")
             connection.execute("DROP INDEX ix_targets_room")
             connection.execute("ALTER TABLE sessions DROP COLUMN offers_id")
+            connection.execute("ALTER TABLE leases DROP COLUMN progress")
+            connection.execute("ALTER TABLE sessions DROP COLUMN lost_time")
             connection.execute("UPDATE alembic_version SET version_num = '0001'")
         connection.close()
 
@@ -677,6 +680,8 @@ PINNED = {
     "delays": (expiry.DUE, ["queue USING", "ix_queue_delayed"]),
     "heartbeat": (heartbeat.LEASES_OF_SESSION, ["leases USING INDEX ix_leases_session_id"]),
     "renewal": (heartbeat.RENEW, ["SEARCH leases USING", "lease_id=?"]),
+    "renewal with progress": (heartbeat.RENEW_WITH_PROGRESS, ["SEARCH leases USING", "lease_id=?"]),
+    "progress": (progress.PROGRESS, ["leases USING INDEX ix_leases_parent_id (parent_id=?)"]),
     "report that came before": (report._ATTEMPTS, ["attempts USING PRIMARY KEY"]),
     "report": (unit_of_work.LEASES_OF_CHILDREN, ["leases USING PRIMARY KEY"]),
     "child's end": (endings._UPDATE_CHILD, ["child_jobs USING PRIMARY KEY"]),
