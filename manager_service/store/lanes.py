@@ -62,8 +62,9 @@ class Head:
 def enter_queue(tx: UnitOfWork, heads: Iterable[Head]) -> None:
     """Put heads into the queue; those of a stopping parent job stay out, its sweep ends them.
 
-    A head's turn is the larger of the last granted turn and its parent job's last turn plus one, so that parent
-    jobs share fairly, and one parent job's lanes go round.
+    A head's turn is one more than the larger of the last granted turn and its parent job's last turn, so that
+    parent jobs share fairly, and one parent job's lanes go round. Nobody joins the turn that is being granted: it
+    would never end where newcomers keep coming, and who waits for a later one would wait for ever.
     """
     tx.post_many(_ENTER, [_row(tx, head) for head in heads if not head.parent.stopping])
 
@@ -92,7 +93,7 @@ def enter_successors(
 def _row(tx: UnitOfWork, head: Head) -> dict[str, Any]:
     parent = head.parent
     rank = -parent.spec.priority
-    parent.last_turn = max(tx.turn(rank), parent.last_turn + 1)
+    parent.last_turn = max(tx.turn(rank), parent.last_turn) + 1
     hold = _hold(tx, head)
     if hold == READY:
         tx.ready(head.child_id, head.target)
