@@ -2,19 +2,24 @@
 
 import json
 import select
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import chain, islice
 from typing import Any, Final
 
 import psycopg
+from sqlalchemy import Table
 from sqlalchemy.engine.interfaces import Dialect
 
+from manager_service.store.postgresql_copy import copying
 from manager_service.store.postgresql_dialect import RowsText
 from manager_service.store.postgresql_door import SETTINGS, Door
 from manager_service.store.postgresql_errors import Translated
 from manager_service.store.statements import Statement
 
 _SET_LOCAL: Final = "SELECT set_config(key, value, true) FROM json_each_text(CAST($1 AS JSON))"
+# One that took in a million rows could be longer than a statement may.
+_PIECES_OF_A_COPY: Final = 50
 
 
 class PostgresConnection:
@@ -78,6 +83,24 @@ class PostgresConnection:
         """Run a statement for many sets of values together with the next whose rows are read."""
         if many:
             self._post(*self._for_many(statement, many))
+
+    def copy_many(
+        self, table: Table, pieces: Iterable[Sequence[Mapping[str, Any]]], **same: Any
+    ) -> Generator[None]:
+        """Insert rows piece by piece, in one COPY, which takes them in while the next ones are thought out."""
+        pieces = iter(pieces)
+        for first in pieces:
+            how = copying(table, tuple(first[0]), tuple(same))
+            with self._translated:
+                # A COPY is not allowed in a pipeline.
+                self._end_pipeline()
+                raw = self._open()
+                with raw.cursor().copy(how.sql) as copy:
+                    for rows in chain([first], islice(pieces, _PIECES_OF_A_COPY - 1)):
+                        copy.write(how.text(rows, same))
+                        self._changed += len(rows)
+                        yield
+                self._enter_pipeline(raw)
 
     def names(self, sql: str, names: Sequence[str]) -> list[str]:
         """Run a statement about names and return the names that it returns."""
@@ -152,12 +175,15 @@ class PostgresConnection:
             self.close()
         raw = self._open()
         with self._translated:
-            self._pipelined = raw.pipeline()
-            self._pipeline = self._pipelined.__enter__()
+            self._enter_pipeline(raw)
             self._poster.execute(sql)
             if self._door.pooled:
                 # What is set for the connection otherwise.
                 self._poster.execute(_SET_LOCAL, [json.dumps(SETTINGS)])
+
+    def _enter_pipeline(self, raw: psycopg.Connection[Any]) -> None:
+        self._pipelined = raw.pipeline()
+        self._pipeline = self._pipelined.__enter__()
 
     def _end_pipeline(self) -> None:
         pipelined, self._pipelined = self._pipelined, None

@@ -1,13 +1,15 @@
 """SQLite: the file, its connections, the errors of its driver. What its SQL has of its own is `sqlite_dialect`."""
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from pysqlite3 import dbapi2
+from sqlalchemy import Table, insert
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -50,6 +52,11 @@ def parse(url: str) -> Path:
     if not parsed.database or parsed.database == ":memory:" or parsed.host:
         raise InvalidStoreError(f"{url!r} names no file; write sqlite:///FILE, or sqlite:////ABSOLUTE/FILE")
     return Path(parsed.database)
+
+
+@lru_cache
+def _insert(table: Table) -> Statement:
+    return Statement(insert(table))
 
 
 class SqliteConnection:
@@ -103,6 +110,14 @@ class SqliteConnection:
                 self._cursor.executemany(text.sql, list(map(text.values, many)))
         changed: int = self._cursor.rowcount
         return changed
+
+    def copy_many(
+        self, table: Table, pieces: Iterable[Sequence[Mapping[str, Any]]], **same: Any
+    ) -> Generator[None]:
+        """Insert rows that have the same columns, piece by piece; ``same`` is what all of them share."""
+        for rows in pieces:
+            self.run_many(_insert(table), [{**same, **row} for row in rows])
+            yield
 
     post = run
     post_many = run_many
