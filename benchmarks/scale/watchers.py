@@ -28,23 +28,25 @@ _SLOTS = 10
 
 def measure(server: PostgresServer, size: Size) -> list[Figure]:
     """Tell what a lifecycle comes to while many watch its parent jobs, against the same with nobody."""
-    alone, watched, heard, spent = [], [], [], []
+    alone, watched, heard, told, spent = [], [], [], [], []
     for _ in range(size.rounds):
         alone.append(_run(server, size, 0)[0])
-        window, messages, cpu = _run(server, size, _WATCHERS)
+        window, messages, events, cpu = _run(server, size, _WATCHERS)
         watched.append(window)
         heard.append(messages)
+        told.append(events)
         spent.append(cpu)
     return [
         *figures_of(f"lifecycle of {_PARENTS} parent jobs, nobody watches", alone),
         *figures_of(f"  beside {_WATCHERS:,} watchers", watched),
         Figure(name="  messages that they heard for a child", values=heard, unit=""),
+        Figure(name="  events in them", values=told, unit=""),
         Figure(name="  CPU of the watchers per 1,000", values=spent, unit="s"),
         ratio("  watched against unwatched", watched, alone, "at least 0.8"),
     ]
 
 
-def _run(server: PostgresServer, size: Size, watchers: int) -> tuple[Window, float, float]:
+def _run(server: PostgresServer, size: Size, watchers: int) -> tuple[Window, float, float, float]:
     children = size.of(10_000, 20_000)
     with (
         migrated(server) as url,
@@ -53,8 +55,8 @@ def _run(server: PostgresServer, size: Size, watchers: int) -> tuple[Window, flo
         return asyncio.run(_watched(deployment, watchers))
 
 
-async def _watched(deployment: Deployment, watchers: int) -> tuple[Window, float, float]:
-    """Return what the work came to, and of the watchers the messages and CPU seconds for a child and for 1,000."""
+async def _watched(deployment: Deployment, watchers: int) -> tuple[Window, float, float, float]:
+    """Return what the work came to, and of the watchers messages and events a child, and CPU seconds per 1,000."""
     children = len(deployment.targets)
     async with client_of(deployment) as channel:
         client = jobs_grpc.JobServiceStub(channel)
@@ -69,8 +71,8 @@ async def _watched(deployment: Deployment, watchers: int) -> tuple[Window, float
             await all_ended(deployment, len(deployment.targets))
             window, spent = meter.window(), cpu_seconds(watching.process.pid) - begun
             watching.terminate()
-        measured = children - before
-        return window, json.loads(watching.lines[-1])["heard"] / measured, spent / measured * 1_000
+        measured, heard = children - before, json.loads(watching.lines[-1])
+        return window, heard["messages"] / measured, heard["events"] / measured, spent / measured * 1_000
 
 
 def _watching(deployment: Deployment, watchers: int, parents: Sequence[str]) -> Service:

@@ -21,19 +21,21 @@ class Watching:
     """Watches, and counts what it hears."""
 
     def __init__(self) -> None:
-        self.heard = 0
+        self.messages = self.events = 0
 
     async def follow(self, client: jobs_grpc.JobServiceStub, parent: str, begun: asyncio.Event) -> None:
         """Watch a parent job to its end."""
         with suppress(grpc.aio.AioRpcError):
-            async for _ in client.WatchParentJob(jobs.WatchParentJobRequest(parent_job_id=parent)):
+            request = jobs.WatchParentJobRequest(parent_job_id=parent, several_events=True)
+            async for update in client.WatchParentJob(request):
                 begun.set()
-                self.heard += 1
+                self.messages += 1
+                self.events += len(update.events.events) or 1
         begun.set()
 
 
 async def watch(address: str, number: int, parents: Sequence[str]) -> None:
-    """Watch until told to end; say on the last line of stderr how many messages came after the first ones."""
+    """Watch until told to end; say on the last line of stderr what came after the first messages."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     watching = Watching()
@@ -52,9 +54,10 @@ async def watch(address: str, number: int, parents: Sequence[str]) -> None:
                 tasks.append(asyncio.create_task(follow))
             await asyncio.gather(*(event.wait() for event in begun))
         print(json.dumps({"watching": len(tasks)}), flush=True)
-        before = watching.heard
+        before = watching.messages, watching.events
         await ended.wait()
-        print(json.dumps({"heard": watching.heard - before}), file=sys.stderr, flush=True)
+        heard = {"messages": watching.messages - before[0], "events": watching.events - before[1]}
+        print(json.dumps(heard), file=sys.stderr, flush=True)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
