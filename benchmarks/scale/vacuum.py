@@ -1,6 +1,8 @@
 import asyncio
 from collections.abc import Mapping
 
+import psycopg
+
 from benchmarks.figures import Figure
 from benchmarks.scale.deployment import Deployment, Meter, Window, deployed, figures_of, migrated
 from benchmarks.scale.hot_tables import TABLES, HotTable, look
@@ -10,13 +12,22 @@ from tests.postgres import PostgresServer
 
 _LEVEL = 2_000
 _EVERY = 1.0
+_OFTEN = "5s"
 
 
 def measure(server: PostgresServer, size: Size) -> list[Figure]:
-    """Tell how far autovacuum is behind in the hot tables under a steady load, and what the load comes to."""
+    """Tell how far autovacuum is behind in the hot tables under a steady load, as installed and looking often."""
+    installed = _figures(server, size.of(130, 600), "autovacuum_naptime as installed")
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(f"ALTER SYSTEM SET autovacuum_naptime = '{_OFTEN}'")
+        connection.execute("SELECT pg_reload_conf()")
+    return [*installed, *_figures(server, size.of(50, 300), f"autovacuum_naptime {_OFTEN}")]
+
+
+def _figures(server: PostgresServer, seconds: int, setting: str) -> list[Figure]:
     with migrated(server) as url, deployed(server, url) as deployment:
-        windows, looks = asyncio.run(_watch(deployment, size.of(130, 600)))
-    figures = figures_of("lifecycle, each tenth of the time", windows)
+        windows, looks = asyncio.run(_watch(deployment, seconds))
+    figures = figures_of(f"lifecycle, each tenth of the time, {setting}", windows)
     for table in TABLES:
         dead = [one[table].dead for one in looks]
         vacuums = looks[-1][table].vacuums - looks[0][table].vacuums
