@@ -1,6 +1,7 @@
 """Run the named benchmarks, or all of them, and print each figure's median, minimum and maximum.
 
-`peers` is a command of its own, with options: it measures others beside Overhaul, and installs them from PyPI.
+`peers` and `scale` are commands of their own, with options, on a private PostgreSQL: one measures others beside
+Overhaul, and installs them from PyPI, the other what is large, shared or hindered.
 """
 
 import sys
@@ -17,7 +18,8 @@ from benchmarks import (
     thousand_databases,
 )
 from benchmarks.figures import Figure
-from benchmarks.peers import command
+from benchmarks.peers import command as peers
+from benchmarks.scale import command as scale
 
 BENCHMARKS: Mapping[str, Callable[[], list[Figure]]] = {
     "startup": startup.measure,
@@ -29,15 +31,19 @@ BENCHMARKS: Mapping[str, Callable[[], list[Figure]]] = {
     "foreground": foreground.measure,
     "thousand_databases": thousand_databases.measure,
 }
+COMMANDS: Mapping[str, Callable[[list[str]], None]] = {"peers": peers.main, "scale": scale.main}
 
 
 def main(names: list[str]) -> int:
-    if names[:1] == ["peers"]:
-        command.main(names[1:])
+    if names and (command := COMMANDS.get(names[0])):
+        command(names[1:])
         return 0
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        print(f"no benchmark is called {unknown[0]}; there are {', '.join(BENCHMARKS)}, peers", file=sys.stderr)
+        print(
+            f"no benchmark is called {unknown[0]}; there are {', '.join([*BENCHMARKS, *COMMANDS])}",
+            file=sys.stderr,
+        )
         return 2
     for name in names or BENCHMARKS:
         print(f"{name}:", flush=True)

@@ -19,7 +19,7 @@ _TARGETS_PER_WORKER = 1_000
 # Ids begin with the time in units of 65 seconds; so far apart, those of two copies never meet.
 _APART = 16
 # What a parent job leaves behind, and where ids of its own are in it.
-_LEFT = {
+LEFT = {
     "parent_jobs": {"id"},
     "parent_counts": {"parent_id"},
     "parent_targets": {"parent_id"},
@@ -37,7 +37,7 @@ def fill(path: Path, targets: Sequence[str]) -> None:
     for pragma in ("synchronous = OFF", "cache_size = -500000", "foreign_keys = OFF"):
         raw.execute(f"PRAGMA {pragma}")
     raw.execute("BEGIN")
-    for table in _LEFT:
+    for table in LEFT:
         raw.execute(f"CREATE TEMP TABLE one_{table} AS SELECT * FROM main.{table}")
         # The oldest first, so that the rows are laid down in the order in which they would have come.
         for copy in reversed(range(1, CHILDREN // (len(targets) * len(_OPERATIONS)))):
@@ -50,7 +50,7 @@ def fill(path: Path, targets: Sequence[str]) -> None:
 def _copy(raw: Any, table: str, copy: int) -> None:
     """Add the rows of the one parent job again, as those of an older one."""
     columns = [row[1] for row in raw.execute(f"PRAGMA main.table_xinfo({table})")]
-    values = [f'older("{name}", {copy})' if name in _LEFT[table] else f'"{name}"' for name in columns]
+    values = [f'older("{name}", {copy})' if name in LEFT[table] else f'"{name}"' for name in columns]
     raw.execute(f"INSERT INTO main.{table} SELECT {', '.join(values)} FROM one_{table}")
 
 
@@ -62,6 +62,11 @@ async def _end_one(path: Path, targets: Sequence[str]) -> None:
     store = open_store(
         f"sqlite:///{path}", clock=SystemClock(), ids=SystemIds(), timing=Timing(), synchronous="normal"
     )
+    await end_one(store, targets)
+
+
+async def end_one(store: JobStore, targets: Sequence[str]) -> None:
+    """Let a parent job of two children for each target end in a store, and close it."""
     await store.create_parent_job(plan(*targets, operations=_OPERATIONS))
     for begin in range(0, len(targets), _TARGETS_PER_WORKER):
         await _work(store, targets[begin : begin + _TARGETS_PER_WORKER])

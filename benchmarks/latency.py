@@ -44,14 +44,15 @@ def _run() -> tuple[list[float], list[float]]:
             start_manager(Path(folder) / "jobs.db", "--log-level", "warning") as manager,
             start_worker(address_of(manager), f"bed=nap://{audit}"),
         ):
-            return asyncio.run(_sample(address_of(manager), audit))
+            return asyncio.run(sample(address_of(manager), audit, _SAMPLES))
 
 
-async def _sample(address: str, audit: Path) -> tuple[list[float], list[float]]:
+async def sample(address: str, audit: Path, samples: int) -> tuple[list[float], list[float]]:
+    """Start naps and cancel them, one after the other; return the milliseconds of both."""
     dispatches, cancels = [], []
     async with grpc.aio.insecure_channel(address) as channel:
         client = jobs_grpc.JobServiceStub(channel)
-        for _ in range(_SAMPLES):
+        for _ in range(samples):
             latency, parent = await dispatch(client, audit, milliseconds=60_000)
             dispatches.append(latency)
             await asyncio.sleep(0.05)

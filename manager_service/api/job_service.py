@@ -109,7 +109,8 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         updates = self._watches.watch(requests.parent_job_id(request.parent_job_id), after)
         async with aclosing(updates):
             async for update in updates:
-                yield events.watch_response(update)
+                for message in events.watch_responses(update, several=request.several_events):
+                    yield message
 
     @override
     async def CancelParentJob(

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 
 import grpc
@@ -86,14 +86,17 @@ class Streams:
         """
         patience, last = Patience(give_up_after, on_trouble=on_trouble), after_sequence
         while True:
-            request = job_service_pb2.WatchParentJobRequest(parent_job_id=parent_job_id, after_sequence=last)
+            request = job_service_pb2.WatchParentJobRequest(
+                parent_job_id=parent_job_id, after_sequence=last, several_events=True
+            )
             try:
                 async with aclosing(self._caller.stream(self._jobs.WatchParentJob, request)) as updates:
                     async for update in updates:
                         patience.heard()
-                        if _is_news(update, last):
-                            last = _sequence(update, last)
-                            yield update
+                        for single in _singly(update):
+                            if _is_news(single, last):
+                                last = _sequence(single, last)
+                                yield single
             except ClientError as error:
                 await patience.wait(error)
             else:
@@ -130,6 +133,13 @@ class Streams:
                 await patience.wait(error)
             else:
                 return
+
+
+def _singly(update: job_service_pb2.WatchParentJobResponse) -> Iterable[job_service_pb2.WatchParentJobResponse]:
+    """Take several events apart, so that whoever reads sees one at a time."""
+    if update.WhichOneof("update") != "events":
+        return (update,)
+    return (job_service_pb2.WatchParentJobResponse(event=event) for event in update.events.events)
 
 
 def _is_news(update: job_service_pb2.WatchParentJobResponse, last: int | None) -> bool:

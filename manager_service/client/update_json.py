@@ -29,7 +29,7 @@ def update(one: job_service_pb2.WatchParentJobResponse) -> Json:
                 "target": one.progress.target,
                 **_progress(one.progress.progress),
             }
-        case None:
+        case "events" | None:  # `Streams` takes several events apart
             return {"update": None}
         case other:
             assert_never(other)

@@ -27,7 +27,14 @@ class ProgressUpdate:
     progress: Progress
 
 
-Update = Snapshot | Event | ProgressUpdate
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Batch:
+    """Events in a row; the very same for all who are told them together, so that it is put into words once."""
+
+    events: tuple[Event, ...]
+
+
+Update = Snapshot | Batch | ProgressUpdate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,10 @@ from manager_service.domain.errors import ShuttingDownError
 from manager_service.domain.ports import IdSource
 
 _LOOKS_PER_SECOND = 200
+# So many readers are rung as soon as something happens; of more, each so often that there is time for the rest.
+_FEW = 50
+_RUNG_PER_SECOND = 2_000
+_LONGEST_PAUSE = 1.0
 
 
 class Bell:
@@ -28,8 +32,34 @@ class Bell:
         self._event.clear()
 
 
+class _Rope:
+    """The bells that hang on one key, and when they were rung."""
+
+    __slots__ = ("bells", "due", "mark", "rung")
+
+    def __init__(self) -> None:
+        self.bells: set[Bell] = set()
+        self.mark = object()
+        self.rung = 0.0
+        self.due: asyncio.TimerHandle | None = None
+
+    def pull(self, now: float) -> None:
+        """Ring them."""
+        self.rung, self.due = now, None
+        for bell in self.bells:
+            bell.ring()
+
+    def let_go(self) -> None:
+        """Ring them no more."""
+        if self.due is not None:
+            self.due.cancel()
+
+
 class Bells:
     """The bells of those who follow something, by what they follow.
+
+    Where many follow, those of one key are rung together and with pauses, so that they can be told in one go what
+    happened meanwhile.
 
     Args:
         ids: spreads the looks of those who were not rung.
@@ -37,7 +67,7 @@ class Bells:
 
     def __init__(self, ids: IdSource) -> None:
         self._ids = ids
-        self._hung: dict[str, set[Bell]] = {}
+        self._hung: dict[str, _Rope] = {}
         self._count = 0
         self._stopping = False
 
@@ -45,27 +75,50 @@ class Bells:
     def hang(self, key: str) -> Iterator[Bell]:
         """Hang up a bell; what happens from now on rings it."""
         bell = Bell()
-        self._hung.setdefault(key, set()).add(bell)
+        rope = self._hung.setdefault(key, _Rope())
+        rope.bells.add(bell)
         self._count += 1
         try:
             yield bell
         finally:
             self._count -= 1
-            self._hung[key].discard(bell)
-            if not self._hung[key]:
+            rope.bells.discard(bell)
+            if not rope.bells:
+                rope.let_go()
                 del self._hung[key]
 
+    def mark(self, key: str) -> object:
+        """Return what is the same object as before, if nothing happened and a bell hung on the key meanwhile."""
+        rope = self._hung.get(key)
+        return object() if rope is None else rope.mark
+
     def ring(self, keys: Iterable[str]) -> None:
-        """Ring the bells of all these keys."""
+        """Ring the bells of all these keys, at once or after a pause."""
         if self._hung:
             for key in keys:
-                for bell in self._hung.get(key, ()):
-                    bell.ring()
+                if (rope := self._hung.get(key)) is not None:
+                    self._ring(rope)
+
+    def _ring(self, rope: _Rope) -> None:
+        rope.mark = object()
+        if rope.due is not None:
+            return
+        loop = asyncio.get_running_loop()
+        now, due = loop.time(), rope.rung + self._pause()
+        if due <= now:
+            rope.pull(now)
+        else:
+            rope.due = loop.call_at(due, rope.pull, due)
+
+    def _pause(self) -> float:
+        return 0.0 if self._count <= _FEW else min(_LONGEST_PAUSE, self._count / _RUNG_PER_SECOND)
 
     def stop(self) -> None:
         """Ring every bell; from now on ``check`` raises."""
         self._stopping = True
-        self.ring(tuple(self._hung))
+        for rope in self._hung.values():
+            rope.let_go()
+            rope.pull(rope.rung)
 
     def check(self) -> None:
         """Raise ``ShuttingDownError`` once the manager is stopping."""

@@ -7,8 +7,8 @@ from manager_service.domain.ports import JobReads
 from manager_service.domain.states import ChildJobState
 from manager_service.domain.watch import ProgressFeed, ProgressFollower, ProgressUpdate, Snapshot, Update
 from manager_service.orchestrator.bells import Bells
+from manager_service.orchestrator.event_pages import EventPages
 
-_PAGE = 500
 _CACHED = 1_000
 _LIVE = frozenset({ChildJobState.LEASED, ChildJobState.RUNNING})
 
@@ -16,7 +16,8 @@ _LIVE = frozenset({ChildJobState.LEASED, ChildJobState.RUNNING})
 class Watches:
     """Tells watchers of parent jobs what happens.
 
-    A watcher reads from the store at its own pace; a slow one holds up nobody and costs no memory.
+    A watcher reads from the store at its own pace, together with those who ask for the same; a slow one holds up
+    nobody and costs no memory.
 
     Args:
         store: has the events.
@@ -28,6 +29,7 @@ class Watches:
         self._store = store
         self._progress = progress
         self._bells = bells
+        self._pages = EventPages(store, bells)
 
     async def watch(self, parent_job_id: str, after: int | None) -> AsyncGenerator[Update, None]:
         """Follow a parent job until the event of its final state.
@@ -54,17 +56,18 @@ class Watches:
                     snapshot = await self._snapshot(parent_job_id, resynced=after is not None)
                     yield snapshot
                     position = snapshot.parent_job.sequence
-                page = await self._store.events(parent_job_id, after=position, limit=_PAGE)
+                page, batch = await self._pages.after(parent_job_id, position)
                 _refuse_future(page, position)
                 if page.trimmed:
                     after, position = position, None
                     continue
-                for event in page.events:
-                    self._pass(parent_job_id, event.change)
-                    yield event
-                    position = event.sequence
-                if page.events and position < page.last_sequence:
-                    continue
+                if page.events:
+                    for event in page.events:
+                        self._pass(parent_job_id, event.change)
+                    yield batch
+                    position = page.events[-1].sequence
+                    if position < page.last_sequence:
+                        continue
                 if page.final:
                     return
                 for news in follower.due():

@@ -7,22 +7,27 @@ from sqlalchemy import insert
 
 from manager_service.domain.errors import RequestIdReusedError
 from manager_service.domain.events import BulkChangeKind
-from manager_service.domain.model import Plan
+from manager_service.domain.model import Plan, PlannedChild
 from manager_service.domain.ports import Created
 from manager_service.domain.states import ChildJobState, Counts, ParentJobState
-from manager_service.store.lanes import Head, enter_queue
 from manager_service.store.parents import PARENT_OF_REQUEST, ParentInWork
 from manager_service.store.rows import spec_text, text_of
 from manager_service.store.statements import Statement
-from manager_service.store.tables import child_jobs, parent_counts, parent_jobs, parent_labels, parent_targets
+from manager_service.store.tables import (
+    READY,
+    child_jobs,
+    parent_counts,
+    parent_jobs,
+    parent_labels,
+    parent_targets,
+    queue,
+)
 from manager_service.store.unit_of_work import UnitOfWork
 from manager_service.store.writer import Bulk, pieces
 
 _INSERT_PARENT = Statement(insert(parent_jobs))
 _INSERT_COUNTS = Statement(insert(parent_counts))
 _INSERT_LABEL = Statement(insert(parent_labels))
-_INSERT_TARGET = Statement(insert(parent_targets))
-_INSERT_CHILD = Statement(insert(child_jobs))
 
 
 def create_parent_job(tx: UnitOfWork, plan: Plan) -> Bulk[Created]:
@@ -31,16 +36,13 @@ def create_parent_job(tx: UnitOfWork, plan: Plan) -> Bulk[Created]:
     if known is not None:
         return known
     parent = _insert_parent(tx, plan)
-    for targets in pieces(sorted({child.target for child in plan.children})):
-        tx.run_many(_INSERT_TARGET, [{"parent_id": parent.id, "target": target} for target in targets])
-        yield
+    targets = ({"target": target} for target in sorted({child.target for child in plan.children}))
+    yield from tx.copy_many(parent_targets, pieces(targets), parent_id=parent.id)
     children = Children(tx, parent, plan)
-    for rows in pieces(children.rows()):
-        tx.run_many(_INSERT_CHILD, rows)
-        yield
-    for heads in pieces(children.heads()):
-        enter_queue(tx, heads)
-        yield
+    alike = {"parent_id": parent.id, "create_time": tx.now}
+    yield from tx.copy_many(child_jobs, pieces(children.rows()), **alike, **_NEW_CHILD)
+    at_once = {"parent_id": parent.id, "rank": -plan.spec.priority, "available_time": tx.now, "hold": READY}
+    yield from tx.copy_many(queue, pieces(children.heads()), **at_once)
     parent.moved(None, ChildJobState.PENDING, len(plan.children))
     parent.bulk_changed(BulkChangeKind.CREATED, len(plan.children))
     return Created(parent_job=tx.parent(parent.id).as_parent_job(), existing=False)
@@ -71,9 +73,9 @@ def _insert_parent(tx: UnitOfWork, plan: Plan) -> ParentInWork:
         start_time=None,
         end_time=None,
     )
-    tx.run(_INSERT_PARENT, **_parent_row(parent, plan))
-    tx.run(_INSERT_COUNTS, parent_id=parent.id, first_sequence=1, **_without_key(parent.counts_row()))
-    tx.run_many(
+    tx.post(_INSERT_PARENT, **_parent_row(parent, plan))
+    tx.post(_INSERT_COUNTS, parent_id=parent.id, first_sequence=1, **_without_key(parent.counts_row()))
+    tx.post_many(
         _INSERT_LABEL,
         [{"parent_id": parent.id, "key": key, "value": value} for key, value in plan.spec.labels.items()],
     )
@@ -99,36 +101,28 @@ def _without_key(row: dict[str, Any]) -> dict[str, Any]:
 
 
 class Children:
-    """The rows of a plan's children, and the heads of their lanes."""
+    """The rows of a plan's children, and of the heads of their lanes."""
 
     def __init__(self, tx: UnitOfWork, parent: ParentInWork, plan: Plan) -> None:
         self._tx = tx
         self._parent = parent
         self._plan = plan
         self._lanes: dict[str, int] = {}
-        self._heads: list[Head] = []
+        self._heads: list[tuple[str, PlannedChild]] = []
         self._sizes: list[int] = []
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Return one row per child, in the order of the plan; the first child of each lane becomes its head."""
-        new = {**_NEW_CHILD, "parent_id": self._parent.id, "create_time": self._tx.now}
+        new_id, lanes, heads, sizes = self._tx.ids.new_id, self._lanes, self._heads, self._sizes
         for position, child in enumerate(self._plan.children):
-            child_id = self._tx.ids.new_id()
-            lane = self._lanes.setdefault(child.lane, len(self._lanes))
-            if lane == len(self._heads):
-                self._heads.append(
-                    Head(
-                        child_id=child_id,
-                        parent=self._parent,
-                        target=child.target,
-                        operation=child.operation,
-                        available_time=self._tx.now,
-                    )
-                )
-                self._sizes.append(child.size)
-            self._sizes[lane] = max(self._sizes[lane], child.size)
+            child_id = new_id()
+            lane = lanes.setdefault(child.lane, len(lanes))
+            if lane == len(heads):
+                heads.append((child_id, child))
+                sizes.append(child.size)
+            elif child.size > sizes[lane]:
+                sizes[lane] = child.size
             yield {
-                **new,
                 "id": child_id,
                 "position": position,
                 "lane": lane,
@@ -139,10 +133,19 @@ class Children:
                 "size": child.size,
             }
 
-    def heads(self) -> Iterator[Head]:
-        """Return the heads, the lanes with the largest child first; call it after ``rows`` is exhausted."""
+    def heads(self) -> Iterator[dict[str, Any]]:
+        """Return the heads, the lanes with the largest child first; call it after ``rows`` is exhausted.
+
+        Their turns begin after the last granted one of their rank, so that parent jobs share fairly, and go on one
+        by one, so that the lanes of one parent job go round.
+        """
+        first = max(self._tx.turn(-self._plan.spec.priority), self._parent.last_turn) + 1
         order = sorted(range(len(self._heads)), key=lambda lane: -self._sizes[lane])
-        return (self._heads[lane] for lane in order)
+        for turn, lane in enumerate(order, first):
+            child_id, child = self._heads[lane]
+            self._parent.last_turn = turn
+            self._tx.ready(child_id, child.target)
+            yield {"child_id": child_id, "target": child.target, "operation": child.operation, "turn": turn}
 
 
 _NEW_CHILD: dict[str, Any] = {

@@ -10,7 +10,8 @@ from manager_service.domain.errors import TargetInUseError, TargetUnknownError, 
 from manager_service.domain.fleet import Offers, SessionState, Target, Timing, Worker, WorkerDirective
 from manager_service.domain.model import Instant, Span
 from manager_service.store.acquire import Polls
-from manager_service.store.rows import mapping_of, parsed_operations
+from manager_service.store.offered import parsed_operations
+from manager_service.store.rows import mapping_of
 from manager_service.store.statements import Among, Connection, Statement
 from manager_service.store.tables import (
     child_jobs,

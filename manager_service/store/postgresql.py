@@ -1,21 +1,28 @@
 """A connection to PostgreSQL: its transactions and statements. Its own SQL is in `postgresql_dialect`."""
 
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain, islice
 from operator import itemgetter
 from typing import Any, Final
 
 import psycopg
+from sqlalchemy import Table
 from sqlalchemy.engine.interfaces import Dialect
 
+from manager_service.store.postgresql_copy import copying
 from manager_service.store.postgresql_dialect import RowsText
 from manager_service.store.postgresql_door import SETTINGS, Door
 from manager_service.store.postgresql_errors import Translated
 from manager_service.store.postgresql_pipeline import Pipeline, Row
-from manager_service.store.statements import Changed, Rows, Statement
+from manager_service.store.statements import Changed, Rows, Statement, insertion
 
 _SET_LOCAL: Final = "SELECT set_config(key, value, true) FROM json_each_text(CAST($1 AS JSON))"
+# Fewer rows are sent along with whatever else there is, which needs no waiting.
+_WORTH_A_COPY: Final = 200
+# One that took in a million rows could be longer than a statement may.
+_PIECES_OF_A_COPY: Final = 50
 
 
 class PostgresConnection:
@@ -95,6 +102,23 @@ class PostgresConnection:
         if many:
             self._changed += 1
             self._post(*self._for_many(statement, many))
+
+    def copy_many(
+        self, table: Table, pieces: Iterable[Sequence[Mapping[str, Any]]], **same: Any
+    ) -> Generator[None]:
+        """Insert rows piece by piece, many in one COPY, which takes them in while the next are thought out."""
+        pieces = iter(pieces)
+        for first in pieces:
+            if len(first) < _WORTH_A_COPY:
+                self.post_many(insertion(table), [{**same, **row} for row in first])
+                yield
+                continue
+            how = copying(table, tuple(first[0]), tuple(same))
+            with self._translated, self._open.copying(how.sql) as write:
+                for rows in chain([first], islice(pieces, _PIECES_OF_A_COPY - 1)):
+                    write(how.text(rows, same))
+                    self._changed += len(rows)
+                    yield
 
     def hold(self, statement: Statement, **given: Any) -> None:
         """Run a statement that locks and changes nothing, together with the next whose rows are read."""

@@ -5,7 +5,8 @@ They go by the driver's own layer over libpq: its cursors take longer to send on
 
 import select
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
@@ -127,10 +128,45 @@ class Pipeline:
         self._libpq.pipeline_sync()
         self._due.append(_SYNC)
         self._syncs += 1
-        while self._libpq.flush():
-            # The server may be waiting for its answers to be taken.
+        self._flush()
+
+    @contextmanager
+    def copying(self, sql: str) -> Iterator[Callable[[bytes], None]]:
+        """Begin a COPY when everything that was sent is done, and hand out what takes its rows.
+
+        It is ended with the block, or given up with the whole transaction if that fails.
+        """
+        self.wait()
+        # A COPY is not allowed in a pipeline.
+        self._libpq.exit_pipeline_mode()
+        try:
+            self._libpq.send_query(sql.encode())
+            self._flush()
+            self._ended(self._next(), pq.ExecStatus.COPY_IN)
+            try:
+                yield self._write
+            except BaseException:
+                self._put(lambda: self._libpq.put_copy_end(b"given up"))
+                raise
+            self._put(self._libpq.put_copy_end)
+            self._ended(self._next(), pq.ExecStatus.COMMAND_OK)
+        finally:
+            while self._next() is not None:
+                pass
+            self._libpq.enter_pipeline_mode()
+
+    def _write(self, rows: bytes) -> None:
+        self._put(lambda: self._libpq.put_copy_data(rows))
+
+    def _put(self, put: Callable[[], int]) -> None:
+        while not put():
             self._patiently(self._full_socket)
-            self._libpq.consume_input()
+        self._flush()
+
+    @staticmethod
+    def _ended(result: pq.abc.PGresult | None, status: int) -> None:
+        if result is None or result.status != status:
+            raise errors.error_from_result(result) if result is not None else psycopg.OperationalError("no answer")
 
     def load(self, result: pq.abc.PGresult, row: Row) -> list[Any]:
         """Return the rows of an answer as Python's values."""
@@ -180,6 +216,12 @@ class Pipeline:
             self._failed = errors.error_from_result(result)
         if self._libpq.status == pq.ConnStatus.BAD:
             self._due.clear()
+
+    def _flush(self) -> None:
+        while self._libpq.flush():
+            # The server may be waiting for its answers to be taken.
+            self._patiently(self._full_socket)
+            self._libpq.consume_input()
 
     def _next(self) -> pq.abc.PGresult | None:
         while self._libpq.is_busy():

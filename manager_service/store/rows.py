@@ -4,11 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
-from sys import intern
 from typing import Any
 
 from manager_service.domain.events import BulkChange, BulkChangeKind, ChildJobChange, Event, ParentJobChange
-from manager_service.domain.fleet import Lock, OfferedOperation, OptionSpec, OptionType
+from manager_service.domain.fleet import OfferedOperation
 from manager_service.domain.model import Failure, JobSpec, RequestedOperation, RetryPolicy
 from manager_service.domain.states import (
     ChildJobState,
@@ -74,22 +73,6 @@ def operations_text(operations: tuple[OfferedOperation, ...]) -> str:
     return json.dumps([asdict(operation) for operation in operations])
 
 
-# Requests name the same targets again and again; more than these are not worth their memory.
-@lru_cache(maxsize=4_096)
-def parsed_operations(text: str, only: frozenset[str] | None = None) -> Mapping[str, OfferedOperation]:
-    """Return the operations that ``operations_text`` wrote, by name; with ``only`` no others than these.
-
-    Thousands of targets offer the same but for their lock keys, and the operations of one target mostly take the
-    same keys: what is equal is shared.
-    """
-    shared: dict[str, tuple[Lock, ...]] = {}
-    return {
-        value["name"]: _offered(value, shared)
-        for value in json.loads(text)
-        if only is None or value["name"] in only
-    }
-
-
 # A text is kilobytes, so only those of the targets that claims come to again and again are kept.
 @lru_cache(maxsize=4_096)
 def locks_by_operation(text: str) -> Mapping[str, Mapping[str, bool]]:
@@ -106,40 +89,6 @@ def _merged(locks: Sequence[Mapping[str, Any]]) -> Mapping[str, bool]:
     for lock in locks:
         merged[lock["key"]] = lock["exclusive"] or merged.get(lock["key"], False)
     return merged
-
-
-def _offered(value: Mapping[str, Any], shared: dict[str, tuple[Lock, ...]]) -> OfferedOperation:
-    return OfferedOperation(
-        name=intern(value["name"]),
-        description=intern(value["description"]),
-        options=_options(*map(_option_key, value["options"])),
-        locks=shared.get(keys := str(value["locks"])) or shared.setdefault(keys, _locks(value["locks"])),
-    )
-
-
-def _locks(values: Sequence[Mapping[str, Any]]) -> tuple[Lock, ...]:
-    return tuple(Lock(key=value["key"], exclusive=value["exclusive"]) for value in values)
-
-
-def _option_key(value: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what `_options` makes an option of; the bounds are missing where an older release wrote it."""
-    bounds = value.get("minimum"), value.get("maximum"), tuple(value.get("values", ()))
-    return (value["name"], value["type"], value["description"], *bounds)
-
-
-@lru_cache(maxsize=4_096)
-def _options(*options: tuple[Any, ...]) -> tuple[OptionSpec, ...]:
-    return tuple(
-        OptionSpec(
-            name=name,
-            type=OptionType(kind),
-            description=description,
-            minimum=minimum,
-            maximum=maximum,
-            values=values,
-        )
-        for name, kind, description, minimum, maximum, values in options
-    )
 
 
 def counts_text(counts: Counts) -> str:

@@ -1,13 +1,14 @@
 """SQLite: the file, its connections, the errors of its driver. What its SQL has of its own is `sqlite_dialect`."""
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from pysqlite3 import dbapi2
+from sqlalchemy import Table
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -16,7 +17,7 @@ from manager_service.domain.errors import InvalidStoreError, ManagerError, Store
 from manager_service.store.checkpoints import Checkpoints
 from manager_service.store.file_lock import Lock
 from manager_service.store.sqlite_dialect import sqlite_engine
-from manager_service.store.statements import Changed, Rows, Statement
+from manager_service.store.statements import Changed, Rows, Statement, insertion
 
 # Before this version two connections could race when the write-ahead log was reset, and damage the file.
 _LEAST_VERSION: Final = (3, 51, 3)
@@ -103,6 +104,14 @@ class SqliteConnection:
                 self._cursor.executemany(text.sql, list(map(text.values, many)))
         changed: int = self._cursor.rowcount
         return changed
+
+    def copy_many(
+        self, table: Table, pieces: Iterable[Sequence[Mapping[str, Any]]], **same: Any
+    ) -> Generator[None]:
+        """Insert rows that have the same columns, piece by piece; ``same`` is what all of them share."""
+        for rows in pieces:
+            self.run_many(insertion(table), [{**same, **row} for row in rows])
+            yield
 
     post = run
     post_many = run_many

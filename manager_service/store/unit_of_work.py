@@ -126,6 +126,7 @@ class UnitOfWork:
         self.batches = connection.batches
         self.run = connection.run
         self.run_many = connection.run_many
+        self.copy_many = connection.copy_many
         self.post = connection.post
         self.post_many = connection.post_many
 

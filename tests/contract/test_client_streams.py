@@ -63,6 +63,21 @@ class TestWatch:
         assert seen == [4, 5, 6]
         assert asked == [0, 4, 4]
 
+    async def test_several_events_in_one_message_are_told_one_by_one(self) -> None:
+        events = [wire.child_event(4), wire.completed_child_event(5), FINAL]
+        first, all_of_them = (
+            Update(events=job_service_pb2.JobEvents(events=[one.event for one in some]))
+            for some in (events[:1], events)
+        )
+        # After the break the first one is sent again, as a manager must not.
+        manager = FakeManager().answers("WatchParentJob", [SNAPSHOT, first, UNAVAILABLE], [all_of_them])
+        with manager:
+            async with ManagerClient(manager.address) as client:
+                updates = [update async for update in client.watch_parent_job(wire.PARENT_ID)]
+
+        assert updates == [SNAPSHOT, *events]
+        assert all(request.several_events for request in manager.requests("WatchParentJob"))
+
     async def test_a_manager_that_restarts_on_its_port_is_found_again(self) -> None:
         first = FakeManager().answers("WatchParentJob", [SNAPSHOT, wire.child_event(4), Hang()])
         second: list[FakeManager] = []

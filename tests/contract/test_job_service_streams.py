@@ -19,6 +19,10 @@ async def run_all(worker: Worker) -> None:
         await worker.complete(*leases)
 
 
+async def _all_of(watch: Any) -> list[Any]:
+    return [message async for message in watch]
+
+
 class TestWatchParentJob:
     async def test_it_begins_with_a_snapshot_and_ends_after_the_final_state(self, manager: RunningManager) -> None:
         worker = await manager.worker()
@@ -50,6 +54,33 @@ class TestWatchParentJob:
         assert changes[-1].state == job_pb2.CHILD_JOB_STATE_COMPLETED
         assert changes[-1].verdict == job_pb2.VERDICT_EFFECTIVE
         assert (changes[-1].operation, changes[-1].target) == ("vacuum", "app")
+
+    async def test_one_who_takes_several_events_together_hears_the_same(self, manager: RunningManager) -> None:
+        worker = await manager.worker()
+        parent = await manager.create()
+        await run_all(worker)
+        singly = [message.event for message in [message async for message in manager.watch(parent.id, 0)]]
+        request = job_service_pb2.WatchParentJobRequest(
+            parent_job_id=parent.id, after_sequence=0, several_events=True
+        )
+
+        messages = [message async for message in manager.jobs.WatchParentJob(request, timeout=20)]
+
+        assert [event for message in messages for event in message.events.events] == singly
+        assert len(messages) < len(singly)
+
+    async def test_many_watchers_hear_every_event_once_and_in_order(self, manager: RunningManager) -> None:
+        worker = await manager.worker()
+        parent = await manager.create()
+        watches = [manager.watch(parent.id, 0) for _ in range(120)]
+        heard = [asyncio.ensure_future(_all_of(watch)) for watch in watches]
+        await run_all(worker)
+
+        told = await asyncio.gather(*heard)
+
+        every = sequences([message async for message in manager.watch(parent.id, 0)])
+        assert every == list(range(1, len(every) + 1))
+        assert all(sequences(messages) == every for messages in told)
 
     async def test_it_resumes_after_a_sequence(self, manager: RunningManager) -> None:
         worker = await manager.worker()

@@ -12,7 +12,7 @@ from manager_service.domain.events import BulkChange, BulkChangeKind, ChildJobCh
 from manager_service.domain.model import SECOND, Progress
 from manager_service.domain.request import JobRequest
 from manager_service.domain.states import ChildJobState, Counts, ParentJobState, Scope, Verdict
-from manager_service.domain.watch import ProgressUpdate, Snapshot
+from manager_service.domain.watch import Batch, ProgressUpdate, Snapshot
 from overhaul.v1 import (
     fleet_service_pb2,
     job_pb2,
@@ -174,22 +174,37 @@ CHANGES = [
 class TestEvents:
     @pytest.mark.parametrize(("change", "field"), CHANGES)
     def test_every_change_has_its_message_with_every_field(self, change: Any, field: str) -> None:
-        message = events.watch_response(Event(sequence=1, time=NOW, change=change)).event
+        [response] = events.watch_responses(_batch(change), several=True)
+        message = response.event
 
         assert message.WhichOneof("change") == field
         inner = getattr(message, field)
         assert {item.name for item, _ in inner.ListFields()} == {item.name for item in inner.DESCRIPTOR.fields}
 
     def test_every_other_update_has_its_message(self) -> None:
-        snapshot = events.watch_response(Snapshot(parent_job=parent_job(), resynced=True)).snapshot
+        [first] = events.watch_responses(Snapshot(parent_job=parent_job(), resynced=True), several=True)
         update = ProgressUpdate(
             child_job_id=CHILD_ID, operation="vacuum", target="app", progress=Progress(phase="copy", done=1)
         )
-        progress = events.watch_response(update).progress
+        [second] = events.watch_responses(update, several=True)
+        snapshot, progress = first.snapshot, second.progress
 
         assert (snapshot.parent_job.id, snapshot.resynced) == (PARENT_ID, True)
         assert (progress.child_job_id, progress.progress.done) == (CHILD_ID, 1)
         assert not progress.progress.HasField("total")
+
+    def test_several_events_are_one_message_for_those_who_take_it(self) -> None:
+        batch = _batch(*(change for change, _ in CHANGES))
+
+        [together] = events.watch_responses(batch, several=True)
+        singly = events.watch_responses(batch, several=False)
+
+        assert list(together.events.events) == [message.event for message in singly]
+        assert [message.event.sequence for message in singly] == list(range(1, len(CHANGES) + 1))
+
+
+def _batch(*changes: Any) -> Batch:
+    return Batch(events=tuple(Event(sequence=n, time=NOW, change=change) for n, change in enumerate(changes, 1)))
 
 
 class TestJobs:

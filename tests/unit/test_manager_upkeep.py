@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -16,9 +17,11 @@ from manager_service.domain.events import ChildJobChange, Event, EventPage
 from manager_service.domain.fleet import Timing
 from manager_service.domain.model import MILLISECOND, SECOND, LogPage, Progress
 from manager_service.domain.states import ChildJobState, Counts, ParentJobState
+from manager_service.domain.watch import Batch
 from manager_service.housekeeping import Housekeeping, Loop
 from manager_service.orchestrator import LogReader, Sweeps, Timers, Watches, log_ends
 from manager_service.orchestrator.bells import Bell, Bells
+from manager_service.orchestrator.event_pages import EventPages
 from manager_service.progress import ProgressHub
 from tests.unit.manager_doubles import CHILD_ID, NOW, PARENT_ID, CountedIds, StillClock, child_job, parent_job
 
@@ -339,6 +342,51 @@ class TestBells:
 
         assert (alone, bells.patience()) == (1.0, 10.0)
 
+    async def test_few_are_rung_each_time(self) -> None:
+        bells = Bells(CountedIds())
+        with bells.hang("a") as bell:
+            for _ in range(3):
+                bells.ring(["a"])
+                await asyncio.wait_for(bell.wait(None), 0.01)
+
+    async def test_of_many_those_of_one_key_are_rung_together_after_a_pause(self) -> None:
+        bells = Bells(CountedIds())
+        with ExitStack() as stack:
+            one, other, *_ = [stack.enter_context(bells.hang("a")) for _ in range(400)]
+            bells.ring(["a"])
+            await asyncio.wait_for(asyncio.gather(one.wait(None), other.wait(None)), 0.05)
+            bells.ring(["a"])
+            bells.ring(["a"])
+
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(one.wait(None), 0.05)
+            await asyncio.wait_for(asyncio.gather(one.wait(None), other.wait(None)), 1)
+
+    async def test_a_stop_waits_for_no_pause(self) -> None:
+        bells = Bells(CountedIds())
+        with ExitStack() as stack:
+            bell, *_ = [stack.enter_context(bells.hang("a")) for _ in range(2_000)]
+            bells.ring(["a"])
+            await bell.wait(None)
+            bells.ring(["a"])
+
+            bells.stop()
+
+            await asyncio.wait_for(bell.wait(None), 0.2)
+
+    async def test_a_mark_stays_until_something_happens_or_nobody_is_there(self) -> None:
+        bells = Bells(CountedIds())
+        with bells.hang("a"):
+            first = bells.mark("a")
+            assert bells.mark("a") is first
+            bells.ring(["a"])
+            second = bells.mark("a")
+        with bells.hang("a"):
+            third = bells.mark("a")
+
+        assert len({id(first), id(second), id(third)}) == 3
+        assert bells.mark("b") is not bells.mark("b")
+
     async def test_a_stop_rings_all_and_refuses(self) -> None:
         bells = Bells(CountedIds())
         with bells.hang("a") as bell:
@@ -347,6 +395,76 @@ class TestBells:
             await asyncio.wait_for(bell.wait(None), 1)
             with pytest.raises(ShuttingDownError):
                 bells.check()
+
+
+class PagedEvents:
+    """A store that notes which pages were read, and hands them out when it is told to."""
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+        self.open = asyncio.Event()
+
+    async def events(self, _: str, *, after: int, limit: int) -> EventPage:
+        self.read.append(after)
+        await self.open.wait()
+        return EventPage(events=(), trimmed=False, last_sequence=after, final=False)
+
+
+class TestEventPages:
+    @pytest.fixture
+    def store(self) -> Any:
+        return PagedEvents()
+
+    async def test_those_who_ask_at_once_share_a_page(self, store: Any) -> None:
+        bells = Bells(CountedIds())
+        pages = EventPages(store, bells)
+        with bells.hang("p"):
+            asked = [asyncio.ensure_future(pages.after("p", 3)) for _ in range(3)]
+            await asyncio.sleep(0)
+            asked.pop().cancel()
+            store.open.set()
+
+            (_, one), (_, other) = await asyncio.gather(*asked)
+
+        assert store.read == [3]
+        assert one is other
+
+    async def test_what_happened_since_is_read_anew(self, store: Any) -> None:
+        bells = Bells(CountedIds())
+        pages = EventPages(store, bells)
+        store.open.set()
+        with bells.hang("p"):
+            await pages.after("p", 3)
+            bells.ring(["p"])
+            await pages.after("p", 3)
+            await pages.after("p", 4)
+        with bells.hang("p"):
+            await pages.after("p", 4)
+
+        assert store.read == [3, 3, 4, 4]
+
+    async def test_a_page_is_old_after_half_a_second(self, store: Any) -> None:
+        bells = Bells(CountedIds())
+        pages = EventPages(store, bells)
+        store.open.set()
+        with bells.hang("p"):
+            await pages.after("p", 3)
+            await asyncio.sleep(0.55)
+            await pages.after("p", 3)
+
+        assert store.read == [3, 3]
+
+    async def test_pages_of_many_parent_jobs_are_not_kept_for_ever(self, store: Any) -> None:
+        bells = Bells(CountedIds())
+        pages = EventPages(store, bells)
+        store.open.set()
+        with ExitStack() as stack:
+            for number in range(1_001):
+                stack.enter_context(bells.hang(str(number)))
+                await pages.after(str(number), 1)
+            await pages.after("0", 1)
+
+        assert len(store.read) == 1_002
 
 
 class TestReaders:
@@ -395,8 +513,9 @@ class TestReaders:
         ending.final = True
         bells.ring(["p"])
 
-        event, *progress = await watching
-        assert event == _over(2, attempt=1)
+        batch, *progress = await watching
+        assert isinstance(batch, Batch)
+        assert batch.events == (_over(2, attempt=1),)
         assert [(told.child_job_id, told.progress.phase) for told in progress] == [(CHILD_ID, "copy")]
 
     async def test_a_follower_of_a_log_is_let_go_at_a_stop(self) -> None:

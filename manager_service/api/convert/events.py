@@ -1,28 +1,42 @@
 """What a watcher is told, for the wire."""
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import assert_never
 
 from manager_service.api.convert import enums, jobs
 from manager_service.api.convert.scalars import timestamp
 from manager_service.domain.events import BulkChange, ChildJobChange, Event, ParentJobChange
-from manager_service.domain.watch import ProgressUpdate, Snapshot, Update
+from manager_service.domain.watch import Batch, ProgressUpdate, Snapshot, Update
 from overhaul.v1 import job_service_pb2
 
 
-def watch_response(update: Update) -> job_service_pb2.WatchParentJobResponse:
-    """Convert one message of a watch."""
+def watch_responses(update: Update, *, several: bool) -> Sequence[job_service_pb2.WatchParentJobResponse]:
+    """Convert what a watcher is told to messages; with ``several`` events in a row are one message."""
     match update:
         case Snapshot():
             snapshot = job_service_pb2.WatchSnapshot(
                 parent_job=jobs.parent_job(update.parent_job), resynced=update.resynced
             )
-            return job_service_pb2.WatchParentJobResponse(snapshot=snapshot)
+            return [job_service_pb2.WatchParentJobResponse(snapshot=snapshot)]
         case ProgressUpdate():
-            return job_service_pb2.WatchParentJobResponse(progress=_progress_update(update))
-        case Event():
-            return job_service_pb2.WatchParentJobResponse(event=event(update))
+            return [job_service_pb2.WatchParentJobResponse(progress=_progress_update(update))]
+        case Batch():
+            return _told_together(update) if several and len(update.events) > 1 else _told_singly(update)
         case _:
             assert_never(update)
+
+
+# Those who watch the same parent job are told the same batches.
+@lru_cache(maxsize=128)
+def _told_together(batch: Batch) -> Sequence[job_service_pb2.WatchParentJobResponse]:
+    together = job_service_pb2.JobEvents(events=map(event, batch.events))
+    return [job_service_pb2.WatchParentJobResponse(events=together)]
+
+
+@lru_cache(maxsize=128)
+def _told_singly(batch: Batch) -> Sequence[job_service_pb2.WatchParentJobResponse]:
+    return [job_service_pb2.WatchParentJobResponse(event=event(value)) for value in batch.events]
 
 
 def _progress_update(update: ProgressUpdate) -> job_service_pb2.ProgressUpdate:

@@ -578,19 +578,23 @@ class WatchParentJobRequest(_message.Message):
 
     PARENT_JOB_ID_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    SEVERAL_EVENTS_FIELD_NUMBER: _builtins.int
     parent_job_id: _builtins.str
     """The parent job's id."""
     after_sequence: _builtins.int
     """The sequence of the last event that was seen; 0 for all events. Unset: begin with a snapshot."""
+    several_events: _builtins.bool
+    """Whether one message may carry several events: where many watch, or much happens, that costs both sides a fraction."""
     def __init__(
         self,
         *,
         parent_job_id: _builtins.str = ...,
         after_sequence: _builtins.int | None = ...,
+        several_events: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "after_sequence", b"after_sequence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "after_sequence", b"after_sequence", "parent_job_id", b"parent_job_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "after_sequence", b"after_sequence", "parent_job_id", b"parent_job_id", "several_events", b"several_events"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_sequence: _TypeAlias = _typing.Literal["after_sequence"]  # noqa: Y015
     _WhichOneofArgType__after_sequence: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence"]  # noqa: Y015
@@ -607,6 +611,7 @@ class WatchParentJobResponse(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def snapshot(self) -> Global___WatchSnapshot:
         """The parent job as it stands; the events that follow begin after its sequence."""
@@ -619,22 +624,51 @@ class WatchParentJobResponse(_message.Message):
     def progress(self) -> Global___ProgressUpdate:
         """The progress of a running child; unnumbered, may be missed."""
 
+    @_builtins.property
+    def events(self) -> Global___JobEvents:
+        """Several events in a row; sent only where several_events is set."""
+
     def __init__(
         self,
         *,
         snapshot: Global___WatchSnapshot | None = ...,
         event: Global___JobEvent | None = ...,
         progress: Global___ProgressUpdate | None = ...,
+        events: Global___JobEvents | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "events", b"events", "progress", b"progress", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "events", b"events", "progress", b"progress", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["snapshot", "event", "progress"]  # noqa: Y015
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["snapshot", "event", "progress", "events"]  # noqa: Y015
     _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
 
 Global___WatchParentJobResponse: _TypeAlias = WatchParentJobResponse  # noqa: Y015
+
+@_typing.final
+class JobEvents(_message.Message):
+    """Events in the order of their sequences, without a gap."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobEvent]:
+        """The events; at least two."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___JobEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobEvents: _TypeAlias = JobEvents  # noqa: Y015
 
 @_typing.final
 class WatchSnapshot(_message.Message):

@@ -3,9 +3,10 @@ import pytest
 from manager_service.domain.errors import ParentJobNotFoundError, RequestIdReusedError
 from manager_service.domain.events import BulkChange, BulkChangeKind, ParentJobChange
 from manager_service.domain.model import PlannedChild, RetryPolicy
-from manager_service.domain.ports import JobStore
+from manager_service.domain.ports import JobStore, ParentJobFilter
 from manager_service.domain.states import FailureMode, FailurePolicy, ParentJobState
-from tests.factories import World, plan
+from tests.doubles import CountingIds
+from tests.factories import World, plan, served_target
 
 
 class TestCreateParentJob:
@@ -98,6 +99,54 @@ class TestCreateParentJob:
         parent = await world.parent_job(children=children)
 
         assert (parent.counts.pending, parent.sequence) == (4500, 1)
+
+    async def test_the_largest_child_of_many_starts_first_then_the_oldest(self, world: World) -> None:
+        sizes = {2_999: 9, 4_001: 7}
+        children = [
+            PlannedChild(target="orders", operation="vacuum", lane=f"{n}", size=sizes.get(n, 0))
+            for n in range(4_500)
+        ]
+        await world.parent_job(children=children)
+        worker = await world.worker(served_target("orders", max_parallel=9, locks=()))
+
+        leases = [(await worker.acquire(1))[0] for _ in range(4)]
+
+        started = [(await world.store.child_job(lease.child_job_id))[0].position for lease in leases]
+        assert started == [2_999, 4_001, 0, 1]
+
+    async def test_texts_come_back_as_they_were(self, world: World) -> None:
+        odd = ("a\\b", "\\N", "\\.", "tab\there", "line\nfeed\r", "é 😀", "", "'\"")
+        children = [
+            PlannedChild(target=f"t{text}", operation="vacuum", lane=text, object=text, options={"o": text})
+            for text in odd
+        ]
+        parent = await world.parent_job(children=children)
+
+        made = await world.children(parent)
+
+        assert [(c.target, c.object, c.options) for c in made] == [(f"t{t}", t, {"o": t}) for t in odd]
+
+    @pytest.mark.parametrize("made", [10, 3_000])
+    async def test_a_creation_that_breaks_off_leaves_nothing(
+        self, world: World, ids: CountingIds, made: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        last, count = ids.count + made, CountingIds.new_id
+
+        def new_id(self: CountingIds) -> str:
+            if self.count >= last:
+                raise RuntimeError("no more ids")
+            return count(self)
+
+        children = [PlannedChild(target=f"t{n}", operation="vacuum", lane=f"{n}") for n in range(4_500)]
+        with monkeypatch.context() as patched:
+            patched.setattr(CountingIds, "new_id", new_id)
+            with pytest.raises(RuntimeError, match="no more ids"):
+                await world.store.create_parent_job(plan(children=children))
+
+        after = await world.parent_job(children=children)
+
+        assert [job.id for job in await world.store.parent_jobs(ParentJobFilter(), limit=9)] == [after.id]
+        assert after.counts.pending == 4_500
 
     async def test_an_unknown_parent_job_is_not_found(self, store: JobStore) -> None:
         with pytest.raises(ParentJobNotFoundError):

@@ -16,7 +16,7 @@ from manager_service.domain.fleet import (
 )
 from manager_service.domain.model import SECOND
 from manager_service.domain.ports import JobStore
-from manager_service.store.rows import parsed_operations
+from manager_service.store.offered import parsed_operations
 from tests.factories import FakeWorker, World, registration, served_target
 
 
