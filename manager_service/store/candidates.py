@@ -161,7 +161,9 @@ def ask_free_heads(tx: UnitOfWork, session_id: str, wanted: int) -> Rows | None:
     """Ask for the first heads that a session may lease and no other transaction wants, if there are others."""
     if tx.exclusion.alone:
         return None
-    window = max(_WINDOW, 2 * wanted)
+    # Twice as many, for the heads of two parent jobs on the same targets lie side by side.
+    wanted = 2 * wanted
+    window = max(_WINDOW, wanted)
     return tx.ask(FREE_HEADS, session_id=session_id, now=tx.about_now, window=window, wanted=wanted)
 
 
