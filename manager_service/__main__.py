@@ -98,6 +98,16 @@ def serve(
             help="A connection pooler stands before PostgreSQL: prepare nothing, and look instead of listening.",
         ),
     ] = _DEFAULT.store_pooled,
+    store_wait: Annotated[
+        int,
+        typer.Option(
+            parser=_span,
+            metavar="SPAN",
+            envvar="OVERHAUL_STORE_WAIT",
+            show_default=show_span(_DEFAULT.store_wait),
+            help="How long to wait at the start for a PostgreSQL that cannot be reached, before giving up.",
+        ),
+    ] = _DEFAULT.store_wait,
     retention: Annotated[
         int,
         typer.Option(
@@ -189,6 +199,7 @@ def serve(
         store=store,
         synchronous=synchronous,
         store_pooled=store_pooled,
+        store_wait=store_wait,
         retention=retention,
         timing=timing,
         shutdown_grace=shutdown_grace,

@@ -1,15 +1,17 @@
-"""How far running operations are: in memory, unnumbered, told to a watcher at most once a second per child."""
+"""How far running operations are: unnumbered, told to a watcher at most once a second per child."""
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from manager_service.domain.model import SECOND, Progress, Span
-from manager_service.domain.ports import Clock
+from manager_service.domain.model import SECOND, Progress, RunningProgress, Span
+from manager_service.domain.ports import Clock, IdSource, JobReads
 from manager_service.domain.watch import ProgressNews
 
 MAX_KEPT = 100_000
+MAX_PASSED = 1_000
 _APART: Span = SECOND
 
 
@@ -19,8 +21,19 @@ class _Told:
     progress: Progress
 
 
+@dataclass(slots=True)
+class _Followed:
+    """Who follows a parent job, and of which children attempts ended a moment ago."""
+
+    followers: set["Follower"] = field(default_factory=set)
+    passed: OrderedDict[str, int] = field(default_factory=OrderedDict)
+
+    def is_late(self, child_job_id: str, attempt: int) -> bool:
+        return self.passed.get(child_job_id, 0) > attempt
+
+
 class ProgressHub:
-    """Keeps the latest progress per child and tells it to those who follow the parent job.
+    """Tells the progress of running children to those who follow the parent job, each news once.
 
     Args:
         clock: spaces what followers are told.
@@ -29,36 +42,65 @@ class ProgressHub:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._latest: OrderedDict[str, _Told] = OrderedDict()
-        self._followers: dict[str, set[Follower]] = {}
+        self._followed: dict[str, _Followed] = {}
+        self._overtaken: set[str] | None = None
 
     def publish(self, parent_job_id: str, child_job_id: str, attempt: int, progress: Progress) -> None:
-        """Tell how far an attempt is; the same again is no news."""
-        told = _Told(attempt, progress)
-        if self._latest.get(child_job_id) == told:
-            return
-        self._latest[child_job_id] = told
-        self._latest.move_to_end(child_job_id)
-        if len(self._latest) > MAX_KEPT:
-            self._latest.popitem(last=False)
-        for follower in self._followers.get(parent_job_id, ()):
-            follower.take(child_job_id, progress)
+        """Tell how far an attempt is, as a worker says here; the same again is no news."""
+        if self._overtaken is not None:
+            self._overtaken.add(child_job_id)
+        self._spread(parent_job_id, child_job_id, _Told(attempt, progress))
 
-    def latest(self, child_job_id: str, attempt: int) -> Progress | None:
-        """Return how far an attempt is, if it was told."""
-        told = self._latest.get(child_job_id)
-        return told.progress if told and told.attempt == attempt else None
+    def passed(self, parent_job_id: str, child_job_id: str, attempt: int) -> None:
+        """Note that a watcher was told of the end of every attempt below this one: it hears of them no more."""
+        followed = self._followed.get(parent_job_id)
+        if followed is None or followed.passed.get(child_job_id, 0) >= attempt:
+            return
+        followed.passed[child_job_id] = attempt
+        followed.passed.move_to_end(child_job_id)
+        if len(followed.passed) > MAX_PASSED:
+            followed.passed.popitem(last=False)
+        for follower in followed.followers:
+            follower.drop(child_job_id, attempt)
+
+    def look(self) -> Sequence[str]:
+        """Begin to learn what was told elsewhere; return the parent jobs that are followed."""
+        self._overtaken = set()
+        return sorted(self._followed)
+
+    def learn(self, found: Iterable[RunningProgress]) -> None:
+        """Tell what a look found, but for children whose workers came here meanwhile: that is newer."""
+        overtaken, self._overtaken = self._overtaken or set(), None
+        for one in found:
+            if one.child_job_id not in overtaken:
+                self._spread(one.parent_job_id, one.child_job_id, _Told(one.attempt, one.progress))
 
     @contextmanager
     def follow(self, parent_job_id: str, ring: Callable[[], None]) -> Iterator["Follower"]:
         """Follow a parent job; ``ring`` is called when there is something new."""
         follower = Follower(self._clock, ring)
-        self._followers.setdefault(parent_job_id, set()).add(follower)
+        followed = self._followed.setdefault(parent_job_id, _Followed())
+        followed.followers.add(follower)
         try:
             yield follower
         finally:
-            self._followers[parent_job_id].discard(follower)
-            if not self._followers[parent_job_id]:
-                del self._followers[parent_job_id]
+            followed.followers.discard(follower)
+            if not followed.followers:
+                del self._followed[parent_job_id]
+
+    def _spread(self, parent_job_id: str, child_job_id: str, told: _Told) -> None:
+        before = self._latest.get(child_job_id)
+        if before is not None and (before == told or before.attempt > told.attempt):
+            return
+        self._latest[child_job_id] = told
+        self._latest.move_to_end(child_job_id)
+        if len(self._latest) > MAX_KEPT:
+            self._latest.popitem(last=False)
+        followed = self._followed.get(parent_job_id)
+        if followed is None or followed.is_late(child_job_id, told.attempt):
+            return
+        for follower in followed.followers:
+            follower.take(child_job_id, told.attempt, told.progress)
 
 
 class Follower:
@@ -72,13 +114,19 @@ class Follower:
     def __init__(self, clock: Clock, ring: Callable[[], None]) -> None:
         self._clock = clock
         self._ring = ring
-        self._news: dict[str, Progress] = {}
+        self._news: dict[str, _Told] = {}
         self._told_at: dict[str, Span] = {}
 
-    def take(self, child_job_id: str, progress: Progress) -> None:
+    def take(self, child_job_id: str, attempt: int, progress: Progress) -> None:
         """Keep a progress until it may be told."""
-        self._news[child_job_id] = progress
+        self._news[child_job_id] = _Told(attempt, progress)
         self._ring()
+
+    def drop(self, child_job_id: str, attempt: int) -> None:
+        """Do not tell what is kept of an attempt below this one."""
+        news = self._news.get(child_job_id)
+        if news is not None and news.attempt < attempt:
+            del self._news[child_job_id]
 
     def due(self) -> tuple[ProgressNews, ...]:
         """Return what may be told now, and count it as told."""
@@ -86,7 +134,7 @@ class Follower:
         self._told_at = {child: at for child, at in self._told_at.items() if now - at < _APART}
         ready = [child for child in self._news if child not in self._told_at]
         self._told_at.update(dict.fromkeys(ready, now))
-        return tuple(ProgressNews(child_job_id=child, progress=self._news.pop(child)) for child in ready)
+        return tuple(ProgressNews(child_job_id=child, progress=self._news.pop(child).progress) for child in ready)
 
     def wait(self) -> Span | None:
         """Return how long until more may be told; ``None`` when there is nothing to tell."""
@@ -94,3 +142,27 @@ class Follower:
             return None
         now = self._clock.monotonic()
         return max(0, min(self._told_at.get(child, now - _APART) + _APART for child in self._news) - now)
+
+
+class ProgressLooks:
+    """Looks once a second for what workers told other managers of the store, while anybody here wants to know.
+
+    By looking alone, and for all parent jobs at once: a hint for each progress would cost every manager more, and
+    behind a connection pooler there are none.
+
+    Args:
+        store: has what was told last.
+        hub: tells it.
+        ids: spreads the looks of managers.
+    """
+
+    def __init__(self, store: JobReads, hub: ProgressHub, ids: IdSource) -> None:
+        self._store = store
+        self._hub = hub
+        self._ids = ids
+
+    async def turn(self) -> None:
+        """Wait, then look."""
+        await asyncio.sleep((0.5 + self._ids.random()) * _APART / SECOND)
+        if followed := self._hub.look():
+            self._hub.learn(await self._store.progress(followed))

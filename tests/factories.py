@@ -17,6 +17,7 @@ from manager_service.domain.model import (
     ParentJob,
     Plan,
     PlannedChild,
+    Progress,
     RequestedOperation,
 )
 from manager_service.domain.ports import ChildJobFilter, Hints, JobStore
@@ -117,13 +118,23 @@ class FakeWorker:
     async def acquire(self, max_leases: int = 100) -> tuple[Lease, ...]:
         return await self.store.acquire(self.session_id, self.poll(max_leases))
 
-    def heartbeat(self, *leases: Lease, draining: bool = False) -> Heartbeat:
+    def heartbeat(
+        self, *leases: Lease, draining: bool = False, progress: Mapping[str, Progress] | None = None
+    ) -> Heartbeat:
         self.beats += 1
-        held = tuple(HeldLease(lease_id=lease.lease_id, attempt=lease.attempt) for lease in leases)
+        told = progress or {}
+        held = tuple(
+            HeldLease(lease_id=lease.lease_id, attempt=lease.attempt, progress=told.get(lease.lease_id))
+            for lease in leases
+        )
         return Heartbeat(session_id=self.session_id, sequence=self.beats, draining=draining, leases=held)
 
     async def beat(self, *leases: Lease, draining: bool = False) -> Any:
         return await self.store.heartbeat(self.heartbeat(*leases, draining=draining))
+
+    async def tell(self, lease: Lease, progress: Progress, *others: Lease) -> Any:
+        """Beat with the progress of one lease, and with others that tell none."""
+        return await self.store.heartbeat(self.heartbeat(lease, *others, progress={lease.lease_id: progress}))
 
     async def end(self, lease: Lease, outcome: Outcome = Outcome.COMPLETED, **fields: Any) -> Any:
         answer = await self.store.report(self.session_id, [report_of(lease, outcome, **fields)], None)

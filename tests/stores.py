@@ -1,5 +1,7 @@
 """Job stores of each kind whose time is the tests' own."""
 
+from collections.abc import Callable
+
 from manager_service.domain.fleet import Timing
 from manager_service.domain.model import Instant
 from manager_service.domain.ports import Clock, IdSource, JobStore
@@ -16,8 +18,9 @@ class _ClockOfTests(DatabaseClock):
     def __init__(self, clock: Clock) -> None:
         self._clock = StoreClock(clock)
 
-    def moment(self, connection: Connection) -> tuple[Instant, Instant]:
-        return self._clock.now(), super().moment(connection)[1]
+    def ask(self, connection: Connection) -> Callable[[], tuple[Instant, Instant]]:
+        asked = super().ask(connection)
+        return lambda: (self._clock.now(), asked()[1])
 
 
 def open_any_store(url: str, *, clock: Clock, ids: IdSource, timing: Timing) -> JobStore:

@@ -8,7 +8,6 @@ from typing_extensions import override
 from manager_service.api.convert import events, jobs, requests
 from manager_service.api.convert.pages import read_page
 from manager_service.domain.ports import JobStore
-from manager_service.domain.watch import ProgressFeed
 from manager_service.orchestrator import Creation, LogReader, Watches
 from overhaul.v1 import job_service_pb2, job_service_pb2_grpc
 
@@ -23,7 +22,6 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         creation: makes parent jobs.
         watches: follows parent jobs.
         logs: reads and follows logs.
-        progress: tells how far running children are.
     """
 
     def __init__(
@@ -33,13 +31,11 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         creation: Creation,
         watches: Watches,
         logs: LogReader,
-        progress: ProgressFeed,
     ) -> None:
         self._store = store
         self._creation = creation
         self._watches = watches
         self._logs = logs
-        self._progress = progress
 
     @override
     async def CreateParentJob(
@@ -78,7 +74,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         found = await self._store.child_jobs(parent_job_id, wanted, after=int(page.after or -1), limit=page.probe)
         shown, token = page.cut(found, lambda job: job.position)
         return job_service_pb2.ListChildJobsResponse(
-            child_jobs=[jobs.child_job(job, self._progress) for job in shown], next_page_token=token
+            child_jobs=[jobs.child_job(job) for job in shown], next_page_token=token
         )
 
     @override
@@ -88,7 +84,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         """Read a child job with its attempts."""
         job, attempts = await self._store.child_job(requests.child_job_id(request.child_job_id))
         return job_service_pb2.GetChildJobResponse(
-            child_job=jobs.child_job(job, self._progress),
+            child_job=jobs.child_job(job),
             attempts=[jobs.attempt(attempt) for attempt in attempts],
         )
 

@@ -1,18 +1,16 @@
 import asyncio
-from contextlib import suppress
 
 from manager_service.api.fleet_service import FleetService
 from manager_service.api.job_service import JobService
 from manager_service.api.lease_service import LeaseService
 from manager_service.api.server import Server, Services
 from manager_service.config import Settings
-from manager_service.domain.errors import ManagerError
 from manager_service.domain.ports import Clock, Hints, IdSource, JobStore
 from manager_service.housekeeping import Housekeeping, Loop
 from manager_service.leasing import LeaseDesk
-from manager_service.orchestrator import Creation, Endings, LogReader, Sweeps, Timers, Watches
+from manager_service.orchestrator import Creation, LogReader, Sweeps, Timers, Watches, log_ends
 from manager_service.orchestrator.bells import Bells
-from manager_service.progress import ProgressHub
+from manager_service.progress import ProgressHub, ProgressLooks
 
 
 class Manager:
@@ -28,25 +26,25 @@ class Manager:
     def __init__(self, settings: Settings, store: JobStore, *, clock: Clock, ids: IdSource) -> None:
         self._settings = settings
         self._store = store
+        one_of_several = not settings.store.startswith("sqlite:")
         progress = ProgressHub(clock)
         self._parents, self._logs = Bells(ids), Bells(ids)
         self._desk = LeaseDesk(store, progress, clock=clock, ids=ids, timing=settings.timing)
-        self._sweeps, self._timers, self._endings = Sweeps(store), Timers(store), Endings(store)
+        self._sweeps, self._timers = Sweeps(store), Timers(store)
         loops = (
             Loop("sweeps", self._sweeps.turn),
             Loop("timers", self._timers.turn),
-            Loop("endings", self._endings.turn),
             Loop("lost_workers", self._desk.lost_workers.turn, every=settings.timing.heartbeat_interval),
+            *([Loop("progress", ProgressLooks(store, progress, ids).turn)] if one_of_several else []),
         )
         jobs = JobService(
             store=store,
             creation=Creation(store, clock),
             watches=Watches(store, progress, self._parents),
             logs=LogReader(store, self._logs),
-            progress=progress,
         )
         services = Services(jobs=jobs, leases=LeaseService(self._desk), fleet=FleetService(store, self._desk))
-        self._server = Server(services, ids, one_of_several=not settings.store.startswith("sqlite:"))
+        self._server = Server(services, ids, one_of_several=one_of_several)
         self._housekeeping = Housekeeping(
             store,
             timing=settings.timing,
@@ -80,8 +78,6 @@ class Manager:
         self._logs.stop()
         await self._server.stop(self._settings.shutdown_grace, self._hurry)
         await self._housekeeping.stop()
-        with suppress(ManagerError):
-            await self._endings.look()
 
     def _hear(self, hints: Hints) -> None:
         self._desk.hear(hints)
@@ -90,4 +86,4 @@ class Manager:
         self._sweeps.add(hints.ending)
         if hints.parents:
             self._timers.look()
-            self._endings.add(hints.parents)
+        log_ends(hints.ended)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import structlog
 from manager_service.api.server import AddressInUseError
 from manager_service.app.address import check_address
 from manager_service.app.manager import Manager
+from manager_service.app.opening import wait_for_store
 from manager_service.app.system import SystemClock, SystemIds
 from manager_service.config import (
     TEMPORARY_STORE,
@@ -31,6 +33,7 @@ from manager_service.config import (
     verify,
 )
 from manager_service.domain.errors import InvalidStoreError, ManagerError, StoreInUseError
+from manager_service.domain.ports import JobStore
 from manager_service.store import migrate_store, open_store
 
 log = structlog.get_logger("manager.process")
@@ -89,10 +92,13 @@ async def _serve(settings: Settings) -> None:
     with stop.on_signals(), _temporary_store(settings) as (settings_now, folder):
         if settings.stdin_lifeline:
             stop.on_end_of_stdin()
-        async with _running(settings_now, stop) as port:
-            _announce(settings_now, port, folder)
-            await stop.wait()
-            log.info("shutting down", why=stop.why)
+        check_address(settings_now.listen)
+        store = await _opened(settings_now, stop)
+        if store is not None:
+            async with _running(settings_now, store, stop) as port:
+                _announce(settings_now, port, folder)
+                await stop.wait()
+                log.info("shutting down", why=stop.why)
     log.info("stopped")
 
 
@@ -164,20 +170,26 @@ def _temporary_store(settings: Settings) -> Iterator[tuple[Settings, Path | None
                 folder.parent.rmdir()
 
 
-@asynccontextmanager
-async def _running(settings: Settings, stop: _StopRequest) -> AsyncIterator[int]:
-    check_address(settings.listen)
-    clock, ids = SystemClock(), SystemIds()
-    store = open_store(
+async def _opened(settings: Settings, stop: _StopRequest) -> JobStore | None:
+    """Open the store; ``None`` when the end is asked for before it could be reached."""
+    open_it = partial(
+        open_store,
         settings.store,
-        clock=clock,
-        ids=ids,
+        clock=SystemClock(),
+        ids=SystemIds(),
         timing=settings.timing,
         synchronous=settings.synchronous.value,
         pooled=settings.store_pooled,
     )
+    if settings.store.startswith("sqlite:"):
+        return open_it()
+    return await wait_for_store(open_it, patience=settings.store_wait, stopped=stop.wait)
+
+
+@asynccontextmanager
+async def _running(settings: Settings, store: JobStore, stop: _StopRequest) -> AsyncIterator[int]:
     try:
-        manager = Manager(settings, store, clock=clock, ids=ids)
+        manager = Manager(settings, store, clock=SystemClock(), ids=SystemIds())
         stop.concerns(manager)
         try:
             yield await manager.start()

@@ -25,6 +25,7 @@ class Settings:
     store: str = DEFAULT_STORE
     synchronous: StoreSync = StoreSync.FULL
     store_pooled: bool = False
+    store_wait: Span = 60 * SECOND
     retention: Span = 30 * 86_400 * SECOND
     timing: Timing = field(default_factory=Timing)
     shutdown_grace: Span = 5 * SECOND

@@ -21,6 +21,8 @@ def verify(settings: Settings) -> None:
         )
     if settings.retention < 0:
         raise InvalidSettingsError("retention must not be negative")
+    if settings.store_wait < 0:
+        raise InvalidSettingsError("store-wait must not be negative; 0s tries once")
     _verify_timing(settings.timing)
 
 

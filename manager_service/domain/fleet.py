@@ -147,6 +147,14 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """Workers that were found to be lost, and when that was, by the store's clock; whoever gets them tells it."""
+
+    workers: tuple[Worker, ...]
+    time: Instant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """A target as operators and the planner see it."""
 

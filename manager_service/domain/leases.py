@@ -80,12 +80,13 @@ class HeartbeatAnswer:
     """One directive per held lease, in their order, and one for the worker.
 
     ``accepted`` names the live leases of the inventory as (parent job id, child job id, lease id), so that
-    progress can be published under the child.
+    progress can be published under the child. ``back`` is the name of a worker that was told to be lost before.
     """
 
     leases: tuple[LeaseDirective, ...]
     directive: WorkerDirective
     accepted: tuple[tuple[str, str, str], ...] = ()
+    back: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

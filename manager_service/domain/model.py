@@ -128,10 +128,21 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunningProgress:
+    """How far an attempt of a child job is."""
+
+    parent_job_id: str
+    child_job_id: str
+    attempt: int
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChildJob:
     """A child job as it stands.
 
-    ``wait_reason`` and ``wait_detail`` are set while it is pending, ``worker_name`` while it is live.
+    ``wait_reason`` and ``wait_detail`` are set while it is pending, ``worker_name`` while it is live, ``progress``
+    when the worker of the live attempt told it.
     """
 
     id: str
@@ -158,6 +169,7 @@ class ChildJob:
     create_time: Instant
     start_time: Instant | None
     end_time: Instant | None
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

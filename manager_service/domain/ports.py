@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from manager_service.domain.events import EventPage
-from manager_service.domain.fleet import Offers, Registration, Target, Worker
+from manager_service.domain.fleet import Losses, Offers, Registration, Target, Worker
 from manager_service.domain.leases import Heartbeat, HeartbeatAnswer, Lease, LogBatch, Poll, Report, ReportAnswer
 from manager_service.domain.model import (
     Attempt,
@@ -14,6 +14,7 @@ from manager_service.domain.model import (
     LogPage,
     ParentJob,
     Plan,
+    RunningProgress,
     Span,
 )
 from manager_service.domain.states import ChildJobState, ParentJobState
@@ -51,6 +52,7 @@ class Hints:
         renewed: sessions that registered anew at another manager, perhaps with other targets.
         logs: child jobs with new log entries, or whose attempt ended.
         ending: parent jobs that began to cancel: their pending children are to be swept.
+        ended: parent jobs that the transaction ended, as they stood then; told to this manager alone.
     """
 
     parents: frozenset[str] = frozenset()
@@ -60,6 +62,7 @@ class Hints:
     renewed: frozenset[str] = frozenset()
     logs: frozenset[str] = frozenset()
     ending: frozenset[str] = frozenset()
+    ended: tuple[ParentJob, ...] = ()
 
 
 Listener = Callable[[Hints], None]
@@ -115,6 +118,9 @@ class JobReads(Protocol):
         Raises:
             ParentJobNotFoundError: there is no such parent job.
         """
+
+    async def progress(self, parent_job_ids: Sequence[str]) -> tuple[RunningProgress, ...]:
+        """Return how far the running children of these parent jobs are, those whose workers told it."""
 
     async def events(self, parent_job_id: str, *, after: int, limit: int) -> EventPage:
         """Read up to ``limit`` events beyond the sequence ``after``; raise ``ParentJobNotFoundError``."""
@@ -268,6 +274,9 @@ class Upkeep(Protocol):
 
     async def prune(self, *, age: Span, limit: int) -> int:
         """Delete up to ``limit`` rows of parent jobs that ended longer than ``age`` ago; return how many."""
+
+    async def note_losses(self, *, limit: int) -> Losses:
+        """Find up to ``limit`` workers that are lost; each loss is found once, by one of all managers."""
 
     async def prune_sessions(self, *, age: Span) -> int:
         """Delete sessions that have been gone for longer than ``age`` and hold nothing; return how many."""

@@ -56,13 +56,13 @@ class ProgressFollower(Protocol):
 
 
 class ProgressFeed(Protocol):
-    """Where the progress of running children is published and followed; kept in memory alone."""
+    """Where the progress of running children is published and followed."""
 
     def publish(self, parent_job_id: str, child_job_id: str, attempt: int, progress: Progress) -> None:
         """Tell how far an attempt is."""
 
-    def latest(self, child_job_id: str, attempt: int) -> Progress | None:
-        """Return how far an attempt is, if it was told."""
+    def passed(self, parent_job_id: str, child_job_id: str, attempt: int) -> None:
+        """Note that a watcher was told of the end of every attempt below this one: it hears of them no more."""
 
     def follow(self, parent_job_id: str, ring: Callable[[], None]) -> AbstractContextManager[ProgressFollower]:
         """Follow a parent job; ``ring`` is called when there is something new."""

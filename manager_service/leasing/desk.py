@@ -52,7 +52,7 @@ class LeaseDesk:
         self.heartbeats = Heartbeats(
             store, progress, self._sessions, clock=clock, interval=timing.heartbeat_interval
         )
-        self.lost_workers = LostWorkers(store, self._sessions, lease_duration=timing.lease_duration)
+        self.lost_workers = LostWorkers(store)
 
     async def start(self) -> None:
         """Learn which sessions there are."""

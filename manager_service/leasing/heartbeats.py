@@ -3,6 +3,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 
+import structlog
+
 from manager_service.domain.fleet import WorkerDirective
 from manager_service.domain.leases import Heartbeat, HeartbeatAnswer, LeaseDirective
 from manager_service.domain.model import SECOND, Span
@@ -11,6 +13,8 @@ from manager_service.domain.watch import ProgressFeed
 from manager_service.leasing.checks import check_heartbeat
 from manager_service.leasing.sessions import KEPT, Sessions
 from manager_service.leasing.waiter import Signal, Waiter
+
+log = structlog.get_logger("manager.leasing")
 
 _TELL_AGAIN_AFTER: Span = SECOND
 
@@ -75,6 +79,8 @@ class Heartbeats:
         with self._hang(heartbeat) as hanging:
             answer = await self._store.heartbeat(heartbeat)
             heard = self._hear(heartbeat.session_id)
+            if answer.back is not None:
+                log.info("worker is back", worker_name=answer.back, session_id=heartbeat.session_id)
             if heartbeat.sequence > heard.sequence:
                 heard.sequence = heartbeat.sequence
                 self._publish(heartbeat, answer)

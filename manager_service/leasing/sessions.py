@@ -2,13 +2,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 
-import structlog
-
 from manager_service.domain.fleet import Registration
 from manager_service.domain.model import SECOND, Instant, Span
 from manager_service.domain.ports import Clock, FleetVerbs
-
-log = structlog.get_logger("manager.leasing")
 
 KEPT: Span = 2 * 86_400 * SECOND
 """How long a silent session is remembered: longer than the store keeps one that is gone."""
@@ -22,7 +18,6 @@ class _Session:
     targets: tuple[str, ...]
     call_time: Span
     poll_time: Instant | None = None
-    given_up: bool = False
 
 
 class Sessions:
@@ -78,27 +73,12 @@ class Sessions:
         if session := self._sessions.pop(session_id, None):
             session.call_time = self._clock.monotonic()
             self._sessions[session_id] = session
-            if session.given_up:
-                session.given_up = False
-                log.info("worker is back", worker_name=session.worker_name, session_id=session_id)
 
     def polled(self, session_id: str) -> None:
         """Note that a session polled."""
         self.called(session_id)
         if session := self._sessions.get(session_id):
             session.poll_time = self._clock.wall()
-
-    def silent(self, longer_than: Span) -> dict[str, Span]:
-        """Return the sessions that have been silent for so long and were not given up yet, and for how long."""
-        now, sessions = self._clock.monotonic(), self._sessions
-        # Whoever called last stands last.
-        long = takewhile(lambda one: now - sessions[one].call_time > longer_than, sessions)
-        return {one: now - sessions[one].call_time for one in long if not sessions[one].given_up}
-
-    def given_up(self, session_id: str) -> None:
-        """Note that a silent session counts as lost until it calls again."""
-        if session := self._sessions.get(session_id):
-            session.given_up = True
 
     def poll_time(self, session_id: str) -> Instant | None:
         """Return when a session last polled here."""

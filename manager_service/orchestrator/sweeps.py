@@ -49,4 +49,5 @@ class Sweeps:
         if more:
             self._ending[parent_job_id] = None
         else:
-            log.info("parent job swept", parent_job_id=parent_job_id)
+            # Every manager that helped finds out that nothing is left; the end of the job is logged once.
+            log.debug("parent job swept", parent_job_id=parent_job_id)

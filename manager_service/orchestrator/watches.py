@@ -1,14 +1,16 @@
 from collections.abc import AsyncGenerator
 
 from manager_service.domain.errors import ChildJobNotFoundError, FieldViolation, InvalidRequestError
-from manager_service.domain.events import EventPage
+from manager_service.domain.events import Change, ChildJobChange, EventPage
 from manager_service.domain.model import SECOND, ChildJob
 from manager_service.domain.ports import JobReads
+from manager_service.domain.states import ChildJobState
 from manager_service.domain.watch import ProgressFeed, ProgressFollower, ProgressUpdate, Snapshot, Update
 from manager_service.orchestrator.bells import Bells
 from manager_service.orchestrator.event_pages import EventPages
 
 _CACHED = 1_000
+_LIVE = frozenset({ChildJobState.LEASED, ChildJobState.RUNNING})
 
 
 class Watches:
@@ -59,6 +61,8 @@ class Watches:
                 if page.trimmed:
                     after, position = position, None
                     continue
+                for event in page.events:
+                    self._pass(parent_job_id, event.change)
                 if page.events:
                     yield batch
                     position = page.events[-1].sequence
@@ -75,6 +79,12 @@ class Watches:
                             progress=news.progress,
                         )
                 await bell.wait(self._patience(follower))
+
+    def _pass(self, parent_job_id: str, change: Change) -> None:
+        """Let no progress of an attempt follow the event of its end."""
+        if isinstance(change, ChildJobChange):
+            over = change.attempts if change.state in _LIVE else change.attempts + 1
+            self._progress.passed(parent_job_id, change.child_job_id, over)
 
     async def _snapshot(self, parent_job_id: str, *, resynced: bool) -> Snapshot:
         return Snapshot(parent_job=await self._store.parent_job(parent_job_id), resynced=resynced)

@@ -24,7 +24,7 @@ def open_store(
         pooled: whether a connection pooler stands before PostgreSQL.
 
     Raises:
-        InvalidStoreError: the URL is wrong, or what it names is no job store of this release.
+        InvalidStoreError: the URL is wrong, what it names is no job store of this release, or nobody is let in.
         StoreInUseError: another manager has the store open.
         StoreUnavailableError: the database cannot be reached.
     """
@@ -47,8 +47,8 @@ def migrate_store(url: str) -> str:
     An SQLite store is migrated when it is opened.
 
     Raises:
-        InvalidStoreError: the URL is wrong, or the database is not to be touched.
-        StoreUnavailableError: the database cannot be reached, or the role may not do that.
+        InvalidStoreError: the URL is wrong, the database is not to be touched, or the role may not do that.
+        StoreUnavailableError: the database cannot be reached.
     """
     if not url.startswith("postgresql"):
         why = "an SQLite store is migrated when it is opened"

@@ -1,32 +1,26 @@
 """Grant leases."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from manager_service.domain.errors import SessionSupersededError
 from manager_service.domain.fleet import SessionState
 from manager_service.domain.leases import Lease, Poll
 from manager_service.domain.states import ChildJobState
-from manager_service.store.candidates import HEADS_NOW, Offers, candidates
+from manager_service.store.candidates import ask_free_heads
+from manager_service.store.choosing import Pick, choose
 from manager_service.store.lanes import LEAVE
-from manager_service.store.locks import Locks, LockTable
+from manager_service.store.offers import KeptOffers, Offers
 from manager_service.store.parents import ParentInWork
 from manager_service.store.rows import mapping_of
-from manager_service.store.sessions import open_session
-from manager_service.store.statements import Statement
+from manager_service.store.sessions import ask_session, open_session
+from manager_service.store.statements import Rows, Statement
 from manager_service.store.tables import child_jobs, leases, live_locks, sessions
 from manager_service.store.unit_of_work import UnitOfWork
 
 _SESSIONS_REMEMBERED = 100_000
 
-_LIVE_OF_PARENT = Statement(
-    select(func.count().label("live")).select_from(leases).where(leases.c.parent_id == bindparam("parent_id"))
-)
 _GRANTED_BEFORE = Statement(
     select(
         leases.c.lease_id,
@@ -50,7 +44,7 @@ _POLLED = Statement(
 
 
 class Polls:
-    """The highest poll sequence that this manager saw of each session.
+    """The highest poll sequence that this manager saw of each session, and what sessions offer.
 
     A poll that is granted nothing is written nowhere; that a delayed lower one must get nothing is kept here. Of
     sessions that end at another manager nothing is heard, so those that polled longest ago are forgotten at last:
@@ -59,6 +53,7 @@ class Polls:
 
     def __init__(self) -> None:
         self._seen: dict[str, int] = {}
+        self.offers = KeptOffers()
 
     def see(self, session_id: str, sequence: int) -> bool:
         """Note a poll; tell whether it is the newest, or its repeat."""
@@ -74,29 +69,28 @@ class Polls:
         self._seen.pop(session_id, None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pick:
-    head: Any
-    locks: dict[str, bool]
-
-
 def acquire(tx: UnitOfWork, polls: Polls, session_id: str, poll: Poll) -> tuple[Lease, ...]:
     """Grant leases, or answer again those of an equal poll."""
     tx.exclusion.hold_session(session_id)
-    session = open_session(tx, session_id)
+    asked = ask_session(tx, session_id)
+    free = ask_free_heads(tx, session_id, poll.max_leases)
+    session = open_session(tx, session_id, asked)
     if session.state == SessionState.SUPERSEDED:
         raise SessionSupersededError(session.worker_name)
-    return grant(tx, polls, session, poll)
+    return grant(tx, polls, session, poll, free)
 
 
-def grant(tx: UnitOfWork, polls: Polls, session: Any, poll: Poll, *, ended: int = 0) -> tuple[Lease, ...]:
+def grant(
+    tx: UnitOfWork, polls: Polls, session: Any, poll: Poll, free: Rows | None, *, ended: int = 0
+) -> tuple[Lease, ...]:
     """Grant leases to an open session; one that drains or was superseded is granted nothing new.
 
     Args:
         tx: the transaction.
-        polls: what is known of the polls before.
+        polls: what is known of the polls before, and of what sessions offer.
         session: the row of the session.
         poll: what is asked for.
+        free: the first heads that no other transaction wants, which were asked for, if there are others.
         ended: how many of the session's leases ended since its row was read.
     """
     if poll.sequence < session.poll_sequence or not polls.see(session.id, poll.sequence):
@@ -106,7 +100,7 @@ def grant(tx: UnitOfWork, polls: Polls, session: Any, poll: Poll, *, ended: int 
     if session.state != SessionState.READY:
         return ()
     wanted = min(poll.max_leases, session.slots - session.live + ended)
-    picks = _pick(tx, session.id, wanted) if wanted > 0 else []
+    picks = choose(tx, Offers(tx, session, polls.offers), free, wanted) if wanted > 0 else []
     return _grant(tx, session, poll, picks) if picks else ()
 
 
@@ -116,105 +110,7 @@ def _granted_before(tx: UnitOfWork, session_id: str, sequence: int) -> tuple[Lea
     return tuple(_lease(row, parents[row.parent_id], lease_id=row.lease_id, attempt=row.attempt) for row in rows)
 
 
-def _pick(tx: UnitOfWork, session_id: str, wanted: int) -> list[_Pick]:
-    choice = _Choice(tx)
-    offers = Offers(tx, session_id)
-    picked: list[_Pick] = []
-    secure = _Secured(tx).of if not tx.exclusion.alone else list
-    with closing(candidates(tx, session_id, choice.limits, offers, wanted=wanted)) as heads:
-        picks = choice.picks((head, offers.locks_of(head)) for head in heads)
-        while len(picked) < wanted and (batch := list(islice(picks, wanted - len(picked)))):
-            picked += secure(batch)
-    return picked
-
-
-class _Choice:
-    """Which of some heads fit together, and with what is live."""
-
-    def __init__(self, tx: UnitOfWork) -> None:
-        self._held = LockTable(tx)
-        self._seen: set[str] = set()
-        self.limits = _Limits(tx, self._held)
-
-    def learn(self, many: Iterable[Locks]) -> None:
-        """Find out at once which keys are held."""
-        self._held.learn(key for locks in many for key in locks)
-
-    def picks(self, heads: Iterable[tuple[Any, Locks | None]]) -> Iterator[_Pick]:
-        """Return the heads that may go, each with the keys that it takes."""
-        for head, locks in heads:
-            if head.child_id in self._seen or not self.limits.allow(head):
-                continue
-            if locks is None or not self._held.take(locks):
-                continue
-            self.limits.take(head)
-            self._seen.add(head.child_id)
-            yield _Pick(head=head, locks=dict(locks))
-
-
-class _Secured:
-    """Keeps of a claim's picks those that no other transaction has a hand on, compared with what is live now."""
-
-    def __init__(self, tx: UnitOfWork) -> None:
-        self._tx = tx
-        self._choice = _Choice(tx)
-
-    def of(self, picks: Sequence[_Pick]) -> list[_Pick]:
-        """Hold picks, and return those that still may go."""
-        shared = self._tx.try_share(pick.head.parent_id for pick in picks)
-        keys = {pick.head.child_id: self._keys(pick) for pick in picks if pick.head.parent_id in shared}
-        heads, free = self._tx.exclusion.heads(keys, {key for of_pick in keys.values() for key in of_pick})
-        held = [pick for pick in picks if pick.head.child_id in heads and keys[pick.head.child_id] <= free]
-        self._tx.contended({pick.head.target for pick in picks} - {pick.head.target for pick in held})
-        ids = [pick.head.child_id for pick in held]
-        now = {row.child_id: row for row in self._tx.rows(HEADS_NOW, ids=ids, now=self._tx.now)} if ids else {}
-        self._tx.parents(row.parent_id for row in now.values())
-        self._choice.learn(pick.locks for pick in held)
-        return list(
-            self._choice.picks((now[pick.head.child_id], pick.locks) for pick in held if pick.head.child_id in now)
-        )
-
-    def _keys(self, pick: _Pick) -> set[str]:
-        """Return what is counted or compared for a pick, and not covered by its target."""
-        parent = self._tx.parent(pick.head.parent_id)
-        limit = {f"limit {parent.id}"} if parent.spec.max_parallel else set()
-        return {f"key {key}" for key in pick.locks} | limit
-
-
-class _Limits:
-    """How much room targets and parent jobs have left in this claim; counted, never stored."""
-
-    def __init__(self, tx: UnitOfWork, held: LockTable) -> None:
-        self._tx = tx
-        self.free = held.free
-        self.learn = held.learn
-        self._targets: dict[str, int] = {}
-        self._parents: dict[str, int] = {}
-
-    def on(self, target: str) -> bool:
-        """Whether the target may take another lease, as far as this claim has looked."""
-        return self._targets.get(target, 1) > 0
-
-    def allow(self, head: Any) -> bool:
-        """Whether target and parent job of a head may take another lease."""
-        if self._targets.setdefault(head.target, head.room) <= 0:
-            return False
-        parent = self._tx.parent(head.parent_id)
-        return not parent.stopping and not parent.paused and self._room(parent) > 0
-
-    def take(self, head: Any) -> None:
-        self._targets[head.target] -= 1
-        self._parents[head.parent_id] -= 1
-
-    def _room(self, parent: ParentInWork) -> int:
-        if parent.id not in self._parents:
-            most = parent.spec.max_parallel
-            live = self._tx.row(_LIVE_OF_PARENT, parent_id=parent.id) if most else None
-            self._parents[parent.id] = most - live.live if live else 1_000_000
-        return self._parents[parent.id]
-
-
-def _grant(tx: UnitOfWork, session: Any, poll: Poll, picks: list[_Pick]) -> tuple[Lease, ...]:
+def _grant(tx: UnitOfWork, session: Any, poll: Poll, picks: list[Pick]) -> tuple[Lease, ...]:
     rows = [_lease_row(tx, session, poll, pick.head) for pick in picks]
     tx.post(LEAVE, ids=[pick.head.child_id for pick in picks])
     tx.post_many(_INSERT_LEASE, rows)
@@ -251,6 +147,7 @@ def _lease_row(tx: UnitOfWork, session: Any, poll: Poll, head: Any) -> dict[str,
         "expire_time": tx.now + tx.timing.lease_duration,
         "missed": 0,
         "graced": False,
+        "progress": None,
         "stop": None,
         "stop_reason": "",
     }

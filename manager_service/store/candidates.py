@@ -1,6 +1,6 @@
 """Find the heads that a session may lease, in dispatch order, without walking past the many that it may not."""
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,9 +9,9 @@ from sqlalchemy import Select, bindparam, func, literal_column, select, union_al
 
 from manager_service.store.eligible import HEAD, IS_OPEN, NOT_PAUSED, ROOM
 from manager_service.store.locks import Locks
+from manager_service.store.offers import Offers
 from manager_service.store.open_parents import first_heads
-from manager_service.store.rows import locks_by_operation
-from manager_service.store.statements import Among, Statement
+from manager_service.store.statements import Among, Rows, Statement
 from manager_service.store.tables import (
     child_jobs,
     is_cancelling,
@@ -30,6 +30,7 @@ _WINDOW = 64
 _PER_OPERATION = 8
 # How many served targets are looked at together.
 _AT_ONCE = 64
+
 
 _q, _st, _t, _p = queue.c, session_targets.c, targets.c, parent_jobs.c
 
@@ -65,6 +66,12 @@ _first_heads = (
 )
 FIRST_HEADS = Statement(_may_go(_first_heads.limit(_WINDOW).subquery("heads")))
 BEYOND = Statement(_first_heads.limit(1).offset(_WINDOW))
+# The first of them that no other transaction has a hand on, nor on their targets, held from now on.
+FREE_HEADS = Statement(
+    _may_go(_first_heads.limit(bindparam("window")).subquery("heads"))
+    .limit(bindparam("wanted"))
+    .with_for_update(of=[queue, targets], key_share=True, skip_locked=True)
+)
 
 _best = queue.alias("best")
 _first_of_target = (
@@ -91,11 +98,6 @@ _best_heads = (
     .limit(-1)
 )
 SERVED_HEADS = Statement(_may_go(_best_heads.subquery("heads")))
-OFFERS = Statement(
-    select(_st.target, _st.operations).where(
-        _st.session_id == bindparam("session_id"), Among(_st.target, "targets")
-    )
-)
 _heads_of_operation = (
     select(_w.c.child_id, _w.c.target)
     .with_hint(_w, "INDEXED BY ix_queue_ready_operation")
@@ -109,7 +111,8 @@ _heads_of_operation = (
     .limit(_PER_OPERATION)
 )
 OPERATION_HEADS = Statement(_may_go(_heads_of_operation.subquery("heads")))
-# What some heads are now, of those that may go.
+# What some heads are now, ready or not, of those that may go. Whether they are ready is not asked here: a planner
+# that knows a few of them would go through the index of all that are.
 HEADS_NOW = Statement(
     select(*HEAD)
     .select_from(
@@ -117,7 +120,7 @@ HEADS_NOW = Statement(
         .join(parent_jobs, _p.id == _q.parent_id)
         .join(child_jobs, child_jobs.c.id == _q.child_id)
     )
-    .where(Among(_q.child_id, "ids"), _q.hold == literal_column("0"), NOT_PAUSED, *IS_OPEN)
+    .where(Among(_q.child_id, "ids"), NOT_PAUSED, *IS_OPEN)
 )
 # Parent jobs none of whose heads may go now, however many of them lie in front.
 CLOSED_PARENTS = Statement(
@@ -141,6 +144,9 @@ class Room(Protocol):
     def allow(self, head: Any) -> bool:
         """Whether target and parent job of a head may take another lease."""
 
+    def foresee(self, keys: Iterable[str]) -> None:
+        """Look these keys up together with the first that has to be."""
+
     def on(self, target: str) -> bool:
         """Whether the target may take another lease, as far as this claim knows."""
 
@@ -151,32 +157,15 @@ class Room(Protocol):
         """Find out at once which of these keys are held."""
 
 
-class Offers:
-    """The keys that the operations take which a session offers; read for the few targets that a claim comes to."""
-
-    def __init__(self, tx: UnitOfWork, session_id: str) -> None:
-        self._tx = tx
-        self._session_id = session_id
-        self._known: dict[str, Mapping[str, Locks]] = {}
-
-    def on(self, target: str) -> Mapping[str, Locks]:
-        """Return the keys of each operation on a served target."""
-        if target not in self._known:
-            self.read([target])
-        return self._known[target]
-
-    def read(self, names: Iterable[str]) -> None:
-        """Read what is offered on served targets, all at once."""
-        if missing := sorted(set(names) - self._known.keys()):
-            rows = self._tx.rows(OFFERS, session_id=self._session_id, targets=missing)
-            self._known.update((row.target, locks_by_operation(row.operations)) for row in rows)
-
-    def locks_of(self, head: Any) -> Locks | None:
-        """Return the keys that a head's operation takes; ``None`` if it is not offered."""
-        return self.on(head.target).get(head.operation)
+def ask_free_heads(tx: UnitOfWork, session_id: str, wanted: int) -> Rows | None:
+    """Ask for the first heads that a session may lease and no other transaction wants, if there are others."""
+    if tx.exclusion.alone:
+        return None
+    window = max(_WINDOW, 2 * wanted)
+    return tx.ask(FREE_HEADS, session_id=session_id, now=tx.about_now, window=window, wanted=wanted)
 
 
-def candidates(tx: UnitOfWork, session_id: str, room: Room, offers: Offers, *, wanted: int) -> Generator[Any]:
+def candidates(tx: UnitOfWork, room: Room, offers: Offers, *, wanted: int) -> Generator[Any]:
     """Return heads that the session may lease but perhaps for locks and the parent jobs' limits, the best first.
 
     The walk is lazy: who has enough closes it. A head may come twice. Heads of one target and operation share
@@ -184,20 +173,20 @@ def candidates(tx: UnitOfWork, session_id: str, room: Room, offers: Offers, *, w
     Closed parent jobs may have tens of thousands of heads in front: where there are some, the first heads of the
     others come next, as far as none between them was left out.
     """
-    reader = _Reader(tx, room, offers)
-    with closing(tx.batches(FIRST_HEADS, wanted, session_id=session_id, now=tx.now)) as first:
+    reader = Reader(tx, room, offers)
+    with closing(tx.batches(FIRST_HEADS, wanted, session_id=offers.session_id, now=tx.now)) as first:
         for heads in first:
             yield from reader.prepare(heads)
     if tx.row(BEYOND) is None:
         return
     closed = [row.id for row in tx.rows(CLOSED_PARENTS, now=tx.now)]
     if closed:
-        heads, more = first_heads(tx, session_id, closed, window=min(_WINDOW, 2 * wanted + 2))
+        heads, more = first_heads(tx, offers.session_id, closed, window=min(_WINDOW, 2 * wanted + 2))
         yield from reader.prepare(heads[:wanted])
         yield from heads[wanted:]
         if not more:
             return
-    served = {"session_id": session_id, "closed": closed, "now": tx.now}
+    served = {"session_id": offers.session_id, "closed": closed, "now": tx.now}
     names: list[str] = []
     with closing(tx.batches(SERVED_HEADS, wanted, **served)) as best:
         for heads in best:
@@ -208,7 +197,7 @@ def candidates(tx: UnitOfWork, session_id: str, room: Room, offers: Offers, *, w
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
+class Reader:
     """Reads all at once what has to be known of some heads, and leaves out those that have no room."""
 
     tx: UnitOfWork
@@ -216,10 +205,12 @@ class _Reader:
     offers: Offers
 
     def prepare(self, heads: Sequence[Any]) -> list[Any]:
-        self.tx.parents(head.parent_id for head in heads)
+        """Return those of some heads that have room, as far as that can be told without waiting for each."""
+        if self.tx.exclusion.alone:
+            self.tx.parents(head.parent_id for head in heads)
         open_heads = [head for head in heads if self.room.allow(head)]
         self.offers.read(head.target for head in open_heads)
-        self.room.learn(key for head in open_heads for key in self.offers.locks_of(head) or ())
+        self.room.foresee(key for head in open_heads for key in self.offers.locks_of(head) or ())
         return open_heads
 
 

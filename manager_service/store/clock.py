@@ -1,5 +1,7 @@
 """The store's clock and its mark of life."""
 
+from typing import Any, Protocol
+
 from sqlalchemy import BigInteger, bindparam, case, insert, select, true, update
 
 from manager_service.domain.fleet import SessionState, Timing
@@ -47,6 +49,13 @@ _INTERVALS_UNMARKED = 2
 _GRACE_INTERVALS = 2
 
 
+class Runs(Protocol):
+    """A connection, or the transaction on it."""
+
+    def run(self, statement: Statement, **given: Any) -> int:
+        """Run a statement and return how many rows it changed."""
+
+
 class StoreClock:
     """Wall time at the opening of the store plus what the monotonic clock measured since."""
 
@@ -90,7 +99,7 @@ class MarkOfLife:
             make_up(connection, self._timing, now - self._mark, now)
             self.write(connection, now)
 
-    def write(self, connection: Connection, now: Instant) -> None:
+    def write(self, connection: Runs, now: Instant) -> None:
         """Write the mark."""
         connection.run(_SET_MARK, now=now)
         self._written = now
@@ -131,16 +140,17 @@ class SharedMark:
     def __init__(self, timing: Timing) -> None:
         self._timing = timing
 
-    def check(self, connection: Connection, now: Instant, mark: Instant) -> None:
-        """Make up for a gap, if there is one, for all managers at once."""
-        if self._is_gap(now, mark) and self._is_gap(now, held := connection.rows(_HOLD_MARK)[0].mark):
+    def make_up(self, connection: Connection, now: Instant) -> None:
+        """Make up for a gap, if there still is one, for all managers at once."""
+        held = connection.rows(_HOLD_MARK)[0].mark
+        if self.is_gap(now, held):
             make_up(connection, self._timing, now - held, now)
             connection.run(_SET_MARK, now=now)
 
-    def write(self, connection: Connection, now: Instant) -> None:
+    def write(self, connection: Runs, now: Instant) -> None:
         """Write the mark, unless another manager wrote a later one."""
         connection.run(_ADVANCE_MARK, now=now)
 
-    def _is_gap(self, now: Instant, mark: Instant) -> bool:
+    def is_gap(self, now: Instant, mark: Instant) -> bool:
         """Tell whether nobody lived for a while, or the clock went back, as that of another server may."""
         return abs(now - mark) > longest_silence(self._timing)

@@ -11,10 +11,14 @@ _live_on_target = (
 ROOM = (_t.max_parallel - _live_on_target).label("room")
 # What a claim has to know of a head, and of its child to lease it.
 HEAD = (
-    *(queue.c[name] for name in ("child_id", "parent_id", "target", "operation", "rank", "turn")),
+    *(queue.c[name] for name in ("child_id", "parent_id", "target", "operation", "rank", "turn", "hold")),
     *(child_jobs.c[name] for name in ("options", "object", "attempts", "failures", "losses", "version")),
+    _p.max_parallel,
     ROOM,
 )
 NOT_PAUSED = ~_t.paused
-# The state is written out: beside indexes for certain states SQLite would look at a bound one, and compile anew.
-IS_OPEN = (_p.state == literal_column("'running'"), (_p.deadline.is_(None)) | (_p.deadline > bindparam("now")))
+# Not a plain comparison: a planner that knows a few parent jobs would go through all that run, for each head.
+IS_OPEN = (
+    _p.state.concat(literal_column("''")) == literal_column("'running'"),
+    (_p.deadline.is_(None)) | (_p.deadline > bindparam("now")),
+)

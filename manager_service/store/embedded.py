@@ -4,20 +4,18 @@ A third connection copies the log, in a thread.
 """
 
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from manager_service.domain.fleet import Timing
-from manager_service.domain.model import Instant
 from manager_service.domain.ports import Clock, Hints, IdSource, Listener
 from manager_service.store.clock import MarkOfLife, StoreClock
 from manager_service.store.exclusion import Alone
 from manager_service.store.schema import prepare
 from manager_service.store.sqlite import SqliteFile, opening, parse
-from manager_service.store.statements import Connection
-from manager_service.store.store import SqlJobStore
+from manager_service.store.store import Query, SqlJobStore
 from manager_service.store.unit_of_work import UnitOfWork
-from manager_service.store.writer import Entry, Transactions
+from manager_service.store.writer import Entry
 
 T = TypeVar("T")
 _ALONE = Alone()
@@ -35,8 +33,7 @@ class EmbeddedTransactions:
         self._mark = MarkOfLife(timing)
         self._changes = 0
         self._clock = StoreClock(clock)
-        self.leasing: Transactions = self
-        self.steering: Transactions = self
+        self.leasing = self.steering = (self,)
 
     def open(self) -> None:
         """Make up for the time in which no manager ran."""
@@ -51,7 +48,7 @@ class EmbeddedTransactions:
         now = self._clock.now()
         self._mark.check(self._writer, now)
         self._changes = self.changes()
-        return UnitOfWork(self._writer, _ALONE, now=now, ids=self._ids, timing=self._timing)
+        return UnitOfWork(self._writer, _ALONE, moment=lambda: now, about=now, ids=self._ids, timing=self._timing)
 
     def changes(self) -> int:
         """Return how many rows were changed so far."""
@@ -59,7 +56,7 @@ class EmbeddedTransactions:
 
     def mark_alive(self, tx: UnitOfWork) -> None:
         """Write the mark of life."""
-        self._mark.write(self._writer, tx.now)
+        self._mark.write(tx, tx.now)
 
     def commit(self, tx: UnitOfWork) -> Hints:
         """Write what the unit of work owes, commit, and return what listeners are to look at."""
@@ -87,10 +84,10 @@ class EmbeddedTransactions:
         queue.clear()
         return entries
 
-    async def read(self, query: Callable[[Connection, Instant], T]) -> T:
+    async def read(self, query: Query[T]) -> T:
         """Run a query on a snapshot of what was committed last."""
         with self._reader.snapshot():
-            return query(self._reader, self._clock.now())
+            return query(self._reader, self._clock.now)
 
     def listen(self, listener: Listener) -> None:
         """There are no other managers."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, update
 
 from manager_service.domain.attempts import Budget, Ending, Loss, Stop, end_by_loss
 from manager_service.domain.model import Failure
@@ -12,11 +12,10 @@ from manager_service.domain.states import ChildJobState, Outcome
 from manager_service.store.lanes import Head, enter_queue, enter_successors
 from manager_service.store.parents import ParentInWork
 from manager_service.store.rows import failure_text, text_of
-from manager_service.store.statements import Among, Statement
+from manager_service.store.statements import Among, Rows, Statement
 from manager_service.store.tables import attempts, child_jobs, leases, live_locks
 from manager_service.store.unit_of_work import UnitOfWork
 
-LEASES_OF_CHILDREN = Statement(select(leases).where(Among(leases.c.child_id, "ids")))
 # The compare-and-set of every end of a lease.
 END_LEASE = Statement(
     delete(leases).where(
@@ -65,10 +64,6 @@ class Ended:
     reason: str = ""
 
 
-class LostLeaseError(Exception):
-    """A lease that was read as live in this transaction was not there to be ended: a defect."""
-
-
 def hold_leases(tx: UnitOfWork, rows: Sequence[Any], *, wait: bool = True) -> Sequence[Any]:
     """Hold leases that were read, and return what they are now, but for those that ended meanwhile.
 
@@ -83,9 +78,9 @@ def hold_leases(tx: UnitOfWork, rows: Sequence[Any], *, wait: bool = True) -> Se
     if wait:
         tx.share(parents)
     else:
-        shared = tx.try_share(parents)
+        shared = tx.ask_share(parents)()
         rows = [row for row in rows if row.parent_id in shared]
-    return tx.exclusion.leases([row.child_id for row in rows], wait=wait)
+    return tx.exclusion.leases([row.child_id for row in rows], wait=wait)()
 
 
 def budget_of(lease: Any, parent: ParentInWork) -> Budget:
@@ -99,15 +94,20 @@ def budget_of(lease: Any, parent: ParentInWork) -> Budget:
     )
 
 
-def end_attempts(tx: UnitOfWork, ended: Sequence[Ended]) -> None:
-    """Delete the leases, write the attempts and the children, and let go on what waited for them."""
+def end_attempts(tx: UnitOfWork, ended: Sequence[Ended], following: Rows | None = None) -> None:
+    """Delete the leases, write the attempts and the children, and let go on what waited for them.
+
+    Args:
+        tx: the transaction.
+        ended: the leases, and how they end.
+        following: what comes after these and perhaps other children in their lanes, where it was asked before.
+    """
     if not ended:
         return
     parents = tx.parents(item.lease.parent_id for item in ended)
     children = [item.lease.child_id for item in ended]
     tx.post(_UNLOCK, ids=children)
-    if tx.run_many(END_LEASE, [_fence(item.lease) for item in ended]) != len(ended):
-        raise LostLeaseError(children)
+    tx.expect(tx.ask_many(END_LEASE, [_fence(item.lease) for item in ended]), children)
     tx.post_many(_INSERT_ATTEMPT, [_attempt(tx, item) for item in ended])
     tx.post_many(_UPDATE_CHILD, [_child(tx, item) for item in ended])
     for item in ended:
@@ -119,7 +119,7 @@ def end_attempts(tx: UnitOfWork, ended: Sequence[Ended]) -> None:
             tx.to_sweep(parents[item.lease.parent_id])
     final = [item.lease.child_id for item in ended if item.ending.state.final]
     if final:
-        enter_successors(tx, final, parents)
+        enter_successors(tx, final, parents, following)
 
 
 def lose_leases(tx: UnitOfWork, lost: Sequence[tuple[Any, Loss]]) -> None:

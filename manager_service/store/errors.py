@@ -7,6 +7,10 @@ class ConflictError(Exception):
     """Transactions of several managers got into each other's way, and this one was undone: run it again."""
 
 
+class LostLeaseError(Exception):
+    """A lease that was read as live in this transaction was not there to be ended: a defect."""
+
+
 class HeldUpError(StoreUnavailableError):
     """Another transaction held for too long what this one needed."""
 

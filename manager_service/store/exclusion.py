@@ -1,7 +1,12 @@
 """What keeps the transactions of several managers apart."""
 
-from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+from manager_service.store.statements import Rows
+
+# What waits for the heads and the keys that are held.
+Held = Callable[[], tuple[set[str], set[str]]]
 
 
 class Exclusion(Protocol):
@@ -23,8 +28,11 @@ class Exclusion(Protocol):
     def share_parents(self, ids: Collection[str]) -> None:
         """Wait until nobody has one of the parent jobs for itself, and keep it so."""
 
-    def try_share_parents(self, ids: Collection[str]) -> set[str]:
-        """Share those of the parent jobs that nobody has for itself, and return them."""
+    def share_parents_of(self, children: Sequence[str]) -> Rows:
+        """Share the parent jobs of the live leases of children, and return their ids when asked."""
+
+    def try_share_parents(self, ids: Collection[str]) -> Rows:
+        """Share those of the parent jobs that nobody has for itself, and return them when asked."""
 
     def own_parent(self, parent_id: str) -> None:
         """Wait until nobody shares the parent job, and have it for oneself."""
@@ -32,24 +40,24 @@ class Exclusion(Protocol):
     def try_own_parent(self, parent_id: str) -> bool:
         """Have the parent job for oneself, if that takes no waiting."""
 
-    def leases(self, children: Sequence[str], *, wait: bool) -> Sequence[Any]:
-        """Hold the leases of children and return them as they are now; those that ended are left out.
+    def leases(self, children: Sequence[str], *, wait: bool) -> Rows:
+        """Hold the leases of children, and return them as they are then when asked, without those that ended.
 
         Args:
             children: who had them when they were read.
             wait: whether to wait for those that others hold; they are left out otherwise.
         """
 
-    def heads(self, ids: Collection[str], keys: Collection[str]) -> tuple[set[str], set[str]]:
-        """Hold heads together with their targets, and keys; return those that no other transaction holds.
+    def heads(self, ids: Collection[str], keys: Collection[str]) -> Held:
+        """Hold heads with their targets, and keys; return when asked those that no other transaction holds.
 
         Args:
             ids: children that stand first in their lanes.
             keys: names of whatever is counted or compared before a grant.
         """
 
-    def counts(self, ids: Sequence[str]) -> Sequence[Any]:
-        """Hold the counts of parent jobs to the end, in the order of the ids, and return what they are now."""
+    def counts(self, ids: Sequence[str]) -> Rows:
+        """Hold the counts of parent jobs to the end, in the order of the ids; return when asked what they are."""
 
 
 class Alone:
@@ -66,9 +74,13 @@ class Alone:
     def share_parents(self, ids: Collection[str]) -> None:
         """Hold them already."""
 
-    def try_share_parents(self, ids: Collection[str]) -> set[str]:
+    def share_parents_of(self, children: Sequence[str]) -> Rows:  # noqa: ARG002 -- the port's
         """Hold them already."""
-        return set(ids)
+        return tuple
+
+    def try_share_parents(self, ids: Collection[str]) -> Rows:
+        """Hold them already."""
+        return lambda: tuple(ids)
 
     def own_parent(self, parent_id: str) -> None:
         """Hold it already."""
@@ -77,14 +89,14 @@ class Alone:
         """Hold it already."""
         return True
 
-    def leases(self, children: Sequence[str], *, wait: bool) -> Sequence[Any]:  # noqa: ARG002 -- the port's
+    def leases(self, children: Sequence[str], *, wait: bool) -> Rows:  # noqa: ARG002 -- the port's
         """Return nothing: what was read stands."""
-        return ()
+        return tuple
 
-    def heads(self, ids: Collection[str], keys: Collection[str]) -> tuple[set[str], set[str]]:
+    def heads(self, ids: Collection[str], keys: Collection[str]) -> Held:
         """Hold them already."""
-        return set(ids), set(keys)
+        return lambda: (set(ids), set(keys))
 
-    def counts(self, ids: Sequence[str]) -> Sequence[Any]:  # noqa: ARG002 -- the port's
+    def counts(self, ids: Sequence[str]) -> Rows:  # noqa: ARG002 -- the port's
         """Return nothing: what was read stands."""
-        return ()
+        return tuple

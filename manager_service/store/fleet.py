@@ -26,13 +26,13 @@ from manager_service.store.tables import (
 )
 from manager_service.store.unit_of_work import UnitOfWork
 
-_OPEN = [SessionState.READY.value, SessionState.DRAINING.value]
+OPEN = [SessionState.READY.value, SessionState.DRAINING.value]
 _NAMES_COMPARED = 2_000
 _LENGTHS_APART = 4
 
 _s, _st, _t, _l, _q = sessions.c, session_targets.c, targets.c, leases.c, queue.c
 _newer = sessions.alias("newer")
-_slots_used = (
+SLOTS_USED = (
     select(func.count()).select_from(leases).where(_l.session_id == _s.id).correlate(sessions).scalar_subquery()
 )
 _is_newest = ~(
@@ -46,7 +46,7 @@ _is_newest = ~(
     .correlate(sessions)
     .exists()
 )
-_SESSIONS = select(sessions, _slots_used.label("slots_used")).where(_is_newest).order_by(_s.worker_name)
+_SESSIONS = select(sessions, SLOTS_USED.label("slots_used")).where(_is_newest).order_by(_s.worker_name)
 _WORKERS = Statement(_SESSIONS.where(_s.worker_name > bindparam("after")).limit(bindparam("limit")))
 _LIVE_WORKERS = Statement(
     _SESSIONS.where(
@@ -127,8 +127,8 @@ def read_workers(
         rows = connection.rows(_WORKERS, after=after, limit=limit)
     else:
         since = now - timing.lease_duration
-        rows = connection.rows(_LIVE_WORKERS, after=after, limit=limit, states=_OPEN, since=since)
-    return _workers(connection, rows, timing, now)
+        rows = connection.rows(_LIVE_WORKERS, after=after, limit=limit, states=OPEN, since=since)
+    return workers_of(connection, rows, timing, now)
 
 
 def read_targets(
@@ -172,13 +172,13 @@ def drain_worker(tx: UnitOfWork, worker_name: str, *, terminate: bool) -> Worker
     row = tx.row(_WORKER, worker_name=worker_name)
     if row is None:
         raise WorkerNotFoundError(worker_name)
-    if row.state in _OPEN:
+    if row.state in OPEN:
         told = terminate or row.directive == WorkerDirective.TERMINATE
         directive = WorkerDirective.TERMINATE if told else WorkerDirective.DRAIN
         drained = SessionState.DRAINING.value
-        tx.run(_DIRECT, of=row.id, open=_OPEN, directive=directive.value, state=drained)
+        tx.run(_DIRECT, of=row.id, open=OPEN, directive=directive.value, state=drained)
         tx.tell_session(row.id)
-    [worker] = _workers(tx, tx.rows(_WORKER, worker_name=worker_name), tx.timing, tx.now)
+    [worker] = workers_of(tx, tx.rows(_WORKER, worker_name=worker_name), tx.timing, tx.now)
     return worker
 
 
@@ -214,7 +214,7 @@ def forget_target(tx: UnitOfWork, target: str) -> None:
 def prune_sessions(tx: UnitOfWork, polls: Polls, *, age: Span) -> int:
     """Delete sessions that have been gone for long and hold nothing."""
     before = tx.now - age
-    gone = tx.rows(_GONE, states=_OPEN, before=before, lost_before=before - tx.timing.lease_duration)
+    gone = tx.rows(_GONE, states=OPEN, before=before, lost_before=before - tx.timing.lease_duration)
     for row in gone:
         for statement in _FORGET_SESSION:
             tx.run(statement, of=row.id)
@@ -222,9 +222,10 @@ def prune_sessions(tx: UnitOfWork, polls: Polls, *, age: Span) -> int:
     return len(gone)
 
 
-def _workers(
+def workers_of(
     connection: Connection | UnitOfWork, rows: Sequence[Any], timing: Timing, now: Instant
 ) -> tuple[Worker, ...]:
+    """Return the workers in rows of ``sessions`` with their ``SLOTS_USED``."""
     served: dict[str, list[str]] = {}
     for row in connection.rows(_TARGETS_OF, ids=[row.id for row in rows]):
         served.setdefault(row.session_id, []).append(row.target)
@@ -252,7 +253,7 @@ def _worker(row: Any, served: Sequence[str], timing: Timing, now: Instant) -> Wo
 def session_state(row: Any, timing: Timing, now: Instant) -> SessionState:
     """Return how a session stands: what is stored, unless it has been silent for too long."""
     stored = SessionState(row.state)
-    if stored.value not in _OPEN:
+    if stored.value not in OPEN:
         return stored
     silent = now - row.heartbeat_time
     if silent > timing.lease_duration:
@@ -266,7 +267,7 @@ def _targets(
     names = [row.name for row in rows]
     workers: dict[str, dict[str, None]] = {}
     since = now - timing.lease_duration
-    for row in connection.rows(_SERVED_BY, names=names, states=_OPEN, since=since):
+    for row in connection.rows(_SERVED_BY, names=names, states=OPEN, since=since):
         workers.setdefault(row.target, {})[row.worker_name] = None
     unended = _numbers(connection.rows(_OPEN_CHILDREN, names=names))
     live = _numbers(connection.rows(_LIVE_CHILDREN, names=names))

@@ -1,14 +1,17 @@
 """Take in a worker's sign of life."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, false, func, literal_column, null, select, update
 
 from manager_service.domain.attempts import Loss
 from manager_service.domain.fleet import SessionState, WorkerDirective
-from manager_service.domain.leases import Heartbeat, HeartbeatAnswer, LeaseDirective
+from manager_service.domain.leases import Heartbeat, HeartbeatAnswer, HeldLease, LeaseDirective
+from manager_service.domain.model import Instant
 from manager_service.domain.states import ChildJobState
 from manager_service.store.endings import hold_leases, lose_leases
+from manager_service.store.progress import progress_text
 from manager_service.store.sessions import open_session
 from manager_service.store.statements import Among, Statement
 from manager_service.store.tables import leases, sessions
@@ -25,12 +28,28 @@ _BEAT = Statement(
         heartbeat_sequence=bindparam("sequence"),
         heartbeat_time=bindparam("now"),
         state=bindparam("state"),
+        lost_time=null(),
     )
 )
 RENEW = Statement(
     update(leases)
     .where(Among(_l.lease_id, "ids"))
     .values(expire_time=bindparam("expire_time"), missed=0, graced=False)
+)
+# The same, in its place, where a heartbeat tells how far it is; what it does not tell anew stands.
+RENEW_WITH_PROGRESS = Statement(
+    update(leases)
+    .where(
+        _l.child_id == bindparam("of"),
+        _l.lease_id == bindparam("lease"),
+        _l.attempt == bindparam("number"),
+    )
+    .values(
+        expire_time=bindparam("expire_time"),
+        missed=literal_column("0"),
+        graced=false(),
+        progress=func.coalesce(bindparam("progress", type_=_l.progress.type), _l.progress),
+    )
 )
 _ACCEPT = Statement(
     update(leases)
@@ -50,15 +69,17 @@ def beat(tx: UnitOfWork, heartbeat: Heartbeat) -> HeartbeatAnswer:
         row if row is not None and row.attempt == held.attempt else None
         for row, held in zip(listed, heartbeat.leases, strict=True)
     ]
-    if heartbeat.sequence > session.heartbeat_sequence:
+    newer = heartbeat.sequence > session.heartbeat_sequence
+    if newer:
         named = {row.lease_id: row for row in listed if row is not None}
         _note(tx, session, heartbeat)
-        _renew(tx, named)
+        _renew(tx, named, heartbeat.leases)
         _take_back(tx, [row for row in live.values() if row.lease_id not in named])
     return HeartbeatAnswer(
         leases=tuple(_directive(row) for row in listed),
         directive=_worker_directive(session),
         accepted=tuple((row.parent_id, row.child_id, row.lease_id) for row in listed if row is not None),
+        back=session.worker_name if newer and session.lost_time is not None else None,
     )
 
 
@@ -70,10 +91,15 @@ def _note(tx: UnitOfWork, session: Any, heartbeat: Heartbeat) -> None:
     tx.post(_BEAT, of=session.id, sequence=heartbeat.sequence, now=tx.now, state=str(state))
 
 
-def _renew(tx: UnitOfWork, named: dict[str, Any]) -> None:
+def _renew(tx: UnitOfWork, named: dict[str, Any], held: Sequence[HeldLease]) -> None:
     if not named:
         return
-    tx.post(RENEW, ids=list(named), expire_time=tx.now + tx.timing.lease_duration)
+    told = {lease.lease_id: progress_text(lease.progress) for lease in held if lease.progress is not None}
+    expire_time = tx.now + tx.timing.lease_duration
+    if told.keys() & named.keys():
+        tx.post_many(RENEW_WITH_PROGRESS, [_renewed(row, told, expire_time) for row in named.values()])
+    else:
+        tx.post(RENEW, ids=list(named), expire_time=expire_time)
     accepted = [row for row in named.values() if row.state == ChildJobState.LEASED]
     if not accepted:
         return
@@ -87,6 +113,16 @@ def _renew(tx: UnitOfWork, named: dict[str, Any]) -> None:
             attempts=row.attempt,
             version=row.version + 1,
         )
+
+
+def _renewed(row: Any, told: Mapping[str, str | None], expire_time: Instant) -> dict[str, Any]:
+    return {
+        "of": row.child_id,
+        "lease": row.lease_id,
+        "number": row.attempt,
+        "expire_time": expire_time,
+        "progress": told.get(row.lease_id),
+    }
 
 
 def _take_back(tx: UnitOfWork, unlisted: list[Any]) -> None:

@@ -1,6 +1,6 @@
 """Lanes and the queue of their heads."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,14 +8,21 @@ from sqlalchemy import bindparam, delete, insert, literal_column, select
 
 from manager_service.domain.model import Instant
 from manager_service.store.parents import ParentInWork
-from manager_service.store.statements import Among, Statement
+from manager_service.store.statements import Among, Rows, Statement
 from manager_service.store.tables import DELAYED, HELD, READY, child_jobs, queue
 from manager_service.store.unit_of_work import UnitOfWork
 
 _ended, _next, _ahead = child_jobs.alias("ended"), child_jobs.alias("next"), child_jobs.alias("ahead")
 # One seek in the index of open children finds what follows in a lane, also where a retry left ended ones between.
 SUCCESSORS = Statement(
-    select(_next.c.id, _next.c.parent_id, _next.c.target, _next.c.operation, _next.c.available_time)
+    select(
+        _ended.c.id.label("after"),
+        _next.c.id,
+        _next.c.parent_id,
+        _next.c.target,
+        _next.c.operation,
+        _next.c.available_time,
+    )
     .select_from(
         _ended.join(
             _next,
@@ -55,14 +62,18 @@ class Head:
 def enter_queue(tx: UnitOfWork, heads: Iterable[Head]) -> None:
     """Put heads into the queue; those of a stopping parent job stay out, its sweep ends them.
 
-    A head's turn is the larger of the last granted turn and its parent job's last turn plus one, so that parent
-    jobs share fairly, and one parent job's lanes go round.
+    A head's turn is one more than the larger of the last granted turn and its parent job's last turn, so that
+    parent jobs share fairly, and one parent job's lanes go round. Nobody joins the turn that is being granted: it
+    would never end where newcomers keep coming, and who waits for a later one would wait for ever.
     """
     tx.post_many(_ENTER, [_row(tx, head) for head in heads if not head.parent.stopping])
 
 
-def enter_successors(tx: UnitOfWork, ended: Sequence[str], parents: dict[str, ParentInWork]) -> None:
-    """Put the next open child of each ended child's lane into the queue."""
+def enter_successors(
+    tx: UnitOfWork, ended: Collection[str], parents: dict[str, ParentInWork], following: Rows | None = None
+) -> None:
+    """Put the next open child of each ended child's lane into the queue; ``following`` has them, if asked for."""
+    rows = following() if following is not None else tx.rows(SUCCESSORS, ids=list(ended))
     enter_queue(
         tx,
         [
@@ -73,7 +84,8 @@ def enter_successors(tx: UnitOfWork, ended: Sequence[str], parents: dict[str, Pa
                 operation=row.operation,
                 available_time=row.available_time or tx.now,
             )
-            for row in tx.rows(SUCCESSORS, ids=list(ended))
+            for row in rows
+            if row.after in ended
         ],
     )
 
@@ -81,7 +93,7 @@ def enter_successors(tx: UnitOfWork, ended: Sequence[str], parents: dict[str, Pa
 def _row(tx: UnitOfWork, head: Head) -> dict[str, Any]:
     parent = head.parent
     rank = -parent.spec.priority
-    parent.last_turn = max(tx.turn(rank), parent.last_turn + 1)
+    parent.last_turn = max(tx.turn(rank), parent.last_turn) + 1
     hold = _hold(tx, head)
     if hold == READY:
         tx.ready(head.child_id, head.target)

@@ -1,6 +1,6 @@
 """Which lock keys are held."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from sqlalchemy import case, func, select
 
@@ -19,26 +19,46 @@ LIVE_LOCKS = Statement(
 
 
 class LockTable:
-    """Which keys are held, by live leases and by what was picked in this claim."""
+    """Which keys are held, by live leases and by what was picked in this claim.
 
-    def __init__(self, tx: UnitOfWork) -> None:
+    Args:
+        tx: the transaction of the claim.
+        trusting: whether keys that were not looked up are taken for free, because they will be compared anyway.
+    """
+
+    def __init__(self, tx: UnitOfWork, *, trusting: bool = False) -> None:
         self._tx = tx
         self._held: dict[str, bool | None] = {}
+        self._foreseen: set[str] = set()
+        self._trusting = trusting
+
+    def foresee(self, keys: Iterable[str]) -> None:
+        """Look these keys up together with the first that has to be."""
+        self._foreseen.update(keys)
 
     def learn(self, keys: Iterable[str]) -> None:
-        """Find out at once which of these keys are held."""
+        """Find out at once which of these keys are held, and of those that were foreseen."""
+        wanted = self._foreseen.union(keys)
+        self._foreseen.clear()
+        self.ask(wanted)(wanted)
+
+    def ask(self, keys: Iterable[str]) -> Callable[[set[str]], None]:
+        """Ask which of these keys are held; what is returned takes in what is said of those that it is given."""
         unknown = sorted(set(keys) - self._held.keys())
-        if unknown:
-            self._held.update(dict.fromkeys(unknown))
-            for row in self._tx.rows(LIVE_LOCKS, keys=unknown):
-                self._held[row.key] = bool(row.exclusive)
+        held = self._tx.ask(LIVE_LOCKS, keys=unknown) if unknown else tuple
+
+        def learn(about: set[str]) -> None:
+            self._held.update(dict.fromkeys(about.intersection(unknown)))
+            self._held.update((row.key, bool(row.exclusive)) for row in held() if row.key in about)
+
+        return learn
 
     def free(self, locks: Locks) -> bool:
         """Tell whether none of the keys is held in a way that conflicts."""
-        if not locks.keys() <= self._held.keys():
+        if not self._trusting and not locks.keys() <= self._held.keys():
             self.learn(locks)
         for key, exclusive in locks.items():
-            held = self._held[key]
+            held = self._held.get(key)
             if held is not None and (held or exclusive):
                 return False
         return True

@@ -128,7 +128,8 @@ class Notices:
         message = json.loads(notice.payload)
         if message["from"] == self._own or self._loop is None:
             return
-        hints = Hints(ready=message["ready"], **{name: frozenset(message.get(name, ())) for name in _SETS})
+        sets: dict[str, Any] = {name: frozenset(message.get(name, ())) for name in _SETS}
+        hints = Hints(ready=message["ready"], **sets)
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._hear, hints)
 
@@ -137,7 +138,7 @@ def _merged(many: Sequence[Hints]) -> Hints:
     ready: Counter[str] = Counter()
     for hints in many:
         ready.update(hints.ready)
-    sets = {name: frozenset().union(*(getattr(hints, name) for hints in many)) for name in _SETS}
+    sets: dict[str, Any] = {name: frozenset().union(*(getattr(hints, name) for hints in many)) for name in _SETS}
     return Hints(ready=dict(ready), **sets)
 
 

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from manager_service.domain.events import BulkChangeKind
 from manager_service.domain.model import Instant, JobSpec, ParentJob
 from manager_service.domain.states import ChildJobState, Counts, ParentJobState, Verdict, parent_job_state
 from manager_service.store.rows import counts_in, counts_text, spec_of
 from manager_service.store.statements import Among, Statement
-from manager_service.store.tables import parent_counts, parent_jobs
+from manager_service.store.tables import leases, parent_counts, parent_jobs
 
 _p, _n = parent_jobs.c, parent_counts.c
 
@@ -36,6 +36,13 @@ PARENT_OF_REQUEST = Statement(
     )
 )
 SELECT_PARENTS = Statement(select(*PARENT_COLUMNS).select_from(PARENTS).where(Among(_p.id, "ids")))
+_parents_of_leases = select(leases.c.parent_id).where(Among(leases.c.child_id, "ids"))
+PARENTS_OF_LEASES = Statement(
+    select(*PARENT_COLUMNS)
+    .select_from(PARENTS)
+    # An array, which is made first: a join may as well begin with all parent jobs.
+    .where(_p.id == func.any(func.array(_parents_of_leases.scalar_subquery())))
+)
 UPDATE_PARENT = Statement(
     update(parent_jobs)
     .where(_p.id == bindparam("of"))
@@ -115,6 +122,8 @@ class ParentInWork:
     notes: list[int] = field(default_factory=lambda: [0])
     # Whether nobody else changes it meanwhile. Where others do, only the end of the transaction decides its state.
     exact: bool = True
+    # As it stood when this transaction ended it; more than once where it was retried in between.
+    ends: list[ParentJob] = field(default_factory=list)
     _deltas: dict[ChildJobState, int] = field(default_factory=dict)
     _moved: dict[ChildJobState, int] = field(default_factory=dict)
     _undecided: bool = False
@@ -208,6 +217,7 @@ class ParentInWork:
         if self.state.final and self.end_time is None:
             self.end_time = now
             self.rewritten = True
+            self.ends.append(self.as_parent_job())
         self.reopened = False
         if self._told != self._to_tell():
             self._tell(counts)

@@ -1,10 +1,10 @@
 """A connection to PostgreSQL: its transactions and statements. Its own SQL is in `postgresql_dialect`."""
 
 import json
-import select
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
+from operator import itemgetter
 from typing import Any, Final
 
 import psycopg
@@ -15,7 +15,8 @@ from manager_service.store.postgresql_copy import copying
 from manager_service.store.postgresql_dialect import RowsText
 from manager_service.store.postgresql_door import SETTINGS, Door
 from manager_service.store.postgresql_errors import Translated
-from manager_service.store.statements import Statement
+from manager_service.store.postgresql_pipeline import Pipeline, Row
+from manager_service.store.statements import Changed, Rows, Statement
 
 _SET_LOCAL: Final = "SELECT set_config(key, value, true) FROM json_each_text(CAST($1 AS JSON))"
 # One that took in a million rows could be longer than a statement may.
@@ -31,39 +32,53 @@ class PostgresConnection:
     def __init__(self, door: Door, dialect: Dialect) -> None:
         self._door = door
         self._dialect = dialect
-        self._raw: psycopg.Connection[Any] | None = None
-        self._pipelined: AbstractContextManager[psycopg.Pipeline] | None = None
-        self._pipeline: Any = None
-        # What is posted has no reader: its results must not be taken for those of the statement that has one.
-        self._reader: Any = None
-        self._poster: Any = None
+        self._pipeline: Pipeline | None = None
         self._given_up = False
         self._many: dict[Statement, RowsText] = {}
         self._changed = 0
         self._translated = Translated(self._give_up)
 
-    def _open(self) -> psycopg.Connection[Any]:
-        """Return the driver's connection, opened if it is not."""
-        if self._raw is None or self._raw.closed:
-            self._raw = self._door.open()
-            self._reader, self._poster = psycopg.RawCursor(self._raw), psycopg.RawCursor(self._raw)
-        return self._raw
-
     def rows(self, statement: Statement, **given: Any) -> list[Any]:
         """Run a statement and return its rows."""
         text = statement.text(self._dialect, given)
         with self._translated:
-            return list(map(text.row, self._read(text.sql, text.values(given))))
+            return self._open.ask(text.sql, text.values(given)).rows(text.row)
+
+    def ask(self, statement: Statement, **given: Any) -> Rows:
+        """Send a statement together with the next that is waited for; what is returned waits for its rows."""
+        text = statement.text(self._dialect, given)
+        return self._ask(text.sql, text.values(given), text.row)
+
+    def ask_many(self, statement: Statement, many: Sequence[dict[str, Any]]) -> Changed:
+        """Send a statement for many sets of values; what is returned waits for how many rows it changed."""
+        self._changed += 1
+        sql, values = self._for_many(statement, many)
+        with self._translated:
+            answer = self._open.ask(sql, values)
+
+        def changed() -> int:
+            with self._translated:
+                return answer.changed()
+
+        return changed
+
+    def ask_names(self, sql: str, names: Sequence[str]) -> Rows:
+        """Send a statement about names; what is returned waits for the first values of its rows."""
+        return self._ask(sql, [json.dumps(names)], itemgetter(0))
 
     def batches(self, statement: Statement, size: int, **given: Any) -> Generator[list[Any]]:
-        """Run a statement for its first rows, and for all if more are asked for; then the first come again."""
+        """Send a statement for its first rows, and for all if more are asked for; then the first come again."""
         text = statement.text(self._dialect, given)
-        limit = 2 * size + 2
-        with self._translated:
-            found = list(map(text.row, self._read(f"{text.sql} LIMIT {limit}", text.values(given))))
-        yield found
-        if len(found) == limit:
-            yield self.rows(statement, **given)
+        # A power of two, so that few texts are prepared.
+        limit = 1 << size.bit_length()
+        first = self._ask(f"{text.sql} LIMIT {limit}", text.values(given), text.row)
+
+        def batches() -> Generator[list[Any]]:
+            yield (found := first())
+            if len(found) == limit:
+                yield self.rows(statement, **given)
+
+        return batches()
 
     def run(self, statement: Statement, **given: Any) -> int:
         """Run a statement and return how many rows it changed."""
@@ -77,11 +92,13 @@ class PostgresConnection:
     def post(self, statement: Statement, **given: Any) -> None:
         """Run a statement together with the next whose rows are read."""
         text = statement.text(self._dialect, given)
+        self._changed += 1
         self._post(text.sql, text.values(given))
 
     def post_many(self, statement: Statement, many: Sequence[dict[str, Any]]) -> None:
         """Run a statement for many sets of values together with the next whose rows are read."""
         if many:
+            self._changed += 1
             self._post(*self._for_many(statement, many))
 
     def copy_many(
@@ -91,32 +108,19 @@ class PostgresConnection:
         pieces = iter(pieces)
         for first in pieces:
             how = copying(table, tuple(first[0]), tuple(same))
+            some = chain([first], islice(pieces, _PIECES_OF_A_COPY - 1))
+            self._changed += 1
             with self._translated:
-                # A COPY is not allowed in a pipeline.
-                self._end_pipeline()
-                raw = self._open()
-                with raw.cursor().copy(how.sql) as copy:
-                    for rows in chain([first], islice(pieces, _PIECES_OF_A_COPY - 1)):
-                        copy.write(how.text(rows, same))
-                        self._changed += len(rows)
-                        yield
-                self._enter_pipeline(raw)
-
-    def names(self, sql: str, names: Sequence[str]) -> list[str]:
-        """Run a statement about names and return the names that it returns."""
-        with self._translated:
-            return [row[0] for row in self._read(sql, [json.dumps(names)])]
+                yield from self._open.copy(how.sql, (how.text(rows, same) for rows in some))
 
     def hold(self, statement: Statement, **given: Any) -> None:
         """Run a statement that locks and changes nothing, together with the next whose rows are read."""
         text = statement.text(self._dialect, given)
-        with self._translated:
-            _execute(self._poster, text.sql, text.values(given))
+        self._post(text.sql, text.values(given))
 
     def post_names(self, sql: str, names: Sequence[str]) -> None:
         """Run a statement about names together with the next whose rows are read."""
-        with self._translated:
-            self._poster.execute(sql, [json.dumps(names)])
+        self._post(sql, [json.dumps(names)])
 
     def changes(self) -> int:
         """Return a number that rises with each statement that may have changed something."""
@@ -129,23 +133,23 @@ class PostgresConnection:
     def commit(self) -> None:
         """Make what was written last; raise what was wrong with anything that was posted."""
         with self._translated:
-            self._poster.execute("COMMIT")
-            self._end_pipeline()
+            self._open.post("COMMIT")
+            self._open.wait()
 
     def rollback(self) -> None:
         """Undo what was written; a connection on which that fails is given up, which undoes it as well."""
-        raw = self._raw
-        if raw is None:
+        pipeline = self._pipeline
+        if pipeline is None:
             return
-        if self._given_up:
+        if self._given_up or pipeline.closed:
             self.close()
             return
         with suppress(psycopg.Error):
-            self._end_pipeline()
-        if raw.closed or raw.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
-            return
+            pipeline.wait()
         try:
-            raw.execute("ROLLBACK")
+            if not pipeline.idle:
+                pipeline.post("ROLLBACK")
+                pipeline.wait()
         except psycopg.Error:
             self.close()
 
@@ -155,52 +159,42 @@ class PostgresConnection:
         self._begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
             yield
-            # Not undone: the driver forgets its prepared statements with a rollback.
-            self.commit()
-        finally:
+            # Not waited for: there is nothing that could be lost.
+            self._post("COMMIT", ())
+            self._open.send()
+        except BaseException:
             self.rollback()
+            raise
 
     def close(self) -> None:
         """Close the connection; it is opened again when it is needed."""
-        self._pipelined, self._given_up = None, False
-        if self._raw is not None:
+        pipeline, self._pipeline, self._given_up = self._pipeline, None, False
+        if pipeline is not None:
             with suppress(psycopg.Error):
-                self._raw.close()
-            self._raw = None
+                pipeline.close()
+
+    @property
+    def _open(self) -> Pipeline:
+        """The pipeline of the transaction: one whose connection was lost is not continued on another."""
+        if self._pipeline is None:
+            raise psycopg.InterfaceError("there is no connection to the database")
+        return self._pipeline
 
     def _begin(self, sql: str) -> None:
         self.rollback()
-        if self._raw is not None and _has_news(self._raw):
+        if self._pipeline is not None and self._pipeline.has_news():
             # The server has closed the connection: nothing was asked, so nothing is lost, and another one will do.
             self.close()
-        raw = self._open()
-        with self._translated:
-            self._enter_pipeline(raw)
-            self._poster.execute(sql)
-            if self._door.pooled:
-                # What is set for the connection otherwise.
-                self._poster.execute(_SET_LOCAL, [json.dumps(SETTINGS)])
-
-    def _enter_pipeline(self, raw: psycopg.Connection[Any]) -> None:
-        self._pipelined = raw.pipeline()
-        self._pipeline = self._pipelined.__enter__()
-
-    def _end_pipeline(self) -> None:
-        pipelined, self._pipelined = self._pipelined, None
-        if pipelined is not None:
-            pipelined.__exit__(None, None, None)
+        if self._pipeline is None or self._pipeline.closed:
+            self._pipeline = Pipeline(self._door.open(), prepares=not self._door.pooled)
+        self._post(sql, ())
+        if self._door.pooled:
+            # What is set for the connection otherwise.
+            self._post(_SET_LOCAL, [json.dumps(SETTINGS)])
 
     def _give_up(self) -> None:
         """Take another connection for the next transaction: this one leads to a standby by now."""
         self._given_up = True
-
-    def _read(self, sql: str, values: Sequence[Any]) -> list[Any]:
-        _execute(self._reader, sql, values)
-        # Not only flushed: without a sync the server would wait for ever for a manager that stands still, and its
-        # locks with it, for it does not count as idle within a transaction.
-        self._pipeline.sync()
-        rows: list[Any] = self._reader.fetchall()
-        return rows
 
     def _for_many(self, statement: Statement, many: Sequence[dict[str, Any]]) -> tuple[str, Sequence[Any]]:
         if len(many) == 1:
@@ -211,34 +205,22 @@ class PostgresConnection:
             rows = self._many[statement] = RowsText(statement.core, self._dialect)
         return rows.sql, [json.dumps(many).replace("\\u0000", "\\ufffd")]
 
-    def _post(self, sql: str, values: Sequence[Any]) -> None:
-        self._changed += 1
+    def _ask(self, sql: str, values: Sequence[Any], row: Row) -> Callable[[], list[Any]]:
         with self._translated:
-            _execute(self._poster, sql, values)
+            answer = self._open.ask(sql, values)
+
+        def rows() -> list[Any]:
+            with self._translated:
+                return answer.rows(row)
+
+        return rows
+
+    def _post(self, sql: str, values: Sequence[Any]) -> None:
+        with self._translated:
+            self._open.post(sql, values)
 
     def _run(self, sql: str, values: Sequence[Any]) -> int:
         with self._translated:
-            _execute(self._reader, sql, values)
-            self._pipeline.sync()
-        changed: int = max(0, self._reader.rowcount)
+            changed = self._open.ask(sql, values).changed()
         self._changed += changed
         return changed
-
-
-def _has_news(raw: psycopg.Connection[Any]) -> bool:
-    """Tell whether there is something to read, or nothing ever will."""
-    if raw.closed:
-        return False
-    waiting = select.poll()
-    waiting.register(raw.fileno(), select.POLLIN)
-    return bool(waiting.poll(0))
-
-
-def _execute(cursor: Any, sql: str, values: Sequence[Any]) -> None:
-    try:
-        cursor.execute(sql, values)
-    except psycopg.DataError:
-        # PostgreSQL has no text with NUL characters; nothing was sent yet.
-        if not any(isinstance(value, str) and "\0" in value for value in values):
-            raise
-        cursor.execute(sql, [v.replace("\0", "\ufffd") if isinstance(v, str) else v for v in values])

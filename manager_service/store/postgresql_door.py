@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
-from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
@@ -16,7 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from manager_service.domain.errors import InvalidStoreError, StoreUnavailableError
 from manager_service.store.errors import ConnectionLostError
-from manager_service.store.postgresql_errors import UNAVAILABLE, translated
+from manager_service.store.postgresql_errors import UNAVAILABLE, is_refusal, translated
 
 SETTINGS: Final = {
     # Rows that were just written have no statistics, so a planner that looks at them would sort all heads for a
@@ -105,11 +104,7 @@ class Door:
 
     def _open(self) -> psycopg.Connection[Any]:
         options = "" if self.pooled else " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
-        raw = open_connection(self._conninfo, options=options)
-        # A pooler hands each transaction to another server process, which knows no statement of the last one.
-        raw.prepare_threshold = None if self.pooled else 0
-        raw.prepared_max = 1_000
-        return raw
+        return open_connection(self._conninfo, options=options)
 
 
 def described(conninfo: dict[str, Any]) -> str:
@@ -122,7 +117,8 @@ def administered(conninfo: dict[str, Any]) -> Iterator[Engine]:
     """Hand out an engine for what is done to the tables themselves.
 
     Raises:
-        StoreUnavailableError: the database cannot be reached, or the role may not do that.
+        InvalidStoreError: the server does not let this role in, or it may not do that.
+        StoreUnavailableError: the database cannot be reached.
     """
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: psycopg.connect(**{**_DEFAULTS, **conninfo}), poolclass=NullPool
@@ -130,6 +126,12 @@ def administered(conninfo: dict[str, Any]) -> Iterator[Engine]:
     try:
         yield engine
     except DBAPIError as error:
-        if not isinstance(error.orig, (*UNAVAILABLE, errors.InsufficientPrivilege)):
+        why = str(error.orig).strip().partition("\n")[0]
+        if is_refusal(error.orig):
+            raise InvalidStoreError(
+                f"{described(conninfo)} refuses this program: {why}; check the role of the store's URL, its "
+                "password and its rights"
+            ) from error
+        if not isinstance(error.orig, UNAVAILABLE):
             raise
-        raise StoreUnavailableError(str(error.orig).strip().partition("\n")[0]) from error
+        raise StoreUnavailableError(why) from error

@@ -1,5 +1,6 @@
 """The errors of PostgreSQL's driver, as the store's own."""
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -32,6 +33,22 @@ UNAVAILABLE: Final = (
     errors.ReadOnlySqlTransaction,
     errors.IdleInTransactionSessionTimeout,
 )
+
+
+# Why nobody is let in who comes again. The driver tells no SQLSTATE of a connection that was refused, so by its
+# words; what a server says in another language is taken for something that may pass.
+_NEVER_LET_IN: Final = re.compile(
+    r"authentication failed|no password supplied|no pg_hba\.conf entry|role .* does not exist|"
+    r"database .* does not exist|not permitted to log in|permission denied for database|"
+    r"no such (?:user|database)|does not support SSL"
+)
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Tell whether a server lets a program never in, or not do what it needs, until somebody changes that."""
+    if isinstance(error, errors.InsufficientPrivilege):
+        return True
+    return isinstance(error, psycopg.OperationalError) and bool(_NEVER_LET_IN.search(str(error)))
 
 
 class Translated:

@@ -1,21 +1,25 @@
 """How the transactions of several managers keep out of each other's way on PostgreSQL."""
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from sqlalchemy import literal_column, select
 
+from manager_service.store.exclusion import Held
 from manager_service.store.parents import SELECT_PARENTS
 from manager_service.store.postgresql import PostgresConnection
-from manager_service.store.statements import Among, Statement
+from manager_service.store.statements import Among, Rows, Statement
 from manager_service.store.tables import leases, parent_counts, queue, sessions, targets
 
 # Names are hashed into PostgreSQL's advisory locks. Two names with one hash keep each other waiting, no more.
 _SEED = 7_420
 _EACH = "FROM json_array_elements_text(CAST($1 AS JSON)) AS name"
+_EACH_CHILD = "FROM json_array_elements_text(CAST($1 AS JSON)) AS child(id)"
 _HASH = f"hashtextextended(name, {_SEED})"
 _LOCK = f"SELECT pg_advisory_xact_lock({_HASH}) {_EACH}"
 _LOCK_SHARED = f"SELECT pg_advisory_xact_lock_shared({_HASH}) {_EACH}"
+_LOCK_SHARED_OF = f"""SELECT name, pg_advisory_xact_lock_shared({_HASH}) FROM (
+    SELECT DISTINCT leases.parent_id AS name {_EACH_CHILD} JOIN leases ON child_id = child.id ORDER BY 1
+) AS held"""  # noqa: S608 -- of constants
 _TRY = f"SELECT name {_EACH} WHERE pg_try_advisory_xact_lock({_HASH})"
 _TRY_SHARED = f"SELECT name {_EACH} WHERE pg_try_advisory_xact_lock_shared({_HASH})"
 
@@ -29,7 +33,7 @@ HOLD_FREE_LEASES = Statement(_held.with_for_update(skip_locked=True))
 HOLD_HEADS = Statement(
     select(_q.child_id)
     .select_from(queue.join(targets, _t.name == _q.target))
-    .where(Among(_q.child_id, "ids"), _q.hold == literal_column("0"))
+    .where(Among(_q.child_id, "ids"))
     # Not for their keys: who begins to serve a target goes on.
     .with_for_update(of=[queue, targets], key_share=True, skip_locked=True)
 )
@@ -61,9 +65,13 @@ class PostgresExclusion:
         """Lock their ids, shared."""
         self._connection.post_names(_LOCK_SHARED, sorted(ids))
 
-    def try_share_parents(self, ids: Collection[str]) -> set[str]:
+    def share_parents_of(self, children: Sequence[str]) -> Rows:
+        """Lock the ids that stand in the leases, shared."""
+        return self._connection.ask_names(_LOCK_SHARED_OF, children)
+
+    def try_share_parents(self, ids: Collection[str]) -> Rows:
         """Lock those ids, shared, that nobody locked for himself."""
-        return set(self._connection.names(_TRY_SHARED, sorted(ids)))
+        return self._connection.ask_names(_TRY_SHARED, sorted(ids))
 
     def own_parent(self, parent_id: str) -> None:
         """Lock the id."""
@@ -71,20 +79,19 @@ class PostgresExclusion:
 
     def try_own_parent(self, parent_id: str) -> bool:
         """Lock the id, if nobody has."""
-        return bool(self._connection.names(_TRY, [parent_id]))
+        return bool(self._connection.ask_names(_TRY, [parent_id])())
 
-    def leases(self, children: Sequence[str], *, wait: bool) -> Sequence[Any]:
+    def leases(self, children: Sequence[str], *, wait: bool) -> Rows:
         """Lock the rows, in the order of the children."""
-        return self._connection.rows(HOLD_LEASES if wait else HOLD_FREE_LEASES, ids=sorted(children))
+        return self._connection.ask(HOLD_LEASES if wait else HOLD_FREE_LEASES, ids=sorted(children))
 
-    def heads(self, ids: Collection[str], keys: Collection[str]) -> tuple[set[str], set[str]]:
+    def heads(self, ids: Collection[str], keys: Collection[str]) -> Held:
         """Lock the rows of heads and targets, and the names of keys; pass over those that are locked."""
-        if not ids:
-            return set(), set()
-        free = set(self._connection.names(_TRY, sorted(keys))) if keys else set()
-        return {row.child_id for row in self._connection.rows(HOLD_HEADS, ids=sorted(ids))}, free
+        free = self._connection.ask_names(_TRY, sorted(keys))
+        held = self._connection.ask(HOLD_HEADS, ids=sorted(ids))
+        return lambda: ({row.child_id for row in held()}, set(free()))
 
-    def counts(self, ids: Sequence[str]) -> Sequence[Any]:
+    def counts(self, ids: Sequence[str]) -> Rows:
         """Lock the rows, then read them with those of the parent jobs, which nobody changes without that lock."""
         self._connection.hold(HOLD_COUNTS, ids=list(ids))
-        return self._connection.rows(SELECT_PARENTS, ids=list(ids))
+        return self._connection.ask(SELECT_PARENTS, ids=list(ids))

@@ -11,6 +11,7 @@ from manager_service.domain.model import Attempt, ChildJob, Instant, ParentJob, 
 from manager_service.domain.ports import ChildJobFilter, ParentJobFilter
 from manager_service.domain.states import ChildJobState, Outcome, ParentJobState, Verdict, WaitReason
 from manager_service.store.parents import PARENT_COLUMNS, PARENT_OF_REQUEST, PARENTS, SELECT_PARENTS, parent_of
+from manager_service.store.progress import progress_of
 from manager_service.store.rows import event_of, failure_of, mapping_of
 from manager_service.store.statements import Among, Connection, Statement
 from manager_service.store.tables import (
@@ -56,6 +57,7 @@ _CHILD_COLUMNS = (
     _l.lease_id,
     _l.grant_time,
     _l.start_time.label("lease_start_time"),
+    _l.progress,
 )
 _CHILD = Statement(select(*_CHILD_COLUMNS).select_from(_CHILDREN).where(_c.id == bindparam("id")))
 _ATTEMPTS = Statement(select(attempts).where(attempts.c.child_id == bindparam("id")).order_by(attempts.c.attempt))
@@ -236,6 +238,7 @@ def _child(row: Any, reason: WaitReason | None, detail: str) -> ChildJob:
         create_time=row.create_time,
         start_time=row.start_time,
         end_time=row.end_time,
+        progress=progress_of(row.progress),
     )
 
 

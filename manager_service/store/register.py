@@ -45,7 +45,17 @@ _RENEW_SESSION = Statement(
     .values(
         {
             name: bindparam(name)
-            for name in ("worker_name", "build", "host", "pid", "labels", "slots", "heartbeat_time")
+            for name in (
+                "worker_name",
+                "build",
+                "host",
+                "pid",
+                "labels",
+                "slots",
+                "offers_id",
+                "heartbeat_time",
+                "lost_time",
+            )
         }
     )
 )
@@ -141,7 +151,9 @@ def _open(tx: UnitOfWork, polls: Polls, registration: Registration, before: Any 
         "pid": registration.pid,
         "labels": text_of(registration.labels),
         "slots": registration.slots,
+        "offers_id": tx.ids.new_id(),
         "heartbeat_time": tx.now,
+        "lost_time": None,
     }
     if before is not None and before.state in _OPEN_STATES:
         tx.run(_RENEW_SESSION, of=before.id, **written)

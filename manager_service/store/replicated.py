@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -24,19 +25,23 @@ from manager_service.store.postgresql_exclusion import PostgresExclusion
 from manager_service.store.schema import check
 from manager_service.store.schema import migrate as migrate_schema
 from manager_service.store.statements import Connection, Statement
-from manager_service.store.store import SqlJobStore
+from manager_service.store.store import Query, SqlJobStore
 from manager_service.store.tables import store_state
 from manager_service.store.unit_of_work import UnitOfWork
 from manager_service.store.writer import MOST_QUEUED, Entry
 
 T = TypeVar("T")
 Connect = Callable[[], PostgresConnection]
+# What waits for the time and the mark of life.
+Moment = Callable[[], tuple[Instant, Instant]]
 
 
 # So many commands share a transaction at most: what one of them holds, the others hold as long.
 _MOST_TOGETHER = 100
 # How often a start is tried that other managers are in the way of: longer than one that was stopped can be.
 _OPENINGS = 4
+# One transaction waits for the disk while another is worked on.
+_LEASING = 2
 _READERS = 4
 _RETRY_AFTER = 1.0
 _MICROS = 1_000_000
@@ -50,10 +55,15 @@ _MOMENT = Statement(
 class DatabaseClock:
     """The database's clock, the one that all managers have."""
 
-    def moment(self, connection: Connection) -> tuple[Instant, Instant]:
-        """Return the time, and the mark of life that was written last."""
-        [row] = connection.rows(_MOMENT)
-        return row.now, row.mark
+    def ask(self, connection: Connection) -> Moment:
+        """Ask for the time, and for the mark of life that was written last."""
+        asked = connection.ask(_MOMENT)
+
+        def moment() -> tuple[Instant, Instant]:
+            [row] = asked()
+            return row.now, row.mark
+
+        return moment
 
 
 class PostgresTransactions:
@@ -71,22 +81,44 @@ class PostgresTransactions:
         self._ids = ids
         self._timing = timing
         self._mark = SharedMark(timing)
+        # What the database's clock showed last, and what this process's did then.
+        self._last: tuple[Instant, float] = 0, 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     def begin(self) -> UnitOfWork:
-        """Begin a transaction; what an outage did to expire times is made good before anything else."""
+        """Begin a transaction; what an outage did to expire times is made good before anything is committed."""
         self.connection.begin()
-        now, mark = self._clock.moment(self.connection)
-        self._mark.check(self.connection, now, mark)
-        return UnitOfWork(self.connection, self._exclusion, now=now, ids=self._ids, timing=self._timing)
+        asked = self._clock.ask(self.connection)
+        then, at = self._last
+        about = then + round((time.monotonic() - at) * _MICROS)
+        return UnitOfWork(
+            self.connection,
+            self._exclusion,
+            moment=lambda: self._checked(asked),
+            about=about,
+            ids=self._ids,
+            timing=self._timing,
+        )
+
+    def _checked(self, asked: Moment) -> Instant:
+        """Return the time; where it shows an outage, make up for that, and have the transaction run again.
+
+        Raises:
+            ConflictError: what the transaction read was from before.
+        """
+        now, mark = asked()
+        if self._mark.is_gap(now, mark):
+            self.connection.rollback()
+            self.connection.begin()
+            self._mark.make_up(self.connection, self._clock.ask(self.connection)()[0])
+            self.connection.commit()
+            raise ConflictError("leases were given the time back that an outage took from them")
+        self._last = now, time.monotonic()
+        return now
 
     def changes(self) -> int:
         """Return how many rows were changed so far."""
         return self.connection.changes()
-
-    def mark_alive(self, tx: UnitOfWork) -> None:
-        """Write the mark of life."""
-        self._mark.write(self.connection, tx.now)
 
     def commit(self, tx: UnitOfWork) -> Hints:
         """Write what the unit of work owes, commit, and return what listeners are to look at."""
@@ -145,7 +177,7 @@ class Readers:
         self._opened: list[PostgresConnection] = []
         self._waiting = 0
 
-    async def read(self, query: Callable[[Connection, Instant], T]) -> T:
+    async def read(self, query: Query[T]) -> T:
         """Run a query on a snapshot of what was committed last; raise ``OverloadedError`` if too many wait."""
         if self._waiting >= MOST_QUEUED:
             raise OverloadedError("the queue of readers of the job store", _RETRY_AFTER)
@@ -155,13 +187,13 @@ class Readers:
         finally:
             self._waiting -= 1
 
-    def _read(self, query: Callable[[Connection, Instant], T]) -> T:
+    def _read(self, query: Query[T]) -> T:
         connection: PostgresConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
             self._opened.append(connection)
         with connection.snapshot():
-            return query(connection, self._clock.moment(connection)[0])
+            return query(connection, lambda: self._clock.ask(connection)()[0])
 
     def close(self) -> None:
         """Close the connections."""
@@ -171,7 +203,7 @@ class Readers:
 
 
 class PostgresBackend:
-    """A connection for workers, one for clients and upkeep, and some that read."""
+    """Connections for workers, one for clients and upkeep, and some that read."""
 
     def __init__(
         self,
@@ -184,8 +216,11 @@ class PostgresBackend:
     ) -> None:
         self._connect_notices = notices
         self._notices: Notices | None = None
-        self.leasing = PostgresTransactions(connect(), clock, ids=ids, timing=timing)
-        self.steering = PostgresTransactions(connect(), clock, ids=ids, timing=timing)
+        self.leasing, self.steering = (
+            tuple(PostgresTransactions(connect(), clock, ids=ids, timing=timing) for _ in range(number))
+            for number in (_LEASING, 1)
+        )
+        self._mark = SharedMark(timing)
         self._readers = Readers(connect, clock)
         self._timing = timing
 
@@ -199,22 +234,22 @@ class PostgresBackend:
             try:
                 self._make_up()
             except (ConflictError, HeldUpError) as error:
-                self.leasing.rollback()
+                self.leasing[0].rollback()
                 if attempt == _OPENINGS:
                     raise StoreUnavailableError(f"another manager is in the way: {error}") from error
             else:
                 return
 
     def _make_up(self) -> None:
-        tx = self.leasing.begin()
+        tx = self.leasing[0].begin()
         self.mark_alive(tx)
-        self.leasing.commit(tx)
+        self.leasing[0].commit(tx)
 
     def mark_alive(self, tx: UnitOfWork) -> None:
         """Write the mark of life."""
-        self.leasing.mark_alive(tx)
+        self._mark.write(tx, tx.now)
 
-    async def read(self, query: Callable[[Connection, Instant], T]) -> T:
+    async def read(self, query: Query[T]) -> T:
         """Run a query on a snapshot of what was committed last."""
         return await self._readers.read(query)
 
@@ -233,8 +268,8 @@ class PostgresBackend:
         """Close the connections."""
         if self._notices is not None:
             self._notices.close()
-        self.leasing.close()
-        self.steering.close()
+        for transactions in (*self.leasing, *self.steering):
+            transactions.close()
         self._readers.close()
 
 

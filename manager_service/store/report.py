@@ -6,10 +6,12 @@ from typing import Any
 from sqlalchemy import insert, select
 
 from manager_service.domain.attempts import end_by_report
-from manager_service.domain.leases import Poll, Report, ReportAnswer, ReportStatus
+from manager_service.domain.leases import Lease, Poll, Report, ReportAnswer, ReportStatus
 from manager_service.store.acquire import Polls, grant
-from manager_service.store.endings import LEASES_OF_CHILDREN, Ended, budget_of, end_attempts, hold_leases
-from manager_service.store.sessions import open_session
+from manager_service.store.candidates import ask_free_heads
+from manager_service.store.endings import Ended, budget_of, end_attempts
+from manager_service.store.lanes import SUCCESSORS
+from manager_service.store.sessions import ask_session, open_session
 from manager_service.store.statements import Among, Statement
 from manager_service.store.tables import attempts, stale_reports
 from manager_service.store.unit_of_work import UnitOfWork
@@ -34,9 +36,12 @@ def report(
 ) -> ReportAnswer:
     """Record reports of live leases, sort the others out, then grant the next leases."""
     tx.exclusion.hold_session(session_id)
-    session = open_session(tx, session_id)
-    rows = tx.rows(LEASES_OF_CHILDREN, ids=[r.child_job_id for r in reports])
-    live = {row.child_id: row for row in hold_leases(tx, rows)}
+    asked = ask_session(tx, session_id)
+    children = [item.child_job_id for item in reports]
+    held, following = tx.ask_leases(children), tx.ask(SUCCESSORS, ids=children)
+    tx.ask_turns()
+    session = open_session(tx, session_id, asked)
+    live = {row.child_id: row for row in held()}
     tx.parents(row.parent_id for row in live.values())  # all at once, not one for each report
     statuses: list[ReportStatus | None] = []
     ended: list[Ended] = []
@@ -50,12 +55,13 @@ def report(
         else:
             late.append(item)
             statuses.append(None)
-    end_attempts(tx, ended)
+    end_attempts(tx, ended, following)
     answers = iter(_sort_out(tx, late, live))
-    return ReportAnswer(
-        statuses=tuple(status or next(answers) for status in statuses),
-        leases=grant(tx, polls, session, poll, ended=len(ended)) if poll else (),
-    )
+    leases: tuple[Lease, ...] = ()
+    if poll is not None:
+        free = ask_free_heads(tx, session_id, poll.max_leases)
+        leases = grant(tx, polls, session, poll, free, ended=len(ended))
+    return ReportAnswer(statuses=tuple(status or next(answers) for status in statuses), leases=leases)
 
 
 def _fits(lease: Any, session_id: str, item: Report) -> bool:

@@ -6,7 +6,7 @@ from sqlalchemy import bindparam, func, select
 
 from manager_service.domain.errors import SessionUnknownError
 from manager_service.domain.fleet import SessionState
-from manager_service.store.statements import Connection, Statement
+from manager_service.store.statements import Connection, Rows, Statement
 from manager_service.store.tables import leases, sessions
 
 _s = sessions.c
@@ -19,6 +19,8 @@ _SESSION = Statement(
         _s.directive,
         _s.heartbeat_sequence,
         _s.poll_sequence,
+        _s.offers_id,
+        _s.lost_time,
         # Slots are counted from live leases, never stored.
         select(func.count())
         .select_from(leases)
@@ -30,13 +32,23 @@ _SESSION = Statement(
 )
 
 
-def open_session(connection: Connection, session_id: str) -> Any:
+def ask_session(connection: Connection, session_id: str) -> Rows:
+    """Ask for a session, to be opened."""
+    return connection.ask(_SESSION, session_id=session_id)
+
+
+def open_session(connection: Connection, session_id: str, asked: Rows | None = None) -> Any:
     """Return the row of a session that is not closed, with its ``live`` leases as of now.
+
+    Args:
+        connection: reads it.
+        session_id: which one.
+        asked: it, where it was asked for before.
 
     Raises:
         SessionUnknownError: there is no such session, or it is closed.
     """
-    rows = connection.rows(_SESSION, session_id=session_id)
+    rows = (asked or ask_session(connection, session_id))()
     if not rows or rows[0].state == SessionState.CLOSED:
         raise SessionUnknownError(session_id)
     return rows[0]

@@ -18,7 +18,7 @@ from manager_service.domain.errors import InvalidStoreError, ManagerError, Store
 from manager_service.store.checkpoints import Checkpoints
 from manager_service.store.file_lock import Lock
 from manager_service.store.sqlite_dialect import sqlite_engine
-from manager_service.store.statements import Statement
+from manager_service.store.statements import Changed, Rows, Statement
 
 # Before this version two connections could race when the write-ahead log was reset, and damage the file.
 _LEAST_VERSION: Final = (3, 51, 3)
@@ -121,6 +121,16 @@ class SqliteConnection:
 
     post = run
     post_many = run_many
+
+    def ask(self, statement: Statement, **given: Any) -> Rows:
+        """Run a statement; what is returned returns its rows."""
+        found = self.rows(statement, **given)
+        return lambda: found
+
+    def ask_many(self, statement: Statement, many: Sequence[dict[str, Any]]) -> Changed:
+        """Run a statement for many sets of values; what is returned returns how many rows it changed."""
+        changed = self.run_many(statement, many)
+        return lambda: changed
 
     def plan(self, statement: Statement, **given: Any) -> list[str]:
         """Return the lines of the statement's query plan; of what is given only the lengths of lists matter."""

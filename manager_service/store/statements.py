@@ -32,6 +32,9 @@ _SPELLED_OUT = 1
 MANY = -1
 
 Values = Sequence[Any]
+# What waits for the rows of a statement that was sent, and for the number of rows that one changed.
+Rows = Callable[[], Sequence[Any]]
+Changed = Callable[[], int]
 
 
 class Text:
@@ -117,6 +120,12 @@ class Connection(Protocol):
 
     def rows(self, statement: Statement, **given: Any) -> list[Any]:
         """Run a statement and return its rows."""
+
+    def ask(self, statement: Statement, **given: Any) -> Rows:
+        """Run a statement, at the latest when its rows are read, after what was asked and posted before it."""
+
+    def ask_many(self, statement: Statement, many: Sequence[dict[str, Any]]) -> Changed:
+        """Run a statement for many sets of values, as ``run_many`` does, at the latest when it is read."""
 
     def batches(self, statement: Statement, size: int, **given: Any) -> Generator[list[Any]]:
         """Run a statement only as far as its rows are asked for, ``size`` at first and ever more; to be closed."""

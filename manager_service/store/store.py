@@ -5,9 +5,18 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from manager_service.domain.events import EventPage
-from manager_service.domain.fleet import Offers, Registration, Target, Timing, Worker
+from manager_service.domain.fleet import Losses, Offers, Registration, Target, Timing, Worker
 from manager_service.domain.leases import Heartbeat, HeartbeatAnswer, Lease, LogBatch, Poll, Report, ReportAnswer
-from manager_service.domain.model import Attempt, ChildJob, Instant, LogPage, ParentJob, Plan, Span
+from manager_service.domain.model import (
+    Attempt,
+    ChildJob,
+    Instant,
+    LogPage,
+    ParentJob,
+    Plan,
+    RunningProgress,
+    Span,
+)
 from manager_service.domain.ports import ChildJobFilter, Created, Hints, Listener, ParentJobFilter
 from manager_service.store.acquire import Polls, acquire
 from manager_service.store.control import cancel_parent_job, pause_parent_job, resume_parent_job
@@ -25,6 +34,8 @@ from manager_service.store.fleet import (
 )
 from manager_service.store.heartbeat import beat
 from manager_service.store.logs import append_logs, read_logs
+from manager_service.store.losses import note_losses
+from manager_service.store.progress import read_progress
 from manager_service.store.reads import (
     read_child_job,
     read_child_jobs,
@@ -43,24 +54,25 @@ from manager_service.store.unit_of_work import UnitOfWork
 from manager_service.store.writer import Transactions, Writer
 
 T = TypeVar("T")
+Query = Callable[[Connection, Callable[[], Instant]], T]
 
 
 class Backend(Protocol):
     """What a kind of store brings: transactions, snapshots, a clock and a mark of life."""
 
     @property
-    def leasing(self) -> Transactions:
-        """The transactions of workers, and of what falls due."""
+    def leasing(self) -> Sequence[Transactions]:
+        """The transactions of workers, and of what falls due, of each connection that they have."""
 
     @property
-    def steering(self) -> Transactions:
-        """Those of clients and of upkeep, which may take long; the same where there is one connection."""
+    def steering(self) -> Sequence[Transactions]:
+        """Those of clients and of upkeep, which may take long; the same where there is one connection for all."""
 
     def mark_alive(self, tx: UnitOfWork) -> None:
         """Write the mark of life."""
 
-    async def read(self, query: Callable[[Connection, Instant], T]) -> T:
-        """Run a query on a snapshot; it is handed the store's time."""
+    async def read(self, query: Query[T]) -> T:
+        """Run a query on a snapshot; it is handed what tells the store's time."""
 
     def listen(self, listener: Listener) -> None:
         """Call the listener with what other managers committed."""
@@ -116,6 +128,10 @@ class SqlJobStore:
         """Run a verb in the next of the transactions that may take long."""
         return await self._steerer.submit(lambda tx: verb(tx, *args, **kwargs), key)
 
+    async def _read_now(self, query: Callable[[Connection, Instant], T]) -> T:
+        """Run a query that asks what time it is."""
+        return await self._backend.read(lambda connection, moment: query(connection, moment()))
+
     def _alive_since(self, now: Instant) -> Instant:
         return now - self._timing.lease_duration
 
@@ -135,7 +151,7 @@ class SqlJobStore:
 
     async def child_job(self, child_job_id: str) -> tuple[ChildJob, tuple[Attempt, ...]]:
         """Read a child job and its attempts."""
-        return await self._backend.read(
+        return await self._read_now(
             lambda c, now: read_child_job(c, child_job_id, now=now, alive_since=self._alive_since(now))
         )
 
@@ -143,11 +159,15 @@ class SqlJobStore:
         self, parent_job_id: str, wanted: ChildJobFilter, *, after: int = -1, limit: int
     ) -> tuple[ChildJob, ...]:
         """List the children of a parent job."""
-        return await self._backend.read(
+        return await self._read_now(
             lambda c, now: read_child_jobs(
                 c, parent_job_id, wanted, after=after, limit=limit, now=now, alive_since=self._alive_since(now)
             )
         )
+
+    async def progress(self, parent_job_ids: Sequence[str]) -> tuple[RunningProgress, ...]:
+        """Read how far running children are."""
+        return await self._backend.read(lambda c, _: read_progress(c, parent_job_ids))
 
     async def events(self, parent_job_id: str, *, after: int, limit: int) -> EventPage:
         """Read the events of a parent job."""
@@ -226,12 +246,12 @@ class SqlJobStore:
     async def workers(self, *, include_gone: bool, after: str = "", limit: int) -> tuple[Worker, ...]:
         """List workers by name."""
         given: dict[str, Any] = {"include_gone": include_gone, "after": after, "limit": limit}
-        return await self._backend.read(lambda c, now: read_workers(c, self._timing, **given, now=now))
+        return await self._read_now(lambda c, now: read_workers(c, self._timing, **given, now=now))
 
     async def targets(self, *, labels: Mapping[str, str], after: str = "", limit: int) -> tuple[Target, ...]:
         """List known targets by name."""
         given: dict[str, Any] = {"labels": labels, "after": after, "limit": limit}
-        return await self._backend.read(lambda c, now: read_targets(c, self._timing, **given, now=now))
+        return await self._read_now(lambda c, now: read_targets(c, self._timing, **given, now=now))
 
     async def offers(self, names: Sequence[str], operations: frozenset[str] | None = None) -> Offers:
         """Return what the known ones of these targets offer."""
@@ -283,7 +303,7 @@ class SqlJobStore:
     async def next_available(self) -> Span | None:
         """Return how long until something falls due."""
         interval = self._timing.heartbeat_interval
-        return await self._backend.read(lambda c, now: next_available(c, now=now, heartbeat_interval=interval))
+        return await self._read_now(lambda c, now: next_available(c, now=now, heartbeat_interval=interval))
 
     async def release_due(self) -> int:
         """Make delayed children claimable whose time has come."""
@@ -299,6 +319,11 @@ class SqlJobStore:
         """Delete rows of parent jobs that ended long ago."""
         number: int = await self._steer(prune, age=age, limit=limit)
         return number
+
+    async def note_losses(self, *, limit: int) -> Losses:
+        """Find lost workers."""
+        losses: Losses = await self._steer(note_losses, limit=limit)
+        return losses
 
     async def prune_sessions(self, *, age: Span) -> int:
         """Delete sessions that have long been gone."""

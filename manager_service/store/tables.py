@@ -223,6 +223,8 @@ leases = Table(
     # Written by a cancel or a deadline.
     Column("stop", Text),
     Column("stop_reason", Text, nullable=False),
+    # Written by heartbeats that tell it, and gone with the lease.
+    Column("progress", Text),
     UniqueConstraint("lease_id"),
     # Slots are counted, heartbeats renew and a repeated poll answers by session.
     Index("ix_leases_session_id", "session_id"),
@@ -320,6 +322,7 @@ sessions = Table(
     Column("pid", Integer, nullable=False),
     Column("labels", Text, nullable=False),
     Column("slots", Integer, nullable=False),
+    Column("offers_id", Text),
     Column("create_time", BigInteger, nullable=False),
     # Written by heartbeats and polls.
     Column("heartbeat_sequence", BigInteger, nullable=False),
@@ -328,6 +331,8 @@ sessions = Table(
     # Written by the worker's, an operator's or a newer instance's act.
     Column("state", Text, nullable=False),
     Column("directive", Text, nullable=False),
+    # Written by the manager that finds it lost; its next heartbeat or registration takes it away.
+    Column("lost_time", BigInteger),
     UniqueConstraint("instance_id"),
     Index("ix_sessions_worker_name", "worker_name", "create_time"),
     sqlite_with_rowid=False,

@@ -1,7 +1,8 @@
 """One transaction: the statements of its commands, and what it owes to parent jobs and listeners at its end."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import bindparam, insert, literal_column, select, update
@@ -10,19 +11,23 @@ from manager_service.domain.errors import ParentJobNotFoundError
 from manager_service.domain.fleet import Timing
 from manager_service.domain.model import Instant
 from manager_service.domain.ports import Hints, IdSource
+from manager_service.store.errors import LostLeaseError
 from manager_service.store.exclusion import Exclusion
 from manager_service.store.parents import (
+    PARENTS_OF_LEASES,
     SELECT_PARENTS,
     UPDATE_COUNTS,
     UPDATE_PARENT,
     ParentInWork,
     parent_in_work,
 )
-from manager_service.store.statements import Among, Connection, Statement
-from manager_service.store.tables import events, is_ready, queue, targets, turns
+from manager_service.store.statements import Among, Changed, Connection, Rows, Statement
+from manager_service.store.tables import events, is_ready, leases, queue, targets, turns
 
 _INSERT_EVENT = Statement(insert(events))
-_TURN = Statement(select(turns.c.turn).where(turns.c.rank == bindparam("rank")))
+LEASES_OF_CHILDREN = Statement(select(leases).where(Among(leases.c.child_id, "ids")))
+# There are no more ranks than priorities.
+_TURNS = Statement(select(turns.c.rank, turns.c.turn))
 # A hint of where newcomers join: while another transaction sets it, that is good enough.
 _SET_TURN = Statement(
     update(turns)
@@ -35,7 +40,14 @@ _SET_TURN = Statement(
     )
     .values(turn=bindparam("turn"))
 )
-_INSERT_TURN = Statement(insert(turns))
+_ADD_TURN = Statement(
+    insert(turns).from_select(
+        ["rank", "turn"],
+        select(bindparam("rank", type_=turns.c.rank.type), bindparam("turn", type_=turns.c.turn.type)).where(
+            ~select(turns.c.rank).where(turns.c.rank == bindparam("rank")).exists()
+        ),
+    )
+)
 # One seek for each target, however many heads it has.
 TARGETS_READY = Statement(
     select(targets.c.name)
@@ -61,22 +73,40 @@ class UnitOfWork:
     """What the commands of one transaction share.
 
     Changes of children are collected per parent job: its counts, its state and its events are written once, at the
-    end, in the order of the ids. ``now`` is the same for all that the transaction does.
+    end, in the order of the ids. What is asked for is waited for when it is read, together with all that was asked
+    for and posted meanwhile: where the database is far away, a verb asks first and reads then.
+
+    Args:
+        connection: runs the statements.
+        exclusion: keeps other transactions apart.
+        moment: tells the store's time; asked once.
+        about: what that is about, where no waiting is worth its exactness.
+        ids: where ids and chance come from.
+        timing: the spans that leases live by.
     """
 
     def __init__(
-        self, connection: Connection, exclusion: Exclusion, *, now: Instant, ids: IdSource, timing: Timing
+        self,
+        connection: Connection,
+        exclusion: Exclusion,
+        *,
+        moment: Callable[[], Instant],
+        about: Instant,
+        ids: IdSource,
+        timing: Timing,
     ) -> None:
-        self._connection = connection
         self.exclusion = exclusion
-        self.now = now
+        self._moment = moment
+        self._about = about
         self.ids = ids
         self.timing = timing
         self._parents: dict[str, ParentInWork] = {}
         self._shared: set[str] = set()
         self._owned: set[str] = set()
         self._notes = [0]
-        self._turns: dict[int, int] = {}
+        self._turns_asked: Rows | None = None
+        self._turns: dict[int, int] | None = None
+        self._new_ranks: set[int] = set()
         self._granted_ranks: set[int] = set()
         self._ready: dict[str, str] = {}
         self._freed_targets: set[str] = set()
@@ -88,13 +118,28 @@ class UnitOfWork:
         self._ending: set[str] = set()
         self._ready_targets: Counter[str] = Counter()
         self._contended: set[str] = set()
+        self._waiting: set[str] = set()
+        self._expected: list[tuple[Changed, Sequence[str]]] = []
         self.rows = connection.rows
+        self.ask = connection.ask
+        self.ask_many = connection.ask_many
         self.batches = connection.batches
         self.run = connection.run
         self.run_many = connection.run_many
         self.copy_many = connection.copy_many
         self.post = connection.post
         self.post_many = connection.post_many
+
+    @cached_property
+    def now(self) -> Instant:
+        """The store's time, the same for all that the transaction does."""
+        return self._moment()
+
+    @property
+    def about_now(self) -> Instant:
+        """What the store's time is about, where no waiting is worth its exactness; it, once it is known."""
+        known: Instant | None = self.__dict__.get("now")
+        return self._about if known is None else known
 
     @property
     def marks(self) -> int:
@@ -134,15 +179,44 @@ class UnitOfWork:
             self._forget_read(new)
             self._shared |= new
 
-    def try_share(self, ids: Iterable[str]) -> set[str]:
-        """Share those of these parent jobs that nobody has for itself; return all that are shared."""
+    def ask_share(self, ids: Iterable[str]) -> Callable[[], set[str]]:
+        """Share those of these parent jobs that nobody has for itself; return, when asked, all that are shared."""
         wanted = set(ids)
-        if not self.exclusion.alone and (new := wanted - self._shared - self._owned):
-            got = self.exclusion.try_share_parents(sorted(new))
-            self._forget_read(got)
-            self._shared |= got
-            return wanted - new | got
-        return wanted
+        new = set() if self.exclusion.alone else wanted - self._shared - self._owned
+        if not new:
+            return lambda: wanted
+        got = self.exclusion.try_share_parents(sorted(new))
+        read = self.ask(SELECT_PARENTS, ids=sorted(new))
+
+        def shared() -> set[str]:
+            self._now_shared(set(got()), read())
+            return wanted - new | set(got())
+
+        return shared
+
+    def ask_leases(self, children: Sequence[str]) -> Rows:
+        """Hold the live leases of children, with their parent jobs; return, when asked, what they are then."""
+        if self.exclusion.alone:
+            return self.ask(LEASES_OF_CHILDREN, ids=children)
+        shared = self.exclusion.share_parents_of(children)
+        held = self.exclusion.leases(children, wait=True)
+        read = self.ask(PARENTS_OF_LEASES, ids=children)
+
+        def leases_held() -> Sequence[Any]:
+            parents = set(shared())
+            self._now_shared(parents - self._shared - self._owned, read())
+            # What was granted after the parent jobs were looked up is nobody's whom this transaction acts for.
+            return [row for row in held() if row.parent_id in parents]
+
+        return leases_held
+
+    def _now_shared(self, ids: set[str], read: Sequence[Any]) -> None:
+        """Take over what was read of parent jobs after they were shared."""
+        self._forget_read(ids)
+        self._shared |= ids
+        for row in read:
+            if row.id in ids:
+                self.adopt(parent_in_work(row))
 
     def own(self, parent_id: str) -> None:
         """Have a parent job for this transaction alone, so that what is read of it from now on stands."""
@@ -190,19 +264,30 @@ class UnitOfWork:
 
     # The queue.
 
+    def ask_turns(self) -> None:
+        """Ask for the turns of the ranks, which are about to be needed."""
+        if self._turns_asked is None:
+            self._turns_asked = self.ask(_TURNS)
+
     def turn(self, rank: int) -> int:
         """Return the turn of the last grant of a rank."""
-        if rank not in self._turns:
-            row = self.row(_TURN, rank=rank)
-            self._turns[rank] = row.turn if row else 0
-        return self._turns[rank]
+        return self._known_turns().get(rank, 0)
 
     def granted(self, child_id: str, rank: int, turn: int) -> None:
         """Note that a head left the queue with a lease."""
         self._ready.pop(child_id, None)
-        if turn > self.turn(rank):
-            self._turns[rank] = turn
+        known = self._known_turns()
+        if rank not in known:
+            self._new_ranks.add(rank)
+        if turn > known.get(rank, 0):
+            known[rank] = turn
             self._granted_ranks.add(rank)
+
+    def _known_turns(self) -> dict[int, int]:
+        if self._turns is None:
+            self.ask_turns()
+            self._turns = {row.rank: row.turn for row in self._turns_asked()} if self._turns_asked else {}
+        return self._turns
 
     # Hints.
 
@@ -243,33 +328,46 @@ class UnitOfWork:
 
     # The end.
 
+    def expect(self, changed: Changed, leases: Sequence[str]) -> None:
+        """Have the transaction fail if a statement did not end each of these leases."""
+        self._expected.append((changed, leases))
+
     def flush(self) -> None:
-        """Write what is owed to parent jobs and to the dispatch order."""
+        """Write what is owed to parent jobs and to the dispatch order.
+
+        Raises:
+            LostLeaseError: a lease was not there to be ended.
+        """
         self.settle()
+        waiting = self._ask_waiting()
         self._settle_shared()
-        self._write_parents([self._parents[parent_id] for parent_id in sorted(self._parents)])
+        self._waiting = {target for rows in waiting for (target,) in rows()}
+        for changed, ended in self._expected:
+            if changed() != len(ended):
+                raise LostLeaseError(ended)
+        self._write_parents([self._parents[parent_id] for parent_id in sorted(self._parents)], self.now)
         for rank in sorted(self._granted_ranks):
-            turn = self._turns[rank]
-            if not self.run(_SET_TURN, of=rank, turn=turn) and self.row(_TURN, rank=rank) is None:
-                self.run(_INSERT_TURN, rank=rank, turn=turn)
-        self._granted_ranks.clear()
+            if rank in self._new_ranks:
+                self.post(_ADD_TURN, rank=rank, turn=self.turn(rank))
+            else:
+                self.post(_SET_TURN, of=rank, turn=self.turn(rank))
 
     def _settle_shared(self) -> None:
         """Decide the state of parent jobs that other transactions change too, from what these committed."""
         shared = sorted(p.id for p in self._parents.values() if not p.exact and (p.touched or p.rewritten))
         if not shared:
             return
-        for row in self.exclusion.counts(shared):
+        for row in self.exclusion.counts(shared)():
             parent = self._parents[row.id]
             parent.catch_up(row)
             self._decide(parent)
 
-    def _write_parents(self, parents: Sequence[ParentInWork]) -> None:
+    def _write_parents(self, parents: Sequence[ParentInWork], now: Instant) -> None:
         touched = [parent for parent in parents if parent.touched]
         rewritten = [parent for parent in parents if parent.rewritten]
         if touched:
             self._told_parents.update(parent.id for parent in touched)
-            numbered = [event for parent in touched for event in parent.numbered_events(self.now)]
+            numbered = [event for parent in touched for event in parent.numbered_events(now)]
             self.post_many(_INSERT_EVENT, numbered)
             self.post_many(UPDATE_COUNTS, [parent.counts_row() for parent in touched])
         if rewritten:
@@ -280,7 +378,7 @@ class UnitOfWork:
     def hints(self) -> Hints:
         """Return what listeners are to look at. Called after ``flush``, before the commit."""
         ready = self._ready_targets + Counter(self._ready.values())
-        for target in self._waiting_targets(ready):
+        for target in self._waiting.difference(ready):
             ready[target] = 1
         return Hints(
             parents=frozenset(self._told_parents),
@@ -290,13 +388,17 @@ class UnitOfWork:
             renewed=frozenset(self._renewed),
             logs=frozenset(self._ended_children),
             ending=frozenset(self._ending),
+            ended=tuple(
+                parent_job
+                for parent_id in sorted(self._told_parents & self._parents.keys())
+                for parent_job in self._parents[parent_id].ends
+            ),
         )
 
-    def _waiting_targets(self, hinted: Collection[str]) -> set[str]:
-        """Return the targets with heads that waited for what was freed, but for those that are hinted already."""
-        waiting: set[str] = set()
+    def _ask_waiting(self) -> list[Rows]:
+        """Ask for the targets with heads that waited for what was freed, but for those that are hinted already."""
+        hinted = {*self._ready_targets, *self._ready.values()}
+        asked = [self.ask(_PARENT_READY, parent_id=parent_id) for parent_id in sorted(self._freed_parents)]
         if freed := sorted(self._freed_targets.difference(hinted)):
-            waiting.update(row.name for row in self.rows(TARGETS_READY, targets=freed))
-        for parent_id in sorted(self._freed_parents):
-            waiting.update(row.target for row in self.rows(_PARENT_READY, parent_id=parent_id))
-        return waiting.difference(hinted)
+            asked.append(self.ask(TARGETS_READY, targets=freed))
+        return asked

@@ -1,4 +1,4 @@
-"""The one writer: commands queue while a transaction commits, and go together into the next one."""
+"""The writer: commands queue while a transaction commits, and go together into the next one."""
 
 import asyncio
 import random
@@ -99,18 +99,20 @@ class _SpoiltError(Exception):
 
 
 class Writer:
-    """Runs commands in the event loop, many in one transaction, each with its own answer.
+    """Runs commands, many in one transaction, each with its own answer.
+
+    Where there are several connections, whichever is free takes all that waits.
 
     A command that is refused before it wrote anything answers its caller alone. One that fails after it wrote, or
     unexpectedly, voids the transaction: every command of it then runs again in a transaction of its own, so that
     one failure never harms another. A caller that goes away loses the answer only.
     """
 
-    def __init__(self, transactions: Transactions, publish: Callable[[Hints], None]) -> None:
-        self._transactions = transactions
+    def __init__(self, connections: Sequence[Transactions], publish: Callable[[Hints], None]) -> None:
+        self._free = list(reversed(connections))
         self._publish = publish
         self._queue: deque[Entry] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self.closed = False
 
     def submit(self, command: Command, key: str = "") -> asyncio.Future[Any]:
@@ -127,34 +129,39 @@ class Writer:
         loop = asyncio.get_running_loop()
         entry = Entry(command, loop.create_future(), key)
         self._queue.append(entry)
-        if self._task is None or self._task.done():
-            self._task = loop.create_task(self._drain(), name="store-writer")
+        if self._free:
+            task = loop.create_task(self._drain(self._free.pop()), name="store-writer")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return entry.future
 
     async def close(self) -> None:
         """Take no more commands and finish those that queue."""
         self.closed = True
-        if self._task is not None:
-            await asyncio.wait([self._task])
+        while self._tasks:
+            await asyncio.wait(tuple(self._tasks))
 
-    async def _drain(self) -> None:
+    async def _drain(self, transactions: Transactions) -> None:
         try:
             while self._queue:
-                await self._serve(self._transactions.choose(self._queue))
+                await self._serve(transactions, transactions.choose(self._queue))
                 if self._queue:
                     await asyncio.sleep(0)
-        finally:
+        except asyncio.CancelledError:
             self._abandon()
+            raise
+        finally:
+            self._free.append(transactions)
 
     def _abandon(self) -> None:
         """Refuse what still queues when the task is cancelled, which only the end of the loop does."""
         while self._queue:
             self._queue.popleft().refuse(ShuttingDownError())
 
-    async def _serve(self, entries: Sequence[Entry]) -> None:
+    async def _serve(self, transactions: Transactions, entries: Sequence[Entry]) -> None:
         """Run commands together, or each alone where that fails, and answer their callers."""
         try:
-            hints = await self._repeatedly(entries)
+            hints = await self._repeatedly(transactions, entries)
         except asyncio.CancelledError:
             for entry in entries:
                 entry.refuse(ShuttingDownError())
@@ -165,7 +172,7 @@ class Writer:
                     entry.refuse(_refusal(error))
                 return
             for entry in entries:
-                await self._serve([entry])
+                await self._serve(transactions, [entry])
             return
         for entry in entries:
             entry.answer()
@@ -179,11 +186,11 @@ class Writer:
             context = {"message": "a listener of the job store failed", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
 
-    async def _repeatedly(self, entries: Sequence[Entry]) -> Hints:
+    async def _repeatedly(self, transactions: Transactions, entries: Sequence[Entry]) -> Hints:
         """Run commands in one transaction, again where another manager's was in the way."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return await self._transactions.drive(self._together(entries))
+                return await transactions.drive(self._together(transactions, entries))
             except _SpoiltError as error:
                 if isinstance(error.__cause__, ConnectionLostError):
                     raise error.__cause__ from error
@@ -195,26 +202,26 @@ class Writer:
             await asyncio.sleep(random.uniform(0, _PAUSE * attempt))  # noqa: S311 -- spreads loads, guards nothing
         raise AssertionError  # the last attempt returns or raises
 
-    async def _together(self, entries: Sequence[Entry]) -> Hints:
+    async def _together(self, transactions: Transactions, entries: Sequence[Entry]) -> Hints:
         """Run commands in one transaction; raise what made it void."""
         try:
-            tx = self._transactions.begin()
+            tx = transactions.begin()
             for entry in entries:
-                await self._run(tx, entry)
-            return self._transactions.commit(tx)
+                await self._run(transactions, tx, entry)
+            return transactions.commit(tx)
         except BaseException:
-            self._transactions.rollback()
+            transactions.rollback()
             raise
 
-    async def _run(self, tx: UnitOfWork, entry: Entry) -> None:
+    async def _run(self, transactions: Transactions, tx: UnitOfWork, entry: Entry) -> None:
         """Run one command and keep its result, or its refusal."""
-        before = self._transactions.changes(), tx.marks
+        before = transactions.changes(), tx.marks
         entry.error = None
         try:
             result = entry.command(tx)
             entry.value = await _exhaust(result) if isinstance(result, GeneratorType) else result
         except ManagerError as error:
-            if isinstance(error, StoreUnavailableError) or before != (self._transactions.changes(), tx.marks):
+            if isinstance(error, StoreUnavailableError) or before != (transactions.changes(), tx.marks):
                 raise _SpoiltError from error
             entry.error = error
         except Exception as error:

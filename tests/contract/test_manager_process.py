@@ -226,7 +226,7 @@ def test_each_option_names_its_variable(tmp_path: Path) -> None:
         check=True,
     )
 
-    assert done.stdout.count("[env var:") == 14
+    assert done.stdout.count("[env var:") == 15
     assert "stdin-lifeline" not in done.stdout
 
 

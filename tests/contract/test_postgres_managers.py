@@ -1,10 +1,13 @@
 """Managers as processes of their own over one PostgreSQL store: any of them answers, and all outlive an outage."""
 
 import asyncio
+import json
 import re
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +41,15 @@ def url(server: PostgresServer) -> str:
 
 
 @pytest.fixture
-def managers(url: str) -> Iterator[list[Service]]:
+def options() -> tuple[str, ...]:
+    """Return what managers are started with beside their spans."""
+    return ()
+
+
+@pytest.fixture
+def managers(url: str, options: tuple[str, ...]) -> Iterator[list[Service]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(start_manager(url, *QUICK)) for _ in range(2)]
+        yield [stack.enter_context(start_manager(url, *QUICK, *options)) for _ in range(2)]
 
 
 @pytest.fixture
@@ -111,6 +120,80 @@ class TestAnyManagerAnswers:
 
         assert await state(first, parent_id) == "PARENT_JOB_STATE_CANCELLED"
         assert time.monotonic() - begun < 10
+
+
+class TestLog:
+    async def test_the_end_of_a_job_is_logged_by_one_manager(
+        self, managers: list[Service], first: jobs_grpc.JobServiceStub, tmp_path: Path
+    ) -> None:
+        with start_worker(",".join(map(address_of, managers)), f"bed=nap://{tmp_path}/audit", slots=2):
+            parents = [await create(first, "noop", 0) for _ in range(20)]
+            for parent_id in parents:
+                await until(partial(ended, first, parent_id))
+        for manager in managers:
+            assert manager.terminate() == 0
+
+        told = [line["parent_job_id"] for manager in managers for line in said(manager, "parent job ended")]
+        assert sorted(told) == sorted(parents)
+
+    async def test_a_lost_worker_is_logged_by_one_manager(
+        self, managers: list[Service], first: jobs_grpc.JobServiceStub, tmp_path: Path
+    ) -> None:
+        addresses = ",".join(map(address_of, managers))
+        with start_worker(addresses, f"bed=nap://{tmp_path}/audit", name="anna") as anna:
+            await create(first, "nap", 60_000)
+            anna.process.send_signal(signal.SIGSTOP)
+            await until(partial(said_by_any, managers, "worker lost"))
+            await asyncio.sleep(2)  # four times as long as a manager takes to look again
+            anna.process.send_signal(signal.SIGCONT)
+            await until(partial(said_by_any, managers, "worker is back"))
+        for manager in managers:
+            assert manager.terminate() == 0
+
+        for event in ("worker lost", "worker is back"):
+            assert [line["worker_name"] for manager in managers for line in said(manager, event)] == ["anna"]
+
+
+@pytest.mark.parametrize("options", [(), ("--store-pooled",)], ids=["listening", "pooled"])
+class TestProgress:
+    async def test_what_a_worker_tells_one_manager_is_shown_by_another(
+        self, managers: list[Service], worker: Service, first: jobs_grpc.JobServiceStub
+    ) -> None:
+        parent_id = await create(first, "nap", 60_000)
+        told: list[jobs.ProgressUpdate] = []
+        call: Any = first.WatchParentJob(jobs.WatchParentJobRequest(parent_job_id=parent_id), timeout=20)
+        async for message in call:
+            if message.HasField("progress"):
+                told.append(message.progress)
+            if len(told) == 3:
+                break
+        [child] = await self.children(first, parent_id)
+        read = await first.GetChildJob(jobs.GetChildJobRequest(child_job_id=child.id))
+        await first.CancelParentJob(jobs.CancelParentJobRequest(parent_job_id=parent_id))
+        rest = [message.WhichOneof("update") async for message in call]
+
+        assert {(news.child_job_id, news.operation, news.progress.phase) for news in told} == {
+            (child.id, "nap", "nap")
+        }
+        assert 0 <= told[0].progress.done < told[1].progress.done < told[2].progress.done
+        assert child.progress.done >= told[2].progress.done
+        assert read.child_job.progress.done >= child.progress.done
+        assert rest[-1] == "event"
+        [ended] = await self.children(first, parent_id)
+        assert not ended.HasField("progress")
+
+    async def children(self, stub: jobs_grpc.JobServiceStub, parent_id: str) -> list[job.ChildJob]:
+        answer = await stub.ListChildJobs(jobs.ListChildJobsRequest(parent_job_id=parent_id))
+        return list(answer.child_jobs)
+
+
+def said(manager: Service, event: str) -> list[dict[str, Any]]:
+    """Return what a manager logged of something."""
+    return [line for line in map(json.loads, list(manager.lines)) if line["event"] == event]
+
+
+async def said_by_any(managers: list[Service], event: str) -> bool:
+    return any(said(manager, event) for manager in managers)
 
 
 async def running(stub: jobs_grpc.JobServiceStub, parent_id: str) -> bool:

@@ -24,7 +24,7 @@ class Death:
     came: bool = False
 
     def of(self, store: Any) -> None:
-        for transactions in {store._backend.leasing, store._backend.steering}:
+        for transactions in {*store._backend.leasing, *store._backend.steering}:
             self._of(transactions)
 
     def _of(self, transactions: Any) -> None:

@@ -17,13 +17,13 @@ from manager_service.domain.states import Outcome
 from manager_service.store import acquire, endings, sessions
 from manager_service.store import clock as store_clock
 from manager_service.store import report as reporting
-from manager_service.store.endings import LEASES_OF_CHILDREN, lose_leases
+from manager_service.store.endings import lose_leases
 from manager_service.store.expiry import EXPIRED
 from manager_service.store.parents import ParentInWork
 from manager_service.store.statements import Statement
 from manager_service.store.store import SqlJobStore
 from manager_service.store.tables import child_jobs, leases
-from manager_service.store.unit_of_work import UnitOfWork
+from manager_service.store.unit_of_work import LEASES_OF_CHILDREN, UnitOfWork
 
 _COMPLETE_BY_ID = Statement(
     update(child_jobs).where(child_jobs.c.id == bindparam("of")).values(state=bindparam("state"))
@@ -98,8 +98,8 @@ def slots_stored_instead_of_counted() -> Iterator[None]:
     def used(tx: UnitOfWork) -> Counter[str]:
         return stored[id(tx.ids)]
 
-    def read(tx: UnitOfWork, session_id: str) -> Any:
-        session = find(tx, session_id)
+    def read(tx: UnitOfWork, session_id: str, asked: Any = None) -> Any:
+        session = find(tx, session_id, asked)
         return session._replace(live=used(tx)[session_id])
 
     def take(tx: UnitOfWork, session: Any, poll: Poll, picks: list[Any]) -> Any:

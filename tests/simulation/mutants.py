@@ -11,13 +11,13 @@ from sqlalchemy import bindparam, delete
 from manager_service.domain.attempts import Loss
 from manager_service.domain.ports import Hints
 from manager_service.store.embedded import EmbeddedTransactions
-from manager_service.store.endings import LEASES_OF_CHILDREN, lose_leases
 from manager_service.store.endings import _child as child_row
+from manager_service.store.endings import lose_leases
 from manager_service.store.expiry import EXPIRED
 from manager_service.store.statements import Statement
 from manager_service.store.store import SqlJobStore
 from manager_service.store.tables import leases
-from manager_service.store.unit_of_work import UnitOfWork
+from manager_service.store.unit_of_work import LEASES_OF_CHILDREN, UnitOfWork
 
 
 def fence_by_worker_only() -> AbstractContextManager[Any]:

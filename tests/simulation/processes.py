@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from unittest.mock import patch
 
 from manager_service.api.server import Services
@@ -40,10 +40,23 @@ class _RepeatableManager(Manager):
         super()._hear(Hints(ready=dict(sorted(hints.ready.items())), **cast("Any", ordered)))
 
 
+class Door(Protocol):
+    """Where a manager is reached while it serves."""
+
+    def open(self, manager: Process, services: Services) -> None:
+        """Let a manager be found."""
+
+    def close(self) -> None:
+        """Let the manager be gone."""
+
+    async def idle(self) -> None:
+        """Wait until the manager has answered what it was asked."""
+
+
 class _Server:
     """The place of the gRPC server in a manager."""
 
-    def __init__(self, services: Services, ids: IdSource, *, network: Network, process: Process) -> None:
+    def __init__(self, services: Services, ids: IdSource, *, network: Door, process: Process) -> None:
         self._services = services
         self._network = network
         self._process = process
@@ -67,13 +80,21 @@ class ManagerHost:
     """Runs managers on one store file, one after the other."""
 
     def __init__(
-        self, loop: VirtualLoop, network: Network, clock: VirtualClock, ids: IdSource, path: Path
+        self,
+        loop: VirtualLoop,
+        network: Door,
+        clock: VirtualClock,
+        ids: IdSource,
+        path: Path,
+        *,
+        settings: Settings | None = None,
     ) -> None:
         self._loop = loop
         self._network = network
         self._clock = clock
         self._ids = ids
         self._path = path
+        self._settings = settings or Settings(timing=TIMING)
         self._manager: Manager | None = None
         self.process = Process("manager")
         self.process.end()
@@ -89,15 +110,18 @@ class ManagerHost:
 
     def _open(self, process: Process) -> None:
         self.store = open_store(
-            f"sqlite:///{self._path}", clock=self._clock, ids=self._ids, timing=TIMING, synchronous="normal"
+            f"sqlite:///{self._path}",
+            clock=self._clock,
+            ids=self._ids,
+            timing=self._settings.timing,
+            synchronous="normal",
         )
 
         def server(services: Services, ids: IdSource, **_: bool) -> _Server:
             return _Server(services, ids, network=self._network, process=process)
 
         with patch("manager_service.app.manager.Server", server):
-            settings = Settings(timing=TIMING)
-            self._manager = _RepeatableManager(settings, self.store, clock=self._clock, ids=self._ids)
+            self._manager = _RepeatableManager(self._settings, self.store, clock=self._clock, ids=self._ids)
         process.spawn(self._manager.start())
 
     def stop(self) -> None:

@@ -27,6 +27,7 @@ class Process:
         self.on_death: Callable[[], None] = lambda: None
         self.frozen: deque[asyncio.Handle] = deque()
         self.tasks: list[asyncio.Task[Any]] = []
+        self._most_tasks = 2 * _TASKS_KEPT
         self.paused = False
         self.context = copy_context()
         self.context.run(OWNER.set, self)
@@ -43,8 +44,9 @@ class Process:
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """Keep a task: one that was killed must not be cleaned up before the world ends."""
         self.tasks.append(task)
-        if len(self.tasks) > _TASKS_KEPT * 2:
+        if len(self.tasks) > self._most_tasks:
             self.tasks = [kept for kept in self.tasks if not kept.done()]
+            self._most_tasks = 2 * max(_TASKS_KEPT, len(self.tasks))
 
 
 OWNER: ContextVar[Process | None] = ContextVar("OWNER", default=None)
@@ -60,11 +62,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     Args:
         after_step: called after each step with the process it belonged to.
+        most_steps: after so many steps it counts as stuck.
     """
 
-    def __init__(self, after_step: Callable[[Process | None], None]) -> None:
+    def __init__(self, after_step: Callable[[Process | None], None], *, most_steps: int = MAX_STEPS) -> None:
         super().__init__()
         self._after_step = after_step
+        self._most_steps = most_steps
         self._moment = 5_000.0
         self._ready: deque[asyncio.Handle] = deque()
         self._scheduled: list[asyncio.TimerHandle] = []
@@ -126,7 +130,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if not ready:
             while timers and timers[0].cancelled():
                 heapq.heappop(timers)
-            if not timers or self.steps > MAX_STEPS:
+            if not timers or self.steps > self._most_steps:
                 raise StuckError(f"{len(timers)} timers left after {self.steps} steps")
             self._moment = max(self._moment, timers[0].when())
         while timers and timers[0].when() <= self._moment:

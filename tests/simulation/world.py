@@ -54,7 +54,7 @@ class World:
         self._most_steps = most_steps
         self._sink = trace
         self._folder = Path(tempfile.mkdtemp(prefix="simulation-", dir=_SHM if _SHM.is_dir() else None))
-        shutil.copy(_empty_store(), self._folder / "store.db")
+        shutil.copy(empty_store(), self._folder / "store.db")
         LOGGER.sink = self._heard
         self.loop = VirtualLoop(self._after_step)
         self.loop.set_exception_handler(self._unhandled)
@@ -242,7 +242,7 @@ class World:
 
 
 @cache
-def _empty_store() -> Path:
+def empty_store() -> Path:
     """Make a store's file once per process, for its tables take longer to make than a world to begin."""
     folder = Path(tempfile.mkdtemp(prefix="simulation-", dir=_SHM if _SHM.is_dir() else None))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -160,6 +160,7 @@ class LeaseStore:
     acquired: list[tuple[str, int]] = field(default_factory=list)
     beats: list[Heartbeat] = field(default_factory=list)
     accepted: tuple[tuple[str, str, str], ...] = ()
+    back: str | None = None
     error: Exception | None = None
 
     async def acquire(self, session_id: str, poll: Poll) -> tuple[Lease, ...]:
@@ -172,7 +173,7 @@ class LeaseStore:
     async def heartbeat(self, heartbeat: Heartbeat) -> HeartbeatAnswer:
         self.beats.append(heartbeat)
         answers = tuple(self.directives.get(item.lease_id, LeaseDirective.CONTINUE) for item in heartbeat.leases)
-        return HeartbeatAnswer(leases=answers, directive=self.directive, accepted=self.accepted)
+        return HeartbeatAnswer(leases=answers, directive=self.directive, accepted=self.accepted, back=self.back)
 
     async def report(self, session_id: str, reports: Sequence[Report], poll: Poll | None) -> ReportAnswer:
         return ReportAnswer(statuses=(), leases=())
@@ -187,8 +188,8 @@ class SilentFeed:
     def publish(self, parent_job_id: str, child_job_id: str, attempt: int, progress: Progress) -> None:
         self.published.append((parent_job_id, child_job_id, attempt, progress))
 
-    def latest(self, child_job_id: str, attempt: int) -> Progress | None:
-        return None
+    def passed(self, parent_job_id: str, child_job_id: str, attempt: int) -> None:
+        raise NotImplementedError
 
     def follow(self, parent_job_id: str, ring: Any) -> Any:
         raise NotImplementedError

@@ -93,6 +93,10 @@ class TestVerify:
         with pytest.raises(InvalidSettingsError, match="retention"):
             verify(Settings(retention=-1))
 
+    def test_a_negative_wait_is_refused(self) -> None:
+        with pytest.raises(InvalidSettingsError, match="store-wait must not be negative; 0s tries once"):
+            verify(Settings(store_wait=-1))
+
 
 class TestReadDefaults:
     def test_keys_are_the_options_names(self, tmp_path: Path) -> None:

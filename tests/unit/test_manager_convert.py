@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,14 +13,13 @@ from manager_service.domain.model import SECOND, Progress
 from manager_service.domain.request import JobRequest
 from manager_service.domain.states import ChildJobState, Counts, ParentJobState, Scope, Verdict
 from manager_service.domain.watch import Batch, ProgressUpdate, Snapshot
-from manager_service.progress import ProgressHub
 from overhaul.v1 import (
     fleet_service_pb2,
     job_pb2,
     job_service_pb2,
     lease_service_pb2,
 )
-from tests.unit.manager_doubles import CHILD_ID, NOW, PARENT_ID, StillClock, child_job, parent_job
+from tests.unit.manager_doubles import CHILD_ID, NOW, PARENT_ID, child_job, parent_job
 
 RESERVED = {job_pb2.WAIT_REASON_WINDOW_CLOSED, job_pb2.WAIT_REASON_THROTTLED}
 TABLES: dict[str, tuple[EnumTable[Any, Any], Any]] = {
@@ -214,19 +214,12 @@ class TestJobs:
         assert counts.total == 28
         assert counts.skipped == 7
 
-    @pytest.mark.parametrize(
-        ("child", "shown"),
-        [
-            (child_job(), True),
-            (child_job(attempts=2), False),
-            (child_job(ChildJobState.PENDING), False),
-        ],
-    )
-    def test_progress_is_of_the_running_attempt(self, child: Any, *, shown: bool) -> None:
-        hub = ProgressHub(StillClock())
-        hub.publish(PARENT_ID, CHILD_ID, 1, Progress(phase="copy"))
+    def test_progress_that_was_not_told_is_left_out(self) -> None:
+        told = jobs.child_job(replace(child_job(), progress=Progress(phase="copy", done=0)))
+        untold = jobs.child_job(child_job())
 
-        assert jobs.child_job(child, hub).HasField("progress") is shown
+        assert (told.progress.phase, told.progress.done, told.progress.HasField("total")) == ("copy", 0, False)
+        assert not untold.HasField("progress")
 
 
 def listing(**fields: Any) -> job_service_pb2.ListParentJobsRequest:

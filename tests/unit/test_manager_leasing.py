@@ -15,6 +15,7 @@ from manager_service.domain.errors import (
     SessionSupersededError,
 )
 from manager_service.domain.fleet import (
+    Losses,
     OptionSpec,
     OptionType,
     Registration,
@@ -492,6 +493,14 @@ class TestAHeartbeat:
 
         assert bench.feed.published == [(PARENT_ID, CHILD_ID, 3, progress)]
 
+    async def test_a_worker_that_comes_back_is_told_by_its_name(self, bench: Bench) -> None:
+        bench.store.back = "anna"
+
+        with capture_logs() as lines:
+            await bench.beat(1, wait=0)
+
+        assert [(line["event"], line["worker_name"]) for line in lines] == [("worker is back", "anna")]
+
     async def test_an_older_one_sets_no_progress_back(self, bench: Bench) -> None:
         bench.store.accepted = ((PARENT_ID, CHILD_ID, "lease-1"),)
         progress = [Progress(phase="copy", done=done, total=9) for done in range(4)]
@@ -731,92 +740,60 @@ def test_log_entries_that_make_no_sense_are_refused(changes: dict[str, Any], fie
 
 
 class TestLostWorkers:
-    @pytest.fixture
-    def clock(self) -> StillClock:
-        return StillClock()
-
-    @pytest.fixture
-    def sessions(self, clock: StillClock) -> Sessions:
-        sessions = Sessions(clock)
-        sessions.opened("s1", registration("w", "a"))
-        sessions.opened("s2", registration("v", "a"))
-        return sessions
-
-    async def test_one_that_was_silent_for_long_is_told_once_by_name(
-        self, clock: StillClock, sessions: Sessions
-    ) -> None:
-        fleet = Fleet(w=SessionState.LOST, v=SessionState.READY)
-        lost = LostWorkers(fleet.store, sessions, lease_duration=45 * SECOND)
-        clock.steady += 46 * SECOND
-        sessions.called("s2")
+    async def test_each_is_told_by_its_name(self) -> None:
+        fleet = Fleet(1)
 
         with capture_logs() as lines:
-            await lost.turn()
-            await lost.turn()
+            await LostWorkers(fleet.store).turn()
 
-        told = [(line["event"], line["worker_name"], line["silent_seconds"]) for line in lines]
-        assert told == [("worker lost", "w", 46.0)]
+        assert lines == [
+            {
+                "event": "worker lost",
+                "log_level": "warning",
+                "worker_name": "w0",
+                "session_id": "s0",
+                "host": "h",
+                "pid": 1,
+                "targets": 1,
+                "silent_seconds": 46.5,
+            }
+        ]
 
-    async def test_who_calls_costs_the_store_nothing(self, clock: StillClock, sessions: Sessions) -> None:
-        fleet = Fleet()
-        clock.steady += 45 * SECOND
-
-        await LostWorkers(fleet.store, sessions, lease_duration=45 * SECOND).turn()
-
-        assert fleet.asked == []
-
-    async def test_an_outage_of_the_manager_loses_nobody(self, clock: StillClock, sessions: Sessions) -> None:
-        fleet = Fleet(w=SessionState.STALE, v=SessionState.READY)
-        lost = LostWorkers(fleet.store, sessions, lease_duration=45 * SECOND)
-        clock.steady += 600 * SECOND
-
-        with capture_logs() as lines:
-            await lost.turn()
-
-        assert (fleet.asked, lines) == (["mark_alive", "workers"], [])
-
-    async def test_one_that_calls_again_is_told_to_be_back(self, clock: StillClock, sessions: Sessions) -> None:
-        fleet = Fleet(w=SessionState.LOST, v=SessionState.SUPERSEDED)
-        clock.steady += 46 * SECOND
-        await LostWorkers(fleet.store, sessions, lease_duration=45 * SECOND).turn()
+    async def test_many_are_found_in_batches(self) -> None:
+        fleet = Fleet(2_500)
 
         with capture_logs() as lines:
-            sessions.called("s1")
-            sessions.called("s1")
+            await LostWorkers(fleet.store).turn()
 
-        assert [(line["event"], line["worker_name"]) for line in lines] == [("worker is back", "w")]
+        assert (len(lines), fleet.asked) == (2_500, 3)
 
 
 class Fleet:
-    """A store of two workers that stand as they are told to."""
+    """A store that finds so many workers lost."""
 
-    def __init__(self, **states: SessionState) -> None:
-        self.states = states
-        self.asked: list[str] = []
+    def __init__(self, lost: int) -> None:
+        self.lost = [self.worker(number) for number in range(lost)]
+        self.asked = 0
         self.store: Any = self
 
-    async def mark_alive(self) -> None:
-        self.asked.append("mark_alive")
+    async def note_losses(self, *, limit: int) -> Losses:
+        self.asked += 1
+        found, self.lost = self.lost[:limit], self.lost[limit:]
+        return Losses(workers=tuple(found), time=NOW + 46_500_000)
 
-    async def workers(self, *, include_gone: bool, after: str, limit: int) -> tuple[Worker, ...]:
-        assert include_gone
-        self.asked.append("workers")
-        ids = {"w": "s1", "v": "s2"}
-        return tuple(
-            Worker(
-                worker_name=name,
-                instance_id="i",
-                session_id=ids[name],
-                state=state,
-                build="",
-                host="h",
-                pid=1,
-                labels={},
-                slots=1,
-                slots_used=0,
-                targets=("a",),
-                create_time=NOW,
-                heartbeat_time=NOW,
-            )
-            for name, state in self.states.items()
+    def worker(self, number: int) -> Worker:
+        return Worker(
+            worker_name=f"w{number}",
+            instance_id="i",
+            session_id=f"s{number}",
+            state=SessionState.LOST,
+            build="",
+            host="h",
+            pid=1,
+            labels={},
+            slots=1,
+            slots_used=0,
+            targets=("a",),
+            create_time=NOW,
+            heartbeat_time=NOW,
         )

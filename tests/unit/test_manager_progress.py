@@ -1,6 +1,10 @@
-from manager_service.domain.model import SECOND, Progress
-from manager_service.progress import MAX_KEPT, ProgressHub
-from tests.unit.manager_doubles import StillClock
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from manager_service.domain.model import SECOND, Progress, RunningProgress
+from manager_service.progress import MAX_KEPT, MAX_PASSED, ProgressHub, ProgressLooks
+from tests.unit.manager_doubles import CountedIds, StillClock
 
 
 def copied(done: int) -> Progress:
@@ -50,18 +54,117 @@ class TestProgressHub:
 
         assert not rings
 
-    def test_the_latest_is_of_one_attempt(self) -> None:
+    def test_an_older_attempt_is_no_news(self) -> None:
         hub = ProgressHub(StillClock())
-        hub.publish("p", "c", 1, copied(1))
+        with hub.follow("p", lambda: None) as follower:
+            hub.publish("p", "c", 2, copied(1))
+            hub.publish("p", "c", 1, copied(9))
 
-        assert hub.latest("c", 1) == copied(1)
-        assert hub.latest("c", 2) is None
-        assert hub.latest("d", 1) is None
+            assert [news.progress for news in follower.due()] == [copied(1)]
 
-    def test_only_so_many_are_kept(self) -> None:
+    def test_only_so_many_are_compared(self) -> None:
         hub = ProgressHub(StillClock())
         for number in range(MAX_KEPT + 1):
             hub.publish("p", str(number), 1, copied(1))
 
-        assert hub.latest("0", 1) is None
-        assert hub.latest("1", 1) == copied(1)
+        with hub.follow("p", lambda: None) as follower:
+            for number in (1, 0):
+                hub.publish("p", str(number), 1, copied(1))
+
+            assert [news.child_job_id for news in follower.due()] == ["0"]
+
+
+class TestAnAttemptThatIsOver:
+    def test_what_was_not_told_of_it_yet_is_dropped(self) -> None:
+        hub = ProgressHub(StillClock())
+        with hub.follow("p", lambda: None) as follower:
+            hub.publish("p", "c", 1, copied(1))
+            hub.publish("p", "d", 2, copied(2))
+            for child in ("c", "d", "unknown"):
+                hub.passed("p", child, 2)
+
+            assert [news.child_job_id for news in follower.due()] == ["d"]
+
+    def test_what_comes_of_it_late_is_not_told(self) -> None:
+        hub = ProgressHub(StillClock())
+        with hub.follow("p", lambda: None) as follower:
+            hub.passed("p", "c", 2)
+            hub.passed("p", "c", 1)
+            hub.publish("p", "c", 1, copied(1))
+            assert follower.due() == ()
+
+            hub.publish("p", "c", 2, copied(2))
+            assert [news.progress for news in follower.due()] == [copied(2)]
+
+    def test_only_the_newest_are_remembered(self) -> None:
+        hub = ProgressHub(StillClock())
+        with hub.follow("p", lambda: None) as follower:
+            for number in range(MAX_PASSED + 1):
+                hub.passed("p", str(number), 2)
+            for number in range(2):
+                hub.publish("p", str(number), 1, copied(1))
+
+            assert [news.child_job_id for news in follower.due()] == ["0"]
+
+    def test_where_nobody_follows_nothing_is_remembered(self) -> None:
+        hub = ProgressHub(StillClock())
+        hub.passed("p", "c", 2)
+
+        with hub.follow("p", lambda: None) as follower:
+            hub.publish("p", "c", 1, copied(1))
+
+            assert [news.child_job_id for news in follower.due()] == ["c"]
+
+
+class Elsewhere:
+    """A store with what workers told another manager."""
+
+    def __init__(self, *told: RunningProgress) -> None:
+        self.told = told
+        self.asked: list[Sequence[str]] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.store: Any = self
+
+    async def progress(self, parent_job_ids: Sequence[str]) -> tuple[RunningProgress, ...]:
+        self.asked.append(parent_job_ids)
+        self.meanwhile()
+        return self.told
+
+
+def running(child_job_id: str, done: int, *, attempt: int = 1) -> RunningProgress:
+    return RunningProgress(parent_job_id="p", child_job_id=child_job_id, attempt=attempt, progress=copied(done))
+
+
+class TestProgressLooks:
+    async def test_who_follows_here_is_told_what_was_told_elsewhere(self) -> None:
+        hub, elsewhere = ProgressHub(StillClock()), Elsewhere(running("c", 1))
+        with hub.follow("p", lambda: None) as follower, hub.follow("o", lambda: None) as other:
+            await ProgressLooks(elsewhere.store, hub, CountedIds()).turn()
+
+            assert [(news.child_job_id, news.progress) for news in follower.due()] == [("c", copied(1))]
+            assert other.due() == ()
+        assert elsewhere.asked == [["o", "p"]]
+
+    async def test_while_nobody_follows_the_store_is_not_asked(self) -> None:
+        hub, elsewhere = ProgressHub(StillClock()), Elsewhere()
+
+        await ProgressLooks(elsewhere.store, hub, CountedIds()).turn()
+
+        assert elsewhere.asked == []
+
+    async def test_what_a_worker_tells_here_meanwhile_is_newer(self) -> None:
+        hub, elsewhere = ProgressHub(StillClock()), Elsewhere(running("c", 1), running("d", 1))
+        elsewhere.meanwhile = lambda: hub.publish("p", "c", 1, copied(2))
+        with hub.follow("p", lambda: None) as follower:
+            await ProgressLooks(elsewhere.store, hub, CountedIds()).turn()
+
+            assert {news.child_job_id: news.progress for news in follower.due()} == {
+                "c": copied(2),
+                "d": copied(1),
+            }
+
+    async def test_managers_look_at_different_times(self) -> None:
+        begun = time.monotonic()
+        await ProgressLooks(Elsewhere().store, ProgressHub(StillClock()), CountedIds(0.25)).turn()
+
+        assert 0.75 <= time.monotonic() - begun < 1.2

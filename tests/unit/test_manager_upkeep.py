@@ -13,16 +13,16 @@ from manager_service.domain.errors import (
     ShuttingDownError,
     StoreUnavailableError,
 )
-from manager_service.domain.events import EventPage
+from manager_service.domain.events import ChildJobChange, Event, EventPage
 from manager_service.domain.fleet import Timing
-from manager_service.domain.model import MILLISECOND, SECOND, LogPage, ParentJob, Progress
-from manager_service.domain.states import Counts, ParentJobState
+from manager_service.domain.model import MILLISECOND, SECOND, LogPage, Progress
+from manager_service.domain.states import ChildJobState, Counts, ParentJobState
 from manager_service.housekeeping import Housekeeping, Loop
-from manager_service.orchestrator import Endings, LogReader, Sweeps, Timers, Watches
+from manager_service.orchestrator import LogReader, Sweeps, Timers, Watches, log_ends
 from manager_service.orchestrator.bells import Bell, Bells
 from manager_service.orchestrator.event_pages import EventPages
 from manager_service.progress import ProgressHub
-from tests.unit.manager_doubles import NOW, PARENT_ID, CountedIds, StillClock, child_job, parent_job
+from tests.unit.manager_doubles import CHILD_ID, NOW, PARENT_ID, CountedIds, StillClock, child_job, parent_job
 
 
 async def until(check: Callable[[], bool], *, seconds: float = 3) -> None:
@@ -280,35 +280,17 @@ class TestTimers:
         assert asyncio.get_running_loop().time() - begin > 0.4
 
 
-class ParentStore:
-    """Answers how a parent job stands, and counts how often it was asked."""
-
-    def __init__(self, *answers: ParentJob | Exception) -> None:
-        self.answers = list(answers)
-        self.asked = 0
-
-    async def parent_job(self, _: str) -> ParentJob:
-        self.asked += 1
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-class TestEndings:
-    async def test_an_end_is_one_line(self) -> None:
+class TestEnds:
+    def test_an_end_is_one_line(self) -> None:
         ended = replace(
             parent_job(ParentJobState.PARTIALLY_COMPLETED),
             counts=Counts(completed=3, failed=1),
             start_time=NOW,
             end_time=NOW + 1_500 * MILLISECOND,
         )
-        endings = Endings(_store(ended))
-        endings.add([PARENT_ID])
 
         with capture_logs() as lines:
-            await endings.look()
-            await endings.look()
+            log_ends([ended])
 
         assert lines == [
             {
@@ -326,42 +308,11 @@ class TestEndings:
             }
         ]
 
-    async def test_however_much_changes_a_parent_job_is_read_once_a_second(self) -> None:
-        store = _store(parent_job())
-        endings = Endings(store)
-        turning = asyncio.create_task(endings.turn())
-
+    def test_one_that_never_began_took_no_time(self) -> None:
         with capture_logs() as lines:
-            for _ in range(50):
-                endings.add([PARENT_ID])
-                await asyncio.sleep(0.001)
-        turning.cancel()
+            log_ends([replace(parent_job(ParentJobState.CANCELLED), end_time=NOW)])
 
-        assert (store.asked, lines) == (1, [])
-
-    async def test_one_that_is_gone_is_passed_over(self) -> None:
-        endings = Endings(_store(ParentJobNotFoundError("gone"), parent_job(ParentJobState.FAILED)))
-        endings.add(["gone", PARENT_ID])
-
-        with capture_logs() as lines:
-            await endings.look()
-
-        assert [line["parent_job_id"] for line in lines] == [PARENT_ID]
-
-    async def test_one_that_could_not_be_read_is_read_again(self) -> None:
-        endings = Endings(_store(StoreUnavailableError("away"), parent_job(ParentJobState.FAILED)))
-        endings.add([PARENT_ID])
-
-        with capture_logs() as lines:
-            with pytest.raises(StoreUnavailableError):
-                await endings.look()
-            await endings.look()
-
-        assert [line["parent_job_id"] for line in lines] == [PARENT_ID]
-
-
-def _store(*answers: ParentJob | Exception) -> Any:
-    return ParentStore(*answers)
+        assert lines[0]["seconds"] == 0
 
 
 class TestBells:
@@ -537,6 +488,34 @@ class TestReaders:
 
         assert await watching == []
 
+    async def test_no_progress_of_an_attempt_follows_the_event_of_its_end(self) -> None:
+        class Ending:
+            untold: tuple[Event, ...] = (_over(2, attempt=1),)
+            final = False
+
+            async def events(self, *_: Any, **__: Any) -> EventPage:
+                told, self.untold = self.untold, ()
+                return EventPage(events=told, trimmed=False, last_sequence=2, final=self.final)
+
+            async def child_job(self, _: str) -> Any:
+                return child_job(), ()
+
+        ending: Any = Ending()
+        clock, bells = StillClock(), Bells(CountedIds())
+        hub = ProgressHub(clock)
+        watching = asyncio.ensure_future(_read(Watches(ending, hub, bells).watch("p", 1)))
+        await asyncio.sleep(0.01)
+        for attempt, phase in ((1, "late"), (2, "copy")):
+            hub.publish("p", CHILD_ID, attempt, Progress(phase=phase))
+            await asyncio.sleep(0.01)
+            clock.steady += SECOND
+        ending.final = True
+        bells.ring(["p"])
+
+        batch, *progress = await watching
+        assert batch.events == (_over(2, attempt=1),)
+        assert [(told.child_job_id, told.progress.phase) for told in progress] == [(CHILD_ID, "copy")]
+
     async def test_a_follower_of_a_log_is_let_go_at_a_stop(self) -> None:
         class Empty:
             async def logs(self, *_: Any, **__: Any) -> LogPage:
@@ -556,6 +535,22 @@ class TestReaders:
 
         with pytest.raises(ShuttingDownError):
             await following
+
+
+def _over(sequence: int, *, attempt: int) -> Event:
+    change = ChildJobChange(
+        child_job_id=CHILD_ID,
+        operation="vacuum",
+        target="app",
+        object=None,
+        previous_state=ChildJobState.RUNNING,
+        state=ChildJobState.PENDING,
+        attempts=attempt,
+        version=3,
+        verdict=None,
+        reason="",
+    )
+    return Event(sequence=sequence, time=NOW, change=change)
 
 
 async def _read(stream: Any) -> list[Any]:

@@ -19,7 +19,6 @@ from manager_service.domain.model import (
     StaleReport,
 )
 from manager_service.domain.states import ChildJobState, Counts, FailurePolicy
-from manager_service.domain.watch import ProgressFeed
 from manager_service.orchestrator import Preview
 from overhaul.v1 import job_pb2, job_service_pb2
 
@@ -83,9 +82,8 @@ def created(made: ParentJob | Preview) -> job_service_pb2.CreateParentJobRespons
     )
 
 
-def child_job(job: ChildJob, feed: ProgressFeed) -> job_pb2.ChildJob:
-    """Convert a child job; while it runs, with the progress that the feed has of it."""
-    running = job.state is ChildJobState.RUNNING
+def child_job(job: ChildJob) -> job_pb2.ChildJob:
+    """Convert a child job."""
     return job_pb2.ChildJob(
         id=job.id,
         parent_job_id=job.parent_job_id,
@@ -109,7 +107,7 @@ def child_job(job: ChildJob, feed: ProgressFeed) -> job_pb2.ChildJob:
         wait_detail=job.wait_detail,
         available_time=timestamp(job.available_time),
         worker_name=job.worker_name,
-        progress=progress(feed.latest(job.id, job.attempts)) if running else None,
+        progress=progress(job.progress),
         create_time=timestamp(job.create_time),
         start_time=timestamp(job.start_time),
         end_time=timestamp(job.end_time),

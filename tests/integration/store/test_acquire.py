@@ -236,6 +236,21 @@ class TestDispatchOrder:
 
         assert order.count(big.id) == order.count(small.id) == 4
 
+    async def test_ever_newer_parent_jobs_do_not_overtake_an_older_one_for_ever(self, world: World) -> None:
+        old_targets = [f"old{n}" for n in range(5)]
+        worker = await world.worker(*old_targets, "busy", slots=1)
+        old = await world.parent_job(*old_targets)
+
+        order = []
+        for _ in range(20):
+            await world.parent_job("busy")
+            [lease] = await worker.acquire()
+            order.append(lease.parent_job_id)
+            await worker.end(lease)
+
+        # Each turn of the older one comes after those only who were there when the turn before it began.
+        assert [place for place, parent_job_id in enumerate(order) if parent_job_id == old.id] == [0, 2, 5, 9, 14]
+
     async def test_the_largest_lane_goes_first_then_the_order_of_the_request(self, world: World) -> None:
         worker = await world.worker("a", "b", "c", "d")
         await world.parent_job("a", "b", "c", "d", sizes={"b": 5, "d": 9})

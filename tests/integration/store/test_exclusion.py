@@ -33,6 +33,7 @@ from manager_service.store.postgresql import PostgresConnection
 from manager_service.store.postgresql_exclusion import PostgresExclusion
 from manager_service.store.statements import Among, Statement
 from manager_service.store.tables import leases, parent_counts, parent_jobs, queue, sessions, targets
+from manager_service.store.unit_of_work import UnitOfWork
 from manager_service.store.writer import Writer
 from tests.factories import World, plan, registration, served_target
 from tests.integration.store.managers import Managers, Meeting, at_once, preceded
@@ -53,9 +54,9 @@ class Runs:
     def counted(self) -> Iterator[None]:
         together = Writer._together
 
-        async def counted(writer: Writer, entries: Sequence[Any]) -> Any:
+        async def counted(writer: Writer, *args: Any) -> Any:
             self.number += 1
-            return await together(writer, entries)
+            return await together(writer, *args)
 
         with patch.object(Writer, "_together", counted):
             yield
@@ -138,9 +139,11 @@ async def a_report_and_a_cancel(managers: Managers) -> None:
 async def a_report_and_an_expiry(managers: Managers) -> None:
     one, other, _ = managers
     worker, lease = await one.expired_lease()
-    with Meeting().before((reporting, "end_attempts"), (endings, "end_attempts")):
+    runs = Runs()
+    with Meeting().before((reporting, "end_attempts"), (endings, "end_attempts")), runs.counted():
         status, taken_back = await at_once(worker.end(lease), other.store.expire_leases(limit=9))
     assert (status is ReportStatus.RECORDED) == (taken_back == 0)
+    assert runs.number == 2, "without the lock the key of the attempts catches it, and a transaction runs again"
     await managers.check()
 
 
@@ -150,7 +153,7 @@ async def the_last_two_reports(managers: Managers) -> None:
     workers = [await w.worker(t, worker_name=t) for w, t in ((one, "a"), (other, "b"))]
     held = [(await worker.acquire(1))[0] for worker in workers]
     runs = Runs()
-    with Meeting().after((PostgresExclusion, "counts")), runs.counted():
+    with Meeting().before((UnitOfWork, "_write_parents")), runs.counted():
         statuses = await at_once(*(w.end(lease) for w, lease in zip(workers, held, strict=True)))
     assert statuses == [ReportStatus.RECORDED] * 2
     assert await one.state(parent.id) is ParentJobState.COMPLETED
@@ -246,8 +249,13 @@ def targets_are_not_locked() -> AbstractContextManager[Any]:
 
 
 def keys_are_not_locked() -> AbstractContextManager[Any]:
-    heads = PostgresExclusion.heads
-    return patch.object(PostgresExclusion, "heads", lambda self, ids, keys: (heads(self, ids, ())[0], set(keys)))
+    hold = PostgresExclusion.heads
+
+    def heads(self: PostgresExclusion, ids: Sequence[str], keys: Sequence[str]) -> Any:
+        held = hold(self, ids, ())
+        return lambda: (held()[0], set(keys))
+
+    return patch.object(PostgresExclusion, "heads", heads)
 
 
 def sessions_are_not_locked() -> AbstractContextManager[Any]:
@@ -262,7 +270,7 @@ def names_are_not_locked() -> AbstractContextManager[Any]:
 def parents_are_not_shared() -> Iterator[None]:
     with (
         patch.object(PostgresExclusion, "share_parents", lambda *_: None),
-        patch.object(PostgresExclusion, "try_share_parents", lambda _, ids: set(ids)),
+        patch.object(PostgresExclusion, "try_share_parents", lambda _, ids: lambda: ids),
     ):
         yield
 
@@ -278,7 +286,7 @@ def leases_are_not_locked() -> AbstractContextManager[Any]:
 
 def counts_are_not_locked() -> AbstractContextManager[Any]:
     return patch.object(
-        PostgresExclusion, "counts", lambda self, ids: self._connection.rows(SELECT_PARENTS, ids=list(ids))
+        PostgresExclusion, "counts", lambda self, ids: self._connection.ask(SELECT_PARENTS, ids=list(ids))
     )
 
 

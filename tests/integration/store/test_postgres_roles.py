@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from manager_service.app.system import SystemIds
-from manager_service.domain.errors import StoreUnavailableError
+from manager_service.domain.errors import InvalidStoreError
 from manager_service.domain.fleet import Timing
 from manager_service.domain.model import SECOND
 from manager_service.domain.states import ParentJobState
@@ -108,14 +108,14 @@ async def test_a_manager_takes_as_many_connections_as_the_page_says(as_manager: 
 
 
 def test_the_manager_cannot_migrate(as_owner: str) -> None:
-    with pytest.raises(StoreUnavailableError, match="permission denied"):
+    with pytest.raises(InvalidStoreError, match="permission denied"):
         migrate_store(as_owner.replace(OWNER, MANAGER))
 
 
 def test_nobody_else_gets_in(as_manager: str, postgres: PostgresServer) -> None:
     run(postgres.url(), ["CREATE ROLE stranger LOGIN"])
     try:
-        with pytest.raises(StoreUnavailableError, match="permission denied for database"):
+        with pytest.raises(InvalidStoreError, match="permission denied for database"):
             open_replicated(as_manager.replace(MANAGER, "stranger"), ids=SystemIds(), timing=Timing())
     finally:
         run(postgres.url(), ["DROP ROLE stranger"])

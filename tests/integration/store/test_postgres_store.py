@@ -1,6 +1,5 @@
 """What only the PostgreSQL store has: its URL, its schema, its connections, and other managers."""
 
-import select
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +18,7 @@ from manager_service.store.errors import ConnectionLostError
 from manager_service.store.postgresql import PostgresConnection
 from manager_service.store.postgresql_dialect import postgresql_dialect
 from manager_service.store.postgresql_door import Door, parse
+from manager_service.store.schema import HEAD
 from manager_service.store.tables import metadata
 from tests.doubles import CountingIds, FakeClock
 
@@ -69,7 +69,7 @@ class TestSchema:
         with ThreadPoolExecutor() as pool:
             before = list(pool.map(migrate_store, [postgres_url] * 4))
 
-        assert sorted(before) == ["", "0005", "0005", "0005"]
+        assert sorted(before) == ["", HEAD, HEAD, HEAD]
 
     def test_the_migrations_make_the_tables_that_the_verbs_know_but_for_foreign_keys(
         self, postgres_url: str
@@ -99,7 +99,7 @@ class TestSchema:
         migrate_store(postgres_url)
         execute(postgres_url, "UPDATE alembic_version SET version_num = '0004'")
 
-        with pytest.raises(InvalidStoreError, match="has the schema 0004, this release needs 0005; run"):
+        with pytest.raises(InvalidStoreError, match="has the schema 0004, this release needs 0006; run"):
             opened(postgres_url)
 
     def test_tables_of_another_program_are_not_touched(self, postgres_url: str) -> None:
@@ -126,16 +126,16 @@ class TestConnections:
         monkeypatch.setitem(postgresql_door.SETTINGS, "idle_in_transaction_session_timeout", "20ms")
         connection = PostgresConnection(Door(parse(postgres_url)), postgresql_dialect())
         connection.begin()
-        assert connection.names(self.ECHO, ["a"]) == ["a"]
-        assert connection._raw is not None
-        while not select.select([connection._raw.fileno()], [], [], 0.1)[0]:
+        assert connection.ask_names(self.ECHO, ["a"])() == ["a"]
+        assert connection._pipeline is not None
+        while not connection._pipeline.has_news():
             pass
 
         with pytest.raises(ConnectionLostError, match=r"idle-in-transaction timeout|server closed the connection"):
-            connection.names(self.ECHO, ["a"])
+            connection.ask_names(self.ECHO, ["a"])()
 
         connection.begin()
-        assert connection.names(self.ECHO, ["a"]) == ["a"]
+        assert connection.ask_names(self.ECHO, ["a"])() == ["a"]
         connection.close()
 
     def test_a_manager_that_stays_in_the_way_of_another_ones_start_is_told(

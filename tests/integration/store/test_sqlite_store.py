@@ -36,14 +36,17 @@ from manager_service.store import (
     acquire,
     candidates,
     checkpoints,
+    choosing,
     endings,
     expiry,
     heartbeat,
     lanes,
     locks,
+    offers,
     open_parents,
     open_store,
     parents,
+    progress,
     report,
     schema,
     sessions,
@@ -315,6 +318,9 @@ class TestSchema:
             connection.execute("CREATE INDEX ix_queue_parent_id ON queue (parent_id, hold)")
             connection.execute("DROP INDEX ix_session_targets_session_id")
             connection.execute("DROP INDEX ix_targets_room")
+            connection.execute("ALTER TABLE sessions DROP COLUMN offers_id")
+            connection.execute("ALTER TABLE leases DROP COLUMN progress")
+            connection.execute("ALTER TABLE sessions DROP COLUMN lost_time")
             connection.execute("UPDATE alembic_version SET version_num = '0001'")
         connection.close()
 
@@ -646,7 +652,7 @@ PINNED = {
         candidates.SERVED_HEADS,
         ["session_targets USING COVERING INDEX", "targets USING COVERING INDEX", "best USING INDEX"],
     ),
-    "what is offered": (candidates.OFFERS, ["session_targets USING PRIMARY KEY"]),
+    "what is offered": (offers.OFFERS, ["session_targets USING PRIMARY KEY"]),
     "claim of an operation": (candidates.OPERATION_HEADS, ["w USING INDEX ix_queue_ready_operation"]),
     "claim beside closed parent jobs": (
         open_parents.PARENT_HEADS,
@@ -665,7 +671,7 @@ PINNED = {
         sessions._SESSION,
         ["sessions USING PRIMARY KEY", "leases USING COVERING INDEX ix_leases_session_id"],
     ),
-    "parent job's limit": (acquire._LIVE_OF_PARENT, ["leases USING COVERING INDEX ix_leases_parent_id"]),
+    "parent job's limit": (choosing._LIVE_OF_PARENT, ["leases USING COVERING INDEX ix_leases_parent_id"]),
     "repeated poll": (acquire._GRANTED_BEFORE, ["leases USING INDEX ix_leases_session_id"]),
     "best of each target": (candidates.SERVED_HEADS, ["best USING INDEX ix_queue_ready_target"]),
     "claim's locks": (locks.LIVE_LOCKS, ["live_locks USING"]),
@@ -674,8 +680,10 @@ PINNED = {
     "delays": (expiry.DUE, ["queue USING", "ix_queue_delayed"]),
     "heartbeat": (heartbeat.LEASES_OF_SESSION, ["leases USING INDEX ix_leases_session_id"]),
     "renewal": (heartbeat.RENEW, ["SEARCH leases USING", "lease_id=?"]),
+    "renewal with progress": (heartbeat.RENEW_WITH_PROGRESS, ["SEARCH leases USING", "lease_id=?"]),
+    "progress": (progress.PROGRESS, ["leases USING INDEX ix_leases_parent_id (parent_id=?)"]),
     "report that came before": (report._ATTEMPTS, ["attempts USING PRIMARY KEY"]),
-    "report": (endings.LEASES_OF_CHILDREN, ["leases USING PRIMARY KEY"]),
+    "report": (unit_of_work.LEASES_OF_CHILDREN, ["leases USING PRIMARY KEY"]),
     "child's end": (endings._UPDATE_CHILD, ["child_jobs USING PRIMARY KEY"]),
     "locks' end": (endings._UNLOCK, ["live_locks USING INDEX ix_live_locks_child_id"]),
     "end": (endings.END_LEASE, ["leases USING INDEX", "lease_id=?"]),
