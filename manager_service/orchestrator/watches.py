@@ -61,9 +61,9 @@ class Watches:
                 if page.trimmed:
                     after, position = position, None
                     continue
-                for event in page.events:
-                    self._pass(parent_job_id, event.change)
                 if page.events:
+                    for event in page.events:
+                        self._pass(parent_job_id, event.change)
                     yield batch
                     position = page.events[-1].sequence
                     if position < page.last_sequence:

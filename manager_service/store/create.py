@@ -73,9 +73,9 @@ def _insert_parent(tx: UnitOfWork, plan: Plan) -> ParentInWork:
         start_time=None,
         end_time=None,
     )
-    tx.run(_INSERT_PARENT, **_parent_row(parent, plan))
-    tx.run(_INSERT_COUNTS, parent_id=parent.id, first_sequence=1, **_without_key(parent.counts_row()))
-    tx.run_many(
+    tx.post(_INSERT_PARENT, **_parent_row(parent, plan))
+    tx.post(_INSERT_COUNTS, parent_id=parent.id, first_sequence=1, **_without_key(parent.counts_row()))
+    tx.post_many(
         _INSERT_LABEL,
         [{"parent_id": parent.id, "key": key, "value": value} for key, value in plan.spec.labels.items()],
     )
@@ -136,10 +136,10 @@ class Children:
     def heads(self) -> Iterator[dict[str, Any]]:
         """Return the heads, the lanes with the largest child first; call it after ``rows`` is exhausted.
 
-        Their turns begin with the last granted one of their rank, so that parent jobs share fairly, and go on one
+        Their turns begin after the last granted one of their rank, so that parent jobs share fairly, and go on one
         by one, so that the lanes of one parent job go round.
         """
-        first = max(self._tx.turn(-self._plan.spec.priority), self._parent.last_turn + 1)
+        first = max(self._tx.turn(-self._plan.spec.priority), self._parent.last_turn) + 1
         order = sorted(range(len(self._heads)), key=lambda lane: -self._sizes[lane])
         for turn, lane in enumerate(order, first):
             child_id, child = self._heads[lane]

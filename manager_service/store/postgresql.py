@@ -16,9 +16,11 @@ from manager_service.store.postgresql_dialect import RowsText
 from manager_service.store.postgresql_door import SETTINGS, Door
 from manager_service.store.postgresql_errors import Translated
 from manager_service.store.postgresql_pipeline import Pipeline, Row
-from manager_service.store.statements import Changed, Rows, Statement
+from manager_service.store.statements import Changed, Rows, Statement, insertion
 
 _SET_LOCAL: Final = "SELECT set_config(key, value, true) FROM json_each_text(CAST($1 AS JSON))"
+# Fewer rows are sent along with whatever else there is, which needs no waiting.
+_WORTH_A_COPY: Final = 200
 # One that took in a million rows could be longer than a statement may.
 _PIECES_OF_A_COPY: Final = 50
 
@@ -104,14 +106,19 @@ class PostgresConnection:
     def copy_many(
         self, table: Table, pieces: Iterable[Sequence[Mapping[str, Any]]], **same: Any
     ) -> Generator[None]:
-        """Insert rows piece by piece, in one COPY, which takes them in while the next ones are thought out."""
+        """Insert rows piece by piece, many in one COPY, which takes them in while the next are thought out."""
         pieces = iter(pieces)
         for first in pieces:
+            if len(first) < _WORTH_A_COPY:
+                self.post_many(insertion(table), [{**same, **row} for row in first])
+                yield
+                continue
             how = copying(table, tuple(first[0]), tuple(same))
-            some = chain([first], islice(pieces, _PIECES_OF_A_COPY - 1))
-            self._changed += 1
-            with self._translated:
-                yield from self._open.copy(how.sql, (how.text(rows, same) for rows in some))
+            with self._translated, self._open.copying(how.sql) as write:
+                for rows in chain([first], islice(pieces, _PIECES_OF_A_COPY - 1)):
+                    write(how.text(rows, same))
+                    self._changed += len(rows)
+                    yield
 
     def hold(self, statement: Statement, **given: Any) -> None:
         """Run a statement that locks and changes nothing, together with the next whose rows are read."""

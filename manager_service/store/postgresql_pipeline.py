@@ -5,7 +5,8 @@ They go by the driver's own layer over libpq: its cursors take longer to send on
 
 import select
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
@@ -129,23 +130,43 @@ class Pipeline:
         self._syncs += 1
         self._flush()
 
-    def copy(self, sql: str, texts: Iterable[bytes]) -> Generator[None]:
-        """Run a COPY of texts, and pause after each while the server takes it in.
+    @contextmanager
+    def copying(self, sql: str) -> Iterator[Callable[[bytes], None]]:
+        """Begin a COPY when everything that was sent is done, and hand out what takes its rows.
 
-        None is allowed in a pipeline, so what was sent before is waited for.
+        It is ended with the block, or given up with the whole transaction if that fails.
         """
         self.wait()
+        # A COPY is not allowed in a pipeline.
         self._libpq.exit_pipeline_mode()
         try:
             self._libpq.send_query(sql.encode())
             self._flush()
-            self._expect(pq.ExecStatus.COPY_IN)
-            yield from self._put(texts)
-            self._flush()
-            self._expect(pq.ExecStatus.COMMAND_OK)
+            self._ended(self._next(), pq.ExecStatus.COPY_IN)
+            try:
+                yield self._write
+            except BaseException:
+                self._put(lambda: self._libpq.put_copy_end(b"given up"))
+                raise
+            self._put(self._libpq.put_copy_end)
+            self._ended(self._next(), pq.ExecStatus.COMMAND_OK)
         finally:
-            if not self.closed:
-                self._libpq.enter_pipeline_mode()
+            while self._next() is not None:
+                pass
+            self._libpq.enter_pipeline_mode()
+
+    def _write(self, rows: bytes) -> None:
+        self._put(lambda: self._libpq.put_copy_data(rows))
+
+    def _put(self, put: Callable[[], int]) -> None:
+        while not put():
+            self._patiently(self._full_socket)
+        self._flush()
+
+    @staticmethod
+    def _ended(result: pq.abc.PGresult | None, status: int) -> None:
+        if result is None or result.status != status:
+            raise errors.error_from_result(result) if result is not None else psycopg.OperationalError("no answer")
 
     def load(self, result: pq.abc.PGresult, row: Row) -> list[Any]:
         """Return the rows of an answer as Python's values."""
@@ -155,40 +176,6 @@ class Pipeline:
     def close(self) -> None:
         """Close the connection."""
         self._raw.close()
-
-    def _flush(self) -> None:
-        while self._libpq.flush():
-            # The server may be waiting for its answers to be taken.
-            self._patiently(self._full_socket)
-            self._libpq.consume_input()
-
-    def _put(self, texts: Iterable[bytes]) -> Generator[None]:
-        """Hand texts to a COPY and end it; where they break off, nothing of it stays."""
-        try:
-            for text in texts:
-                while not self._libpq.put_copy_data(text):
-                    self._flush()
-                self._flush()
-                yield
-        except BaseException:
-            if not self.closed:
-                self._libpq.put_copy_end(b"the rows broke off")
-                self._flush()
-                while self._next() is not None:
-                    pass
-            raise
-        self._libpq.put_copy_end()
-
-    def _expect(self, status: pq.ExecStatus) -> None:
-        """Take an answer outside of the pipeline, and raise what else it is."""
-        result = self._next()
-        if result is None:
-            raise psycopg.OperationalError(self._libpq.get_error_message())
-        if status is not pq.ExecStatus.COPY_IN or result.status != status:
-            while self._next() is not None:
-                pass
-        if result.status != status:
-            raise errors.error_from_result(result)
 
     def _send(self, sql: str, values: Sequence[Any], reader: Answer | None) -> None:
         parameters = [None if value is None else _WRITTEN.get(type(value), _written)(value) for value in values]
@@ -229,6 +216,12 @@ class Pipeline:
             self._failed = errors.error_from_result(result)
         if self._libpq.status == pq.ConnStatus.BAD:
             self._due.clear()
+
+    def _flush(self) -> None:
+        while self._libpq.flush():
+            # The server may be waiting for its answers to be taken.
+            self._patiently(self._full_socket)
+            self._libpq.consume_input()
 
     def _next(self) -> pq.abc.PGresult | None:
         while self._libpq.is_busy():

@@ -3,13 +3,12 @@
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from pysqlite3 import dbapi2
-from sqlalchemy import Table, insert
+from sqlalchemy import Table
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -18,7 +17,7 @@ from manager_service.domain.errors import InvalidStoreError, ManagerError, Store
 from manager_service.store.checkpoints import Checkpoints
 from manager_service.store.file_lock import Lock
 from manager_service.store.sqlite_dialect import sqlite_engine
-from manager_service.store.statements import Changed, Rows, Statement
+from manager_service.store.statements import Changed, Rows, Statement, insertion
 
 # Before this version two connections could race when the write-ahead log was reset, and damage the file.
 _LEAST_VERSION: Final = (3, 51, 3)
@@ -52,11 +51,6 @@ def parse(url: str) -> Path:
     if not parsed.database or parsed.database == ":memory:" or parsed.host:
         raise InvalidStoreError(f"{url!r} names no file; write sqlite:///FILE, or sqlite:////ABSOLUTE/FILE")
     return Path(parsed.database)
-
-
-@lru_cache
-def _insert(table: Table) -> Statement:
-    return Statement(insert(table))
 
 
 class SqliteConnection:
@@ -116,7 +110,7 @@ class SqliteConnection:
     ) -> Generator[None]:
         """Insert rows that have the same columns, piece by piece; ``same`` is what all of them share."""
         for rows in pieces:
-            self.run_many(_insert(table), [{**same, **row} for row in rows])
+            self.run_many(insertion(table), [{**same, **row} for row in rows])
             yield
 
     post = run

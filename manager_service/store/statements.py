@@ -3,11 +3,11 @@
 import json
 from collections import namedtuple
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Insert, Table, bindparam
+from sqlalchemy import ColumnElement, Insert, Table, bindparam, insert
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BindParameter
@@ -90,6 +90,12 @@ class Statement:
     def _compiled(self, dialect: Dialect, length: int) -> Text:
         self._texts[dialect.name, length] = text = Text(self.core, dialect, self.lists, length)
         return text
+
+
+@lru_cache
+def insertion(table: Table) -> Statement:
+    """Return the statement that inserts rows into a table."""
+    return Statement(insert(table))
 
 
 def _defaults(core: ClauseElement, parameters: dict[str, BindParameter[Any]]) -> dict[str, object]:

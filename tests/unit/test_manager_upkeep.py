@@ -17,6 +17,7 @@ from manager_service.domain.events import ChildJobChange, Event, EventPage
 from manager_service.domain.fleet import Timing
 from manager_service.domain.model import MILLISECOND, SECOND, LogPage, Progress
 from manager_service.domain.states import ChildJobState, Counts, ParentJobState
+from manager_service.domain.watch import Batch
 from manager_service.housekeeping import Housekeeping, Loop
 from manager_service.orchestrator import LogReader, Sweeps, Timers, Watches, log_ends
 from manager_service.orchestrator.bells import Bell, Bells
@@ -513,6 +514,7 @@ class TestReaders:
         bells.ring(["p"])
 
         batch, *progress = await watching
+        assert isinstance(batch, Batch)
         assert batch.events == (_over(2, attempt=1),)
         assert [(told.child_job_id, told.progress.phase) for told in progress] == [(CHILD_ID, "copy")]
 
