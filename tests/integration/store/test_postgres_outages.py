@@ -20,7 +20,7 @@ from manager_service.domain.errors import StoreUnavailableError
 from manager_service.domain.fleet import Timing
 from manager_service.domain.leases import LeaseDirective, ReportStatus
 from manager_service.domain.model import SECOND
-from manager_service.domain.ports import JobStore
+from manager_service.domain.ports import JobStore, ParentJobFilter
 from manager_service.store import postgresql_door
 from manager_service.store.postgresql import PostgresConnection
 from manager_service.store.replicated import open_replicated
@@ -318,6 +318,27 @@ class TestCuts:
                 await refused(worker.end(lease))
 
         assert await worker.end(lease) is ReportStatus.RECORDED
+
+    async def test_a_creation_that_is_cut_off_half_way_leaves_nothing(self, served: Served) -> None:
+        many = [f"t{number}" for number in range(6_000)]
+        new_id, made = SystemIds.new_id, 0
+
+        def cutting(ids: SystemIds) -> str:
+            nonlocal made
+            made += 1
+            if made == 5_000:
+                served.server.cut(served.url)
+            return new_id(ids)
+
+        with patch.object(SystemIds, "new_id", cutting):
+            await refused(served.store.create_parent_job(plan(*many)), within=10)
+
+        after = await back(lambda: served.store.create_parent_job(plan(*many)))
+
+        assert after.parent_job.counts.pending == len(many)
+        assert [job.id for job in await served.store.parent_jobs(ParentJobFilter(), limit=9)] == [
+            after.parent_job.id
+        ]
 
 
 class TestRefusals:
