@@ -10,6 +10,9 @@ from manager_service.domain.ports import Clock
 from manager_service.domain.watch import ProgressNews
 
 MAX_KEPT = 100_000
+KEPT: Span = 300 * SECOND
+"""How long a progress is kept that is not told again: a worker tells that of what it runs with each heartbeat."""
+
 _APART: Span = SECOND
 
 
@@ -17,10 +20,16 @@ _APART: Span = SECOND
 class _Told:
     attempt: int
     progress: Progress
+    time: Span
+
+    def says(self, attempt: int, progress: Progress) -> bool:
+        return self.attempt == attempt and self.progress == progress
 
 
 class ProgressHub:
     """Keeps the latest progress per child and tells it to those who follow the parent job.
+
+    Nobody says here that an attempt has ended, so what was not told again for long is forgotten.
 
     Args:
         clock: spaces what followers are told.
@@ -33,13 +42,11 @@ class ProgressHub:
 
     def publish(self, parent_job_id: str, child_job_id: str, attempt: int, progress: Progress) -> None:
         """Tell how far an attempt is; the same again is no news."""
-        told = _Told(attempt, progress)
-        if self._latest.get(child_job_id) == told:
+        before = self._latest.pop(child_job_id, None)
+        self._latest[child_job_id] = _Told(attempt, progress, self._clock.monotonic())
+        self._forget_old()
+        if before is not None and before.says(attempt, progress):
             return
-        self._latest[child_job_id] = told
-        self._latest.move_to_end(child_job_id)
-        if len(self._latest) > MAX_KEPT:
-            self._latest.popitem(last=False)
         for follower in self._followers.get(parent_job_id, ()):
             follower.take(child_job_id, progress)
 
@@ -47,6 +54,12 @@ class ProgressHub:
         """Return how far an attempt is, if it was told."""
         told = self._latest.get(child_job_id)
         return told.progress if told and told.attempt == attempt else None
+
+    def _forget_old(self) -> None:
+        """Forget what was told longest ago: of attempts that have ended, nothing more comes."""
+        before = self._clock.monotonic() - KEPT
+        while len(self._latest) > MAX_KEPT or next(iter(self._latest.values())).time < before:
+            self._latest.popitem(last=False)
 
     @contextmanager
     def follow(self, parent_job_id: str, ring: Callable[[], None]) -> Iterator["Follower"]:

@@ -1,5 +1,5 @@
 from manager_service.domain.model import SECOND, Progress
-from manager_service.progress import MAX_KEPT, ProgressHub
+from manager_service.progress import KEPT, MAX_KEPT, ProgressHub
 from tests.unit.manager_doubles import StillClock
 
 
@@ -65,3 +65,16 @@ class TestProgressHub:
 
         assert hub.latest("0", 1) is None
         assert hub.latest("1", 1) == copied(1)
+
+    def test_what_is_not_told_again_for_long_is_forgotten(self) -> None:
+        clock = StillClock()
+        hub = ProgressHub(clock)
+        hub.publish("p", "ended", 1, copied(1))
+        hub.publish("p", "stuck", 1, copied(1))
+        clock.steady += KEPT
+        hub.publish("p", "stuck", 1, copied(1))
+        clock.steady += 1
+        hub.publish("p", "new", 1, copied(1))
+
+        assert hub.latest("ended", 1) is None
+        assert hub.latest("stuck", 1) == hub.latest("new", 1) == copied(1)
