@@ -12,6 +12,9 @@ from manager_service.domain.watch import ProgressNews
 
 MAX_KEPT = 100_000
 MAX_PASSED = 1_000
+KEPT: Span = 300 * SECOND
+"""How long a progress is kept that is not told again: a worker tells that of what it runs with each heartbeat."""
+
 _APART: Span = SECOND
 
 
@@ -35,13 +38,15 @@ class _Followed:
 class ProgressHub:
     """Tells the progress of running children to those who follow the parent job, each news once.
 
+    Nobody says here that an attempt has ended, so what was not told again for long is forgotten.
+
     Args:
         clock: spaces what followers are told.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._latest: OrderedDict[str, _Told] = OrderedDict()
+        self._latest: OrderedDict[str, tuple[_Told, Span]] = OrderedDict()
         self._followed: dict[str, _Followed] = {}
         self._overtaken: set[str] | None = None
 
@@ -75,6 +80,12 @@ class ProgressHub:
             if one.child_job_id not in overtaken:
                 self._spread(one.parent_job_id, one.child_job_id, _Told(one.attempt, one.progress))
 
+    def _forget_old(self) -> None:
+        """Forget what was told longest ago: of attempts that have ended, nothing more comes."""
+        before = self._clock.monotonic() - KEPT
+        while len(self._latest) > MAX_KEPT or next(iter(self._latest.values()))[1] < before:
+            self._latest.popitem(last=False)
+
     @contextmanager
     def follow(self, parent_job_id: str, ring: Callable[[], None]) -> Iterator["Follower"]:
         """Follow a parent job; ``ring`` is called when there is something new."""
@@ -89,13 +100,12 @@ class ProgressHub:
                 del self._followed[parent_job_id]
 
     def _spread(self, parent_job_id: str, child_job_id: str, told: _Told) -> None:
-        before = self._latest.get(child_job_id)
-        if before is not None and (before == told or before.attempt > told.attempt):
+        before, _ = self._latest.pop(child_job_id, (None, 0))
+        older = before is not None and before.attempt > told.attempt
+        self._latest[child_job_id] = (before if older and before else told), self._clock.monotonic()
+        self._forget_old()
+        if older or before == told:
             return
-        self._latest[child_job_id] = told
-        self._latest.move_to_end(child_job_id)
-        if len(self._latest) > MAX_KEPT:
-            self._latest.popitem(last=False)
         followed = self._followed.get(parent_job_id)
         if followed is None or followed.is_late(child_job_id, told.attempt):
             return

@@ -3,7 +3,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from manager_service.domain.model import SECOND, Progress, RunningProgress
-from manager_service.progress import MAX_KEPT, MAX_PASSED, ProgressHub, ProgressLooks
+from manager_service.progress import KEPT, MAX_KEPT, MAX_PASSED, ProgressHub, ProgressLooks
 from tests.unit.manager_doubles import CountedIds, StillClock
 
 
@@ -72,6 +72,22 @@ class TestProgressHub:
                 hub.publish("p", str(number), 1, copied(1))
 
             assert [news.child_job_id for news in follower.due()] == ["0"]
+
+    def test_what_is_not_told_again_for_long_is_forgotten(self) -> None:
+        clock = StillClock()
+        hub = ProgressHub(clock)
+        for child in ("ended", "stuck"):
+            hub.publish("p", child, 1, copied(1))
+        clock.steady += KEPT
+        hub.publish("p", "stuck", 1, copied(1))
+        clock.steady += 1
+        hub.publish("p", "new", 1, copied(1))
+
+        with hub.follow("p", lambda: None) as follower:
+            for child in ("ended", "stuck", "new"):
+                hub.publish("p", child, 1, copied(1))
+
+            assert [news.child_job_id for news in follower.due()] == ["ended"]
 
 
 class TestAnAttemptThatIsOver:

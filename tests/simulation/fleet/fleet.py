@@ -57,6 +57,7 @@ class Fleet:
         slots: of each worker.
         outcome: draws how an operation ends.
         talks: whether workers tell progress and logs.
+        ledger: remembers what happens.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Fleet:
         slots: int = 1,
         outcome: Callable[[random.Random], Outcome] = lambda _: Outcome.COMPLETED,
         talks: bool = False,
+        ledger: Ledger | None = None,
     ) -> None:
         self.chance = random.Random(seed)
         random.seed(seed)
@@ -86,7 +88,7 @@ class Fleet:
         self.manager = ManagerHost(
             self.loop, self.wire, self.clock, self.ids, self._folder / "store.db", settings=self._settings
         )
-        self.ledger = Ledger()
+        self.ledger = ledger or Ledger()
         self.sites = [self._targets(site) for site in range(size.sites)]
         self.workers: list[StandIn] = []
         self._defects: list[Any] = []

@@ -1,11 +1,13 @@
 """Planted defects that only a crowd shows: each takes one guard out of the product."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
 from manager_service.domain.attempts import Loss, end_by_loss
+from manager_service.leasing import LeaseDesk
+from manager_service.progress import Follower, ProgressHub
 from manager_service.store import lanes
 from worker_service.backoff import Backoff
 
@@ -74,4 +76,50 @@ def pauses_without_jitter() -> Iterator[None]:
         await pause(self, **given)
 
     with patch.object(Backoff, "pause", same):
+        yield
+
+
+def silent_sessions_not_forgotten() -> AbstractContextManager[Any]:
+    """Remember for ever what workers served that never said goodbye."""
+    return patch("manager_service.leasing.sessions.Sessions._forget_silent", lambda _: None)
+
+
+def polls_not_forgotten() -> AbstractContextManager[Any]:
+    """Remember the polls of sessions that ended."""
+    return patch("manager_service.store.acquire.Polls.forget", lambda *_: None)
+
+
+def heartbeats_not_forgotten() -> AbstractContextManager[Any]:
+    """Remember the heartbeats of sessions that are silent for ever."""
+    return patch("manager_service.leasing.heartbeats.takewhile", lambda *_: ())
+
+
+def progress_not_forgotten() -> AbstractContextManager[Any]:
+    """Remember how far children were that have ended."""
+    return patch("manager_service.progress.ProgressHub._forget_old", lambda _: None)
+
+
+def followers_not_forgotten() -> AbstractContextManager[Any]:
+    """Remember who followed a parent job."""
+
+    @contextmanager
+    def follow(self: ProgressHub, parent_job_id: str, ring: Callable[[], None]) -> Iterator[Follower]:
+        follower = Follower(self._clock, ring)
+        self._followers.setdefault(parent_job_id, set()).add(follower)
+        yield follower
+
+    return patch.object(ProgressHub, "follow", follow)
+
+
+@contextmanager
+def reports_kept() -> Iterator[None]:
+    """Keep every report, where no object of the manager shows it."""
+    kept: list[Any] = []
+    report = LeaseDesk.report
+
+    async def keep(self: LeaseDesk, session_id: str, reports: Any, poll: Any) -> Any:
+        kept.append(reports)
+        return await report(self, session_id, reports, poll)
+
+    with patch.object(LeaseDesk, "report", keep):
         yield

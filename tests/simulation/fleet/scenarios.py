@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tests.simulation.fleet import fairness, recovery, starvation
+from tests.simulation.fleet import fairness, recovery, starvation, traffic
 from tests.simulation.fleet.figures import Figures
 from tests.simulation.fleet.fleet import Size
 
@@ -23,4 +23,5 @@ SCENARIOS: Final = {
     "starvation": Scenario(run=starvation.stream, full=starvation.FULL, quick=starvation.QUICK),
     "outage": Scenario(run=recovery.outage, full=recovery.FULL, quick=recovery.QUICK),
     "losses": Scenario(run=recovery.losses, full=recovery.FULL, quick=recovery.QUICK),
+    "traffic": Scenario(run=traffic.busy, full=traffic.FULL, quick=traffic.QUICK),
 }

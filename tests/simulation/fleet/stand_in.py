@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from manager_service.domain.errors import SessionUnknownError
@@ -11,17 +10,16 @@ from manager_service.domain.fleet import Registration, Timing
 from manager_service.domain.leases import (
     Heartbeat,
     HeartbeatAnswer,
-    HeldLease,
     Lease,
     LeaseDirective,
-    LogBatch,
     Poll,
     Report,
     ReportStatus,
 )
-from manager_service.domain.model import SECOND, Failure, LogEntry, Progress
+from manager_service.domain.model import SECOND
 from manager_service.domain.ports import IdSource
-from manager_service.domain.states import FailureCategory, Outcome, Verdict
+from manager_service.domain.states import Outcome
+from tests.simulation.fleet.says import Held, log_of, report_of
 from tests.simulation.fleet.wire import UnreachableError, Verb, Wire
 from worker_service.backoff import Backoff
 
@@ -40,16 +38,6 @@ class Listener(Protocol):
 
     def answered(self, worker: "StandIn", lease: Lease, status: ReportStatus) -> None:
         """Hear what became of a worker's report."""
-
-
-@dataclass(slots=True, eq=False)
-class Held:
-    """A lease that a worker holds until its report is answered."""
-
-    lease: Lease
-    begin: float
-    timer: asyncio.TimerHandle
-    reporting: bool = False
 
 
 class StandIn:
@@ -189,34 +177,14 @@ class StandIn:
                 self._spawn(self._log(lease))
 
     async def _log(self, lease: Lease) -> None:
-        entries = (LogEntry(time=0, level="info", message="a statement begins"),)
-        batch = LogBatch(
-            session_id=self.session,
-            child_job_id=lease.child_job_id,
-            lease_id=lease.lease_id,
-            attempt=lease.attempt,
-            offset=0,
-            entries=entries,
-        )
-        await self._ask(lambda wire: wire.desk.append_logs(batch))
+        await self._ask(lambda wire: wire.desk.append_logs(log_of(lease, self.session)))
 
     def _end(self, lease_id: str, outcome: Outcome | None = None) -> None:
         held = self.held[lease_id]
         held.reporting = True
         held.timer.cancel()
-        self._spawn(self._report(held, self._report_of(held.lease, outcome or self._outcome())))
-
-    def _report_of(self, lease: Lease, outcome: Outcome) -> Report:
-        failure = Failure(reason="SIMULATED", message="it failed", category=FailureCategory.LOCKED, retryable=True)
-        return Report(
-            child_job_id=lease.child_job_id,
-            lease_id=lease.lease_id,
-            attempt=lease.attempt,
-            report_id=self._ids.new_id(),
-            outcome=outcome,
-            verdict=Verdict.EFFECTIVE if outcome is Outcome.COMPLETED else None,
-            failure=failure if outcome is Outcome.FAILED else None,
-        )
+        report = report_of(held.lease, outcome or self._outcome(), report_id=self._ids.new_id())
+        self._spawn(self._report(held, report))
 
     async def _report(self, held: Held, report: Report) -> None:
         """Report an end, and ask for the next lease unless a poll is under way."""
@@ -252,20 +220,13 @@ class StandIn:
     async def _beat(self, held: tuple[Held, ...]) -> HeartbeatAnswer:
         self._beats += 1
         wait = self._timing.heartbeat_interval
-        leases = tuple(
-            HeldLease(lease_id=one.lease.lease_id, attempt=one.lease.attempt, progress=self._progress(one))
-            for one in held
-        )
+        now = asyncio.get_running_loop().time() if self._talks else None
+        leases = tuple(one.listed(now) for one in held)
         beat = Heartbeat(session_id=self.session, sequence=self._beats, draining=False, leases=leases)
         return await self._wire.ask(
             lambda wire: wire.desk.heartbeats.beat(beat, wait=wait, remaining=wait + _SLACK),
             abandon=lambda: not self._silent,
         )
-
-    def _progress(self, held: Held) -> Progress | None:
-        if not self._talks:
-            return None
-        return Progress(phase="pages", done=int(asyncio.get_running_loop().time() - held.begin), unit="pages")
 
     def _obey(self, held: Held, directive: LeaseDirective) -> None:
         if held.reporting or directive is LeaseDirective.CONTINUE:

@@ -65,12 +65,11 @@ async def _overtake(fleet: Fleet) -> Figures:
 
 async def _pour(fleet: Fleet, targets: list[str], rate: float, end: float) -> int:
     """Create parent jobs of one child each at random times until the end; return how many."""
-    number = 0
+    calls = []
     while fleet.loop.time() < end:
         await asyncio.sleep(fleet.chance.expovariate(rate))
-        await fleet.create([fleet.chance.choice(targets)])
-        number += 1
-    return number
+        calls.append(asyncio.ensure_future(fleet.create([fleet.chance.choice(targets)])))
+    return len(await asyncio.gather(*calls))
 
 
 def _spread(waits: list[float]) -> str:
