@@ -45,9 +45,11 @@ class Analyze:
         for statement in limit_statements(session.options):
             session.rows(statement)
         swept = sweep(session, "analyze", statements, "tables")
-        changed = statistics_changed(old, session.statistics())
+        with session.snapshot():
+            changed = statistics_changed(old, session.statistics())
+            after = with_change(session.measures(), changed)
         verdict, reason = change(changed, f"analysed {_WORDS.count(len(swept.done))}")
-        return judge(swept, _WORDS, verdict, reason, with_change(session.measures(), changed))
+        return judge(swept, _WORDS, verdict, reason, after)
 
 
 def limit_statements(options: Options) -> tuple[str, ...]:

@@ -2,7 +2,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from worker_service.domain.errors import TargetBusyError
@@ -29,24 +29,28 @@ def hold(key: str, directory: Path | None = None) -> Iterator[None]:
         TargetBusyError: another operation holds it.
         OSError: the lock file cannot be made.
     """
-    path = _prepared(directory or lock_directory()) / key.replace("/", "_")
+    path = f"{_prepared(directory or lock_directory())}/{key.replace('/', '_')}"
     descriptor = _acquire(path)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(path)  # noqa: PTH108 - a string, as below: paths as objects cost as much as the lock
         os.close(descriptor)
 
 
 def _prepared(directory: Path) -> Path:
-    directory.mkdir(mode=0o700, exist_ok=True)
-    found = directory.lstat()
+    try:
+        found = os.lstat(directory)
+    except FileNotFoundError:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        found = os.lstat(directory)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise PermissionError(f"{directory} is not a folder of this user's own: remove it.")
     return directory
 
 
-def _acquire(path: Path) -> int:
+def _acquire(path: str) -> int:
     for _ in range(_ATTEMPTS):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -61,8 +65,8 @@ def _acquire(path: Path) -> int:
     raise TargetBusyError("Other operations of Overhaul keep taking this database file.")
 
 
-def _is_still(path: Path, descriptor: int) -> bool:
+def _is_still(path: str, descriptor: int) -> bool:
     try:
-        return path.stat().st_ino == os.fstat(descriptor).st_ino
+        return os.stat(path).st_ino == os.fstat(descriptor).st_ino  # noqa: PTH116 - see above
     except FileNotFoundError:
         return False

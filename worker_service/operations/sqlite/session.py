@@ -1,7 +1,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import apsw
 
@@ -11,7 +11,13 @@ from worker_service.domain.ports import Control
 from worker_service.operations.sqlite.failures import is_interrupt
 from worker_service.operations.sqlite.identity import file_key
 from worker_service.operations.sqlite.location import Location
-from worker_service.operations.sqlite.measures import Statistics, read_measures, read_sizes, read_statistics
+from worker_service.operations.sqlite.measures import (
+    Statistics,
+    read_measures,
+    read_sizes,
+    read_statistics,
+    snapshot,
+)
 from worker_service.operations.sqlite.opening import opened
 from worker_service.operations.sqlite.options import BUSY_TIMEOUT, Options
 
@@ -82,6 +88,10 @@ class Session:
     def names(self, sql: str, *bindings: SqlValue) -> list[str]:
         """Run one statement that answers names, one a row."""
         return [str(row[0]) for row in self.rows(sql, *bindings)]
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Let every statement of a block read the same state of the file, locked once for all of them."""
+        return snapshot(self.connection)
 
     def journal_mode(self) -> str:
         """How the file is journalled: ``delete``, ``wal``, ..."""

@@ -31,17 +31,19 @@ class Vacuum:
 
     def run(self, session: Session, before: Measures, /) -> Result:
         """Check the room, rewrite the file, empty the log, judge by pages."""
-        missing = shortage(vacuum_needs(before, session.location, session.journal_mode()))
+        with session.snapshot():
+            mode, objects = session.journal_mode(), _objects(session)
+            version = session.number("PRAGMA main.schema_version")
+        missing = shortage(vacuum_needs(before, session.location, mode))
         if missing:
             return failed("NO_SPACE_FOR_VACUUM", missing, FailureCategory.DISK_FULL)
-        objects = _objects(session)
-        note = self._rewrite(session)
-        return judge(before, session.measures(), note, _lost(session, objects))
+        note = self._rewrite(session, before, version)
+        with session.snapshot():
+            return judge(before, session.measures(), note, _lost(session, objects))
 
-    def _rewrite(self, session: Session) -> str:
-        version = session.number("PRAGMA main.schema_version")
+    def _rewrite(self, session: Session, before: Measures, version: int) -> str:
         try:
-            with VacuumProgress(session):
+            with VacuumProgress(session, before):
                 session.rows("VACUUM")
             return truncate_log(session)
         except OperationCancelledError:

@@ -4,6 +4,7 @@ from typing import Self
 
 import apsw
 
+from worker_service.domain.outcome import Measures
 from worker_service.operations.sqlite.location import size_of
 from worker_service.operations.sqlite.session import Session
 
@@ -17,7 +18,7 @@ WATCHED_BYTES = 1 << 20
 
 
 class VacuumProgress:
-    """Tell how far a VACUUM is, from a thread of its own.
+    """Tell how far a VACUUM is, from a thread of its own; ``before`` are the measures before it.
 
     VACUUM first copies every live page into a temporary file, then writes that file back through the
     journal or the log. While it copies, SQLite calls back in the operation's thread, and the connection's
@@ -26,32 +27,30 @@ class VacuumProgress:
     is no call at all, and the growth of the journal or the log tells.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, before: Measures) -> None:
         self._session = session
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="vacuum-progress", daemon=True)
-        self._live = session.number("PRAGMA main.page_count") - session.number("PRAGMA main.freelist_count")
-        self._page_bytes = session.number("PRAGMA main.page_size")
-        self._read_before = self._counter(apsw.SQLITE_DBSTATUS_CACHE_MISS)
-        self._written_before = self._counter(apsw.SQLITE_DBSTATUS_CACHE_WRITE)
+        self._thread: threading.Thread | None = None
+        self._live = int(before["pages"] - before["free_pages"])
+        self._page_bytes = int(before["page_bytes"])
+        self._read_before = 0
+        self._written_before = 0
         self._read = 0
         self._written = 0
-        self._beside_before = self._beside()
+        self._beside_before = 0
         self._returned = 0
 
     def __enter__(self) -> Self:
-        if self._live * self._page_bytes < WATCHED_BYTES:
-            return self
-        self._session.connection.set_progress_handler(self._count, _STEPS, id=self)
-        self._thread.start()
+        if self._live * self._page_bytes >= WATCHED_BYTES:
+            self._begin()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()
-        if self._thread.ident is None:
+        if self._thread is None:
             return
+        self._ended.set()
         self._thread.join()
         self._session.connection.set_progress_handler(None, id=self)
 
@@ -65,6 +64,14 @@ class VacuumProgress:
         # What the cache still holds of the copy is missing from the count of pages written, a few MB at most.
         total = max(self._written, self._returned)
         self._session.progress(WRITE_BACK, self._returned, total, "pages")
+
+    def _begin(self) -> None:
+        self._read_before = self._counter(apsw.SQLITE_DBSTATUS_CACHE_MISS)
+        self._written_before = self._counter(apsw.SQLITE_DBSTATUS_CACHE_WRITE)
+        self._beside_before = self._beside()
+        self._session.connection.set_progress_handler(self._count, _STEPS, id=self)
+        self._thread = threading.Thread(target=self._watch, name="vacuum-progress", daemon=True)
+        self._thread.start()
 
     def _watch(self) -> None:
         while not self._ended.wait(INTERVAL):
