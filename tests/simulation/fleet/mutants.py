@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from manager_service.domain.attempts import Loss, end_by_loss
 from manager_service.leasing import LeaseDesk
-from manager_service.progress import Follower, ProgressHub
+from manager_service.progress import Follower, ProgressHub, _Followed
 from manager_service.store import lanes
 from worker_service.backoff import Backoff
 
@@ -105,7 +105,7 @@ def followers_not_forgotten() -> AbstractContextManager[Any]:
     @contextmanager
     def follow(self: ProgressHub, parent_job_id: str, ring: Callable[[], None]) -> Iterator[Follower]:
         follower = Follower(self._clock, ring)
-        self._followers.setdefault(parent_job_id, set()).add(follower)
+        self._followed.setdefault(parent_job_id, _Followed()).followers.add(follower)
         yield follower
 
     return patch.object(ProgressHub, "follow", follow)

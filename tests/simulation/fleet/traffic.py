@@ -230,7 +230,7 @@ class _Traffic:
             "Sessions._serving": len(fleet.names) + known * fleet.size.targets,
             "Polls._seen": known,
             "ProgressHub._latest": _SLACK * (workers + told),
-            "ProgressHub._followers": 2 * self._most_watching,
+            "ProgressHub._followed": 2 * self._most_watching,
         }
 
     def _left(self, samples: list[int]) -> float:
