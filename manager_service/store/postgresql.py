@@ -1,6 +1,7 @@
 """A connection to PostgreSQL: its transactions and statements. Its own SQL is in `postgresql_dialect`."""
 
 import json
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
@@ -23,6 +24,8 @@ _SET_LOCAL: Final = "SELECT set_config(key, value, true) FROM json_each_text(CAS
 _WORTH_A_COPY: Final = 200
 # One that took in a million rows could be longer than a statement may.
 _PIECES_OF_A_COPY: Final = 50
+# So old a plan may be, in seconds: one that was made while a table was empty goes along whatever index there is.
+_PLANS_KEPT: Final = 5.0
 
 
 class PostgresConnection:
@@ -38,6 +41,7 @@ class PostgresConnection:
         self._given_up = False
         self._many: dict[Statement, RowsText] = {}
         self._changed = 0
+        self._planned = 0.0
         self._translated = Translated(self._give_up)
 
     def rows(self, statement: Statement, **given: Any) -> list[Any]:
@@ -195,6 +199,9 @@ class PostgresConnection:
         if self._pipeline is None or self._pipeline.closed:
             self._pipeline = Pipeline(self._door.open(), prepares=not self._door.pooled)
         self._post(sql, ())
+        if (now := time.monotonic()) - self._planned > _PLANS_KEPT:
+            self._planned = now
+            self._post("DISCARD PLANS", ())
         if self._door.pooled:
             # What is set for the connection otherwise.
             self._post(_SET_LOCAL, [json.dumps(SETTINGS)])

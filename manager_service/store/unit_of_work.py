@@ -55,10 +55,14 @@ TARGETS_READY = Statement(
     .where(
         Among(targets.c.name, "targets"),
         select(queue.c.child_id)
-        .with_hint(queue, "INDEXED BY ix_queue_ready_target")
+        .with_hint(queue, "INDEXED BY ix_queue_ready_operation")
         .where(queue.c.target == targets.c.name, queue.c.hold == literal_column("0"))
+        # The order of one index: what only asks whether there is one is given any.
+        .order_by(queue.c.operation, queue.c.rank)
+        .limit(1)
         .correlate(targets)
-        .exists(),
+        .scalar_subquery()
+        .is_not(None),
     )
 )
 _PARENT_READY = Statement(

@@ -1,6 +1,7 @@
 """The plans of the hot path, pinned on a store with a million finished children and 100,000 that wait."""
 
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any
 
 import psycopg
@@ -18,14 +19,16 @@ from manager_service.store import (
     offers,
     open_parents,
     parents,
+    postgresql,
     postgresql_exclusion,
     progress,
     report,
     sessions,
     unit_of_work,
 )
+from manager_service.store.postgresql import PostgresConnection
 from manager_service.store.postgresql_dialect import RowsText, postgresql_dialect
-from manager_service.store.postgresql_door import SETTINGS
+from manager_service.store.postgresql_door import SETTINGS, Door, parse
 from manager_service.store.statements import Statement
 from tests.stores import PostgresStores
 
@@ -88,7 +91,7 @@ PINNED: dict[str, tuple[Statement, tuple[str, ...]]] = {
     "parent jobs": (parents.SELECT_PARENTS, ("pk_parent_jobs", "pk_parent_counts")),
     "counts": (parents.UPDATE_COUNTS, ("pk_parent_counts",)),
     "counts that are held": (postgresql_exclusion.HOLD_COUNTS, ("pk_parent_counts",)),
-    "who waits for a freed target": (unit_of_work.TARGETS_READY, ("ix_queue_ready_target",)),
+    "who waits for a freed target": (unit_of_work.TARGETS_READY, ("ix_queue_ready_operation",)),
 }
 FOR_MANY = ("renewal with progress", "end", "child's end", "counts")
 DIALECT = postgresql_dialect()
@@ -148,3 +151,33 @@ def test_a_claim_is_not_sorted(full: psycopg.Connection[Any]) -> None:
     text = candidates.FIRST_HEADS.text(DIALECT, {})
 
     assert "Sort" not in plan(full, text.sql, len(text.names))
+
+
+@pytest.mark.parametrize(("kept", "index"), [(0.0, "ix_queue_ready_target"), (1e9, "ix_queue_ready")])
+def test_a_plan_that_was_made_for_an_empty_store_is_not_kept(
+    postgres_stores: PostgresStores, monkeypatch: pytest.MonkeyPatch, kept: float, index: str
+) -> None:
+    """The second case shows what would be kept: a walk along all ready heads for each target."""
+    url = postgres_stores.new_url()
+    connection = PostgresConnection(Door(parse(url)), DIALECT)
+    given = {"session_id": "s", "closed": ["p"], "now": 0}
+    text = candidates.SERVED_HEADS.text(DIALECT, given)
+    connection.begin()
+    assert connection.rows(candidates.SERVED_HEADS, **given) == []
+    connection.commit()
+    with psycopg.connect(url, autocommit=True) as filling:
+        filling.execute(
+            "INSERT INTO queue SELECT 'c' || n, 'p', 't' || n % 1000, 'vacuum', 0, n, 0, 0"
+            " FROM generate_series(1, 20000) AS n"
+        )
+
+    monkeypatch.setattr(postgresql, "_PLANS_KEPT", kept)
+    connection.begin()
+    assert connection._pipeline is not None
+    name = connection._pipeline._prepared[text.sql].decode()
+    nulls = ", ".join(["NULL"] * len(text.names))
+    told = "\n".join(connection._pipeline.ask(f"EXPLAIN EXECUTE {name}({nulls})").rows(itemgetter(0)))
+    connection.close()
+    postgres_stores.drop(url)
+
+    assert f"using {index} on queue best" in told, told

@@ -501,7 +501,8 @@ class TestGroupCommit:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         queued = writer.submit(self.register("queued"))
-        writer._task.cancel()
+        [task] = writer._tasks
+        task.cancel()
 
         results = await asyncio.gather(running, queued, return_exceptions=True)
         assert [type(r) for r in results] == [ShuttingDownError, ShuttingDownError]
@@ -690,7 +691,7 @@ PINNED = {
     "parent jobs": (parents.SELECT_PARENTS, ["parent_jobs USING PRIMARY KEY", "parent_counts USING PRIMARY KEY"]),
     "who waits for a freed target": (
         unit_of_work.TARGETS_READY,
-        ["targets USING COVERING INDEX", "USING COVERING INDEX ix_queue_ready_target (target=?)"],
+        ["targets USING COVERING INDEX", "USING COVERING INDEX ix_queue_ready_operation (target=?)"],
     ),
     "counts": (parents.UPDATE_COUNTS, ["parent_counts USING PRIMARY KEY"]),
     "successors": (lanes.SUCCESSORS, ["ix_child_jobs_open"]),
