@@ -4,6 +4,7 @@ import os
 from datetime import UTC, datetime
 
 import pytest
+import structlog
 
 from tests.worker_doubles.fake_engine import FakeEngine
 from worker_service.backoff import Backoff
@@ -183,10 +184,13 @@ class TestLifeline:
 
 
 def test_logs_for_people_are_plain_text_without_secrets() -> None:
-    out = io.StringIO()
-    configure_logs(form="console", level="info", redact=lambda text: text.replace("pw", "***"), stream=out)
-    log.debug("unseen")
-    log.info("seen", url="pw", number=3)
+    before, out = structlog.get_config(), io.StringIO()
+    try:
+        configure_logs(form="console", level="info", redact=lambda text: text.replace("pw", "***"), stream=out)
+        log.debug("unseen")
+        log.info("seen", url="pw", number=3)
+    finally:
+        structlog.configure(**before)
 
     assert "unseen" not in out.getvalue()
     assert "url=***" in out.getvalue()
