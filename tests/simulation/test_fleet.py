@@ -14,7 +14,9 @@ from tests.simulation.invariants import ViolationError
 from tests.simulation.machine import product_in_simulation
 
 SEED = 1
-FEW = Size(sites=8, workers=10, targets=25)
+FEW = {name: Size(sites=8, workers=10, targets=25) for name in ("fairness", "outage", "losses")} | {
+    "starvation": SCENARIOS["starvation"].quick
+}
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +36,16 @@ def test_a_crowd_gets_what_it_is_promised(name: str, capsys: pytest.CaptureFixtu
 
 
 def test_a_seed_gives_the_same_figures_again() -> None:
-    run = SCENARIOS["losses"].run
+    run, few = SCENARIOS["losses"].run, FEW["losses"]
 
-    assert run(2, FEW) == run(2, FEW)
+    assert run(2, few) == run(2, few)
 
 
 class TestPlantedDefects:
+    @pytest.mark.parametrize("scenario", ["fairness", "outage", "losses"])
+    def test_without_one_nothing_is_noticed(self, scenario: str) -> None:
+        SCENARIOS[scenario].run(SEED, FEW[scenario])
+
     @pytest.mark.parametrize(
         ("plant", "scenario", "promise"),
         [
@@ -65,7 +71,7 @@ class TestPlantedDefects:
         promise: str | tuple[str, ...],
     ) -> None:
         with plant(), pytest.raises(ViolationError) as broken:
-            SCENARIOS[scenario].run(SEED, FEW)
+            SCENARIOS[scenario].run(SEED, FEW[scenario])
 
         assert str(broken.value).startswith(promise), broken.value
 

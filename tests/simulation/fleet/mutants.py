@@ -2,45 +2,54 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+from manager_service.domain import planning
 from manager_service.domain.attempts import Loss, end_by_loss
 from manager_service.leasing import LeaseDesk
 from manager_service.progress import Follower, ProgressHub, _Followed
 from manager_service.store import lanes
+from manager_service.store.create import Children
+from manager_service.store.unit_of_work import UnitOfWork
 from worker_service.backoff import Backoff
 
 _row = lanes._row
+_heads = Children.heads
+_turn = UnitOfWork.turn
+_spec = planning._spec
 
 
-def first_come_first_served() -> AbstractContextManager[Any]:
+@contextmanager
+def first_come_first_served() -> Iterator[None]:
     """Let the order of the ids decide, whose parent job ever it is."""
-    return patch.object(lanes, "_row", lambda tx, head: {**_row(tx, head), "turn": 0})
+
+    def heads(children: Children) -> Iterator[dict[str, Any]]:
+        return ({**row, "turn": 0} for row in _heads(children))
+
+    with (
+        patch.object(lanes, "_row", lambda tx, head: {**_row(tx, head), "turn": 0}),
+        patch.object(Children, "heads", heads),
+    ):
+        yield
 
 
 def priority_ignored() -> AbstractContextManager[Any]:
-    """Queue every head at the same rank."""
-    return patch.object(lanes, "_row", lambda tx, head: {**_row(tx, head), "rank": 0})
+    """Take every parent job for one of the same priority."""
+    return patch.object(planning, "_spec", lambda *given: replace(_spec(*given), priority=0))
 
 
 def newcomers_join_the_turn_under_way() -> AbstractContextManager[Any]:
     """Let the head of a new parent job be granted before those who wait for the next turn."""
-
-    def row(tx: Any, head: Any) -> dict[str, Any]:
-        before = head.parent.last_turn
-        made = _row(tx, head)
-        made["turn"] = head.parent.last_turn = max(tx.turn(made["rank"]), before + 1)
-        return made
-
-    return patch.object(lanes, "_row", row)
+    return patch.object(UnitOfWork, "turn", lambda tx, rank: _turn(tx, rank) - 1)
 
 
 def limit_of_a_parent_job_ignored() -> AbstractContextManager[Any]:
     """Grant as if parent jobs had no ``max_parallel``."""
     return patch(
-        "manager_service.store.acquire._Limits._room",
-        lambda limits, parent: limits._parents.setdefault(parent.id, 1_000_000),
+        "manager_service.store.choosing.Limits._room",
+        lambda limits, head: limits._parents.setdefault(head.parent_id, 1_000_000),
     )
 
 
@@ -97,6 +106,14 @@ def heartbeats_not_forgotten() -> AbstractContextManager[Any]:
 def progress_not_forgotten() -> AbstractContextManager[Any]:
     """Remember how far children were that have ended."""
     return patch("manager_service.progress.ProgressHub._forget_old", lambda _: None)
+
+
+def offers_not_forgotten() -> AbstractContextManager[Any]:
+    """Remember what was ever offered, however much that is."""
+    return patch(
+        "manager_service.store.offers.KeptOffers.keep",
+        lambda offers, offers_id, target, locks: offers._kept.update({(offers_id, target): locks}),
+    )
 
 
 def followers_not_forgotten() -> AbstractContextManager[Any]:

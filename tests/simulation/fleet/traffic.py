@@ -20,7 +20,7 @@ from manager_service.domain.model import SECOND, ParentJob
 from manager_service.domain.ports import ChildJobFilter
 from manager_service.domain.states import Outcome
 from tests.simulation.fleet.figures import Figures
-from tests.simulation.fleet.fleet import MEAN_SPAN, Fleet, Size
+from tests.simulation.fleet.fleet import MEAN_SPAN, OPERATIONS, Fleet, Size
 from tests.simulation.fleet.holdings import holdings
 from tests.simulation.fleet.ledger import Ledger
 from tests.simulation.fleet.stand_in import StandIn
@@ -48,7 +48,8 @@ _MEMORY = Path("/proc/self/statm")
 class Span:
     """How long the traffic lasts, and how long what is long gone is kept; in seconds.
 
-    What a manager keeps for days is kept for minutes, so that an hour shows that it is forgotten.
+    What a manager keeps for days is kept for minutes, and what it keeps so many of as it has workers and targets,
+    so that an hour shows that it is forgotten.
     """
 
     lasts: float
@@ -77,19 +78,20 @@ class _Forgetful(Ledger):
 def busy(seed: int, size: Size, span: Span = HOUR) -> Figures:
     """Live through traffic, and demand that what a manager holds is bounded and does not grow."""
     settings = Settings(retention=round(span.kept * SECOND))
-    with _kept_for(span.kept):
+    with _kept(span.kept, offers=size.all_workers * size.targets):
         fleet = Fleet(seed, size, settings=settings, outcome=_outcome, talks=True, ledger=_Forgetful())
         return fleet.live(_Traffic(span).live)
 
 
 @contextmanager
-def _kept_for(seconds: float) -> Iterator[None]:
+def _kept(seconds: float, *, offers: int) -> Iterator[None]:
     kept = round(seconds * SECOND)
     with (
         patch("manager_service.leasing.sessions.KEPT", kept),
         patch("manager_service.leasing.heartbeats.KEPT", kept),
         patch("manager_service.housekeeping.SESSIONS_KEPT", kept),
         patch("manager_service.progress.KEPT", kept),
+        patch("manager_service.store.offers._OFFERS_KEPT", offers),
     ):
         yield
 
@@ -229,6 +231,8 @@ class _Traffic:
             "Sessions._by_worker": known,
             "Sessions._serving": len(fleet.names) + known * fleet.size.targets,
             "Polls._seen": known,
+            # For each pair of a worker and a target, itself and its operations.
+            "KeptOffers._kept": fleet.size.all_workers * fleet.size.targets * (1 + len(OPERATIONS)) + _FEW,
             "ProgressHub._latest": _SLACK * (workers + told),
             "ProgressHub._followed": 2 * self._most_watching,
         }
