@@ -57,10 +57,17 @@ class EventPages:
         # All who asked may have left before it failed.
         reading.page.add_done_callback(lambda page: page.cancelled() or page.exception())
         self._readings.pop(parent_job_id, None)
+        self._forget_old(reading.time)
         self._readings[parent_job_id] = reading
-        if len(self._readings) > _KEPT:
-            del self._readings[next(iter(self._readings))]
         return reading
+
+    def _forget_old(self, now: float) -> None:
+        """Forget pages that serve nobody any more, which may be large; the one begun last stands last."""
+        while self._readings and not self._may_serve(next(iter(self._readings.values())), now):
+            del self._readings[next(iter(self._readings))]
+
+    def _may_serve(self, reading: _Reading, now: float) -> bool:
+        return now - reading.time < _FRESH and len(self._readings) < _KEPT
 
     async def _read(self, parent_job_id: str, sequence: int) -> tuple[EventPage, Batch]:
         page = await self._store.events(parent_job_id, after=sequence, limit=_PAGE)

@@ -454,6 +454,17 @@ class TestEventPages:
 
         assert store.read == [3, 3]
 
+    async def test_pages_that_are_old_are_forgotten(self, store: Any) -> None:
+        bells = Bells(CountedIds())
+        pages = EventPages(store, bells)
+        store.open.set()
+        with bells.hang("p"), bells.hang("q"), bells.hang("r"):
+            await asyncio.gather(pages.after("p", 3), pages.after("q", 3))
+            await asyncio.sleep(0.55)
+            await pages.after("r", 3)
+
+        assert list(pages._readings) == ["r"]
+
     async def test_pages_of_many_parent_jobs_are_not_kept_for_ever(self, store: Any) -> None:
         bells = Bells(CountedIds())
         pages = EventPages(store, bells)

@@ -116,6 +116,11 @@ def offers_not_forgotten() -> AbstractContextManager[Any]:
     )
 
 
+def pages_not_forgotten() -> AbstractContextManager[Any]:
+    """Remember pages of events that nobody asks for any more."""
+    return patch("manager_service.orchestrator.event_pages.EventPages._forget_old", lambda *_: None)
+
+
 def followers_not_forgotten() -> AbstractContextManager[Any]:
     """Remember who followed a parent job."""
 

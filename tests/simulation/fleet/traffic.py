@@ -27,7 +27,7 @@ from tests.simulation.fleet.stand_in import StandIn
 from tests.simulation.fleet.wire import Wire
 from tests.simulation.invariants import demand
 
-MOST_BLOCKS = 2.0
+MOST_BLOCKS = 1.0
 """How many blocks of memory may be left of each child that came and went in the last third of the time."""
 MOST_BYTES = 2_000
 """The same for the memory of the whole process, which the allocators of Python and SQLite make uneven."""
@@ -38,6 +38,8 @@ _TARGETS, _OPERATIONS = 5, 2
 _CHURN = 10.0
 """How often, in seconds, a worker goes and another comes."""
 _SLACK = 1.5
+# What grows evenly from nothing is half as large again at the end as after two thirds.
+_GROWTH = 1.2
 _FEW = 20
 _THIRD = _SAMPLES // 3
 _FAILS, _SAME_NAME, _LEAVES, _SILENT = 0.05, 0.5, 0.5, 0.5
@@ -233,6 +235,7 @@ class _Traffic:
             "Polls._seen": known,
             # For each pair of a worker and a target, itself and its operations.
             "KeptOffers._kept": fleet.size.all_workers * fleet.size.targets * (1 + len(OPERATIONS)) + _FEW,
+            "EventPages._readings": _FEW,
             "ProgressHub._latest": _SLACK * (workers + told),
             "ProgressHub._followed": 2 * self._most_watching,
         }
