@@ -68,7 +68,7 @@ def expiry_filtered_by_id_only() -> Iterator[None]:
     """Read what ran out in one transaction and take it back in another, whatever happened in between."""
 
     async def expire(self: SqlJobStore, *, limit: int) -> int:
-        rows = await self._backend.read(lambda c, now: c.rows(EXPIRED, now=now, limit=limit))
+        rows = await self._backend.read(lambda c, now: c.rows(EXPIRED, now=now(), limit=limit))
         await asyncio.sleep(0.5)
         await self._write(lambda tx: lose_leases(tx, [(row, Loss.EXPIRED) for row in rows if _has_lease(tx, row)]))
         return len(rows)

@@ -37,7 +37,8 @@ class _RepeatableManager(Manager):
 
     def _hear(self, hints: Hints) -> None:
         ordered = {name: tuple(sorted(getattr(hints, name))) for name in ("parents", "sessions", "logs", "ending")}
-        super()._hear(Hints(ready=dict(sorted(hints.ready.items())), **cast("Any", ordered)))
+        ready = dict(sorted(hints.ready.items()))
+        super()._hear(Hints(ready=ready, ended=hints.ended, **cast("Any", ordered)))
 
 
 class Door(Protocol):

@@ -1,5 +1,8 @@
 """Hundreds of workers share a manager; ``python -m tests.simulation.fleet`` does the same with thousands."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -35,10 +38,23 @@ def test_a_crowd_gets_what_it_is_promised(name: str, capsys: pytest.CaptureFixtu
         print(f"\n{name}, seed {SEED}\n{table(figures)}")  # noqa: T201 -- for CI's log
 
 
-def test_a_seed_gives_the_same_figures_again() -> None:
-    run, few = SCENARIOS["losses"].run, FEW["losses"]
+def test_a_seed_gives_the_same_figures_in_every_process() -> None:
+    command = [sys.executable, "-m", "tests.simulation.fleet", "--seed", "2", "--scenario", "losses", "--quick"]
+    ran = [
+        subprocess.run(
+            command,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        for hash_seed in ("1", "2")
+    ]
 
-    assert run(2, few) == run(2, few)
+    first, second = (one.stdout.splitlines()[1:] for one in ran)
+    assert len(first) > 3
+    assert first == second
 
 
 class TestPlantedDefects:
