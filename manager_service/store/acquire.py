@@ -1,5 +1,6 @@
 """Grant leases."""
 
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
@@ -8,14 +9,13 @@ from manager_service.domain.errors import SessionSupersededError
 from manager_service.domain.fleet import SessionState
 from manager_service.domain.leases import Lease, Poll
 from manager_service.domain.states import ChildJobState
-from manager_service.store.candidates import ask_free_heads
 from manager_service.store.choosing import Pick, choose
 from manager_service.store.lanes import LEAVE
 from manager_service.store.offers import KeptOffers, Offers
 from manager_service.store.parents import ParentInWork
 from manager_service.store.rows import mapping_of
-from manager_service.store.sessions import ask_session, open_session
-from manager_service.store.statements import Rows, Statement
+from manager_service.store.sessions import open_session
+from manager_service.store.statements import Statement
 from manager_service.store.tables import child_jobs, leases, live_locks, sessions
 from manager_service.store.unit_of_work import UnitOfWork
 
@@ -53,15 +53,18 @@ class Polls:
 
     def __init__(self) -> None:
         self._seen: dict[str, int] = {}
+        # Each connection of a manager claims in a thread of its own.
+        self._lock = Lock()
         self.offers = KeptOffers()
 
     def see(self, session_id: str, sequence: int) -> bool:
         """Note a poll; tell whether it is the newest, or its repeat."""
-        before = self._seen.pop(session_id, 0)
-        # Whoever polled last stands last.
-        self._seen[session_id] = max(before, sequence)
-        if len(self._seen) > _SESSIONS_REMEMBERED:
-            del self._seen[next(iter(self._seen))]
+        with self._lock:
+            before = self._seen.pop(session_id, 0)
+            # Whoever polled last stands last.
+            self._seen[session_id] = max(before, sequence)
+            if len(self._seen) > _SESSIONS_REMEMBERED:
+                del self._seen[next(iter(self._seen))]
         return sequence >= before
 
     def forget(self, session_id: str) -> None:
@@ -72,17 +75,13 @@ class Polls:
 def acquire(tx: UnitOfWork, polls: Polls, session_id: str, poll: Poll) -> tuple[Lease, ...]:
     """Grant leases, or answer again those of an equal poll."""
     tx.exclusion.hold_session(session_id)
-    asked = ask_session(tx, session_id)
-    free = ask_free_heads(tx, session_id, poll.max_leases)
-    session = open_session(tx, session_id, asked)
+    session = open_session(tx, session_id)
     if session.state == SessionState.SUPERSEDED:
         raise SessionSupersededError(session.worker_name)
-    return grant(tx, polls, session, poll, free)
+    return grant(tx, polls, session, poll)
 
 
-def grant(
-    tx: UnitOfWork, polls: Polls, session: Any, poll: Poll, free: Rows | None, *, ended: int = 0
-) -> tuple[Lease, ...]:
+def grant(tx: UnitOfWork, polls: Polls, session: Any, poll: Poll, *, ended: int = 0) -> tuple[Lease, ...]:
     """Grant leases to an open session; one that drains or was superseded is granted nothing new.
 
     Args:
@@ -90,7 +89,6 @@ def grant(
         polls: what is known of the polls before, and of what sessions offer.
         session: the row of the session.
         poll: what is asked for.
-        free: the first heads that no other transaction wants, which were asked for, if there are others.
         ended: how many of the session's leases ended since its row was read.
     """
     if poll.sequence < session.poll_sequence or not polls.see(session.id, poll.sequence):
@@ -100,7 +98,7 @@ def grant(
     if session.state != SessionState.READY:
         return ()
     wanted = min(poll.max_leases, session.slots - session.live + ended)
-    picks = choose(tx, Offers(tx, session, polls.offers), free, wanted) if wanted > 0 else []
+    picks = choose(tx, Offers(tx, session, polls.offers), wanted) if wanted > 0 else []
     return _grant(tx, session, poll, picks) if picks else ()
 
 

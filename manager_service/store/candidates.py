@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 from sqlalchemy import Select, bindparam, func, literal_column, select, union_all
 
-from manager_service.store.eligible import HEAD, IS_OPEN, NOT_PAUSED, ROOM
+from manager_service.store.eligible import HEAD, IS_OPEN, NOT_PAUSED, ROOM, SHARED
 from manager_service.store.locks import Locks
 from manager_service.store.offers import Offers
 from manager_service.store.open_parents import first_heads
-from manager_service.store.statements import Among, Rows, Statement
+from manager_service.store.statements import Among, Statement
 from manager_service.store.tables import (
     child_jobs,
     is_cancelling,
@@ -66,10 +66,12 @@ _first_heads = (
 )
 FIRST_HEADS = Statement(_may_go(_first_heads.limit(_WINDOW).subquery("heads")))
 BEYOND = Statement(_first_heads.limit(1).offset(_WINDOW))
-# The first of them that no other transaction has a hand on, nor on their targets, held from now on.
+# The first of them that no other transaction has a hand on, nor on their targets, held from now on; their parent
+# jobs are shared before. More are held than will be granted, until the transaction ends.
 FREE_HEADS = Statement(
     _may_go(_first_heads.limit(bindparam("window")).subquery("heads"))
-    .limit(bindparam("wanted"))
+    .where(SHARED)
+    .limit(bindparam("heads"))
     .with_for_update(of=[queue, targets], key_share=True, skip_locked=True)
 )
 
@@ -157,14 +159,11 @@ class Room(Protocol):
         """Find out at once which of these keys are held."""
 
 
-def ask_free_heads(tx: UnitOfWork, session_id: str, wanted: int) -> Rows | None:
-    """Ask for the first heads that a session may lease and no other transaction wants, if there are others."""
-    if tx.exclusion.alone:
-        return None
+def free_heads(tx: UnitOfWork, session_id: str, wanted: int) -> Sequence[Any]:
+    """Hold the first heads that a session may lease and no other transaction wants."""
     # Twice as many, for the heads of two parent jobs on the same targets lie side by side.
-    wanted = 2 * wanted
-    window = max(_WINDOW, wanted)
-    return tx.ask(FREE_HEADS, session_id=session_id, now=tx.about_now, window=window, wanted=wanted)
+    heads = 2 * wanted
+    return tx.rows(FREE_HEADS, session_id=session_id, now=tx.about_now, window=max(_WINDOW, heads), heads=heads)
 
 
 def candidates(tx: UnitOfWork, room: Room, offers: Offers, *, wanted: int) -> Generator[Any]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, select
 
-from manager_service.store.candidates import HEADS_NOW, Reader, candidates
+from manager_service.store.candidates import HEADS_NOW, Reader, candidates, free_heads
 from manager_service.store.locks import Locks, LockTable
 from manager_service.store.offers import Offers
-from manager_service.store.statements import Rows, Statement
+from manager_service.store.statements import Statement
 from manager_service.store.tables import READY, leases
 from manager_service.store.unit_of_work import UnitOfWork
 
@@ -140,21 +140,20 @@ class Limits:
         return self._parents[head.parent_id]
 
 
-def choose(tx: UnitOfWork, offers: Offers, free: Rows | None, wanted: int) -> list[Pick]:
+def choose(tx: UnitOfWork, offers: Offers, wanted: int) -> list[Pick]:
     """Return the best heads that the session may lease now.
 
     Args:
         tx: the transaction of the claim.
         offers: what the session offers.
-        free: the first heads that no other transaction wants, which were asked for, if there are others.
         wanted: how many at most.
     """
-    if free is None:
+    if tx.exclusion.alone:
         with closing(_picks(tx, offers, wanted, Choice(tx, final=True))) as picks:
             return list(islice(picks, wanted))
     secure, picked = Secured(tx).of, list[Pick]()
     trusting = Choice(tx, final=False, trusting=True)
-    heads = Reader(tx, trusting.limits, offers).prepare(free())
+    heads = Reader(tx, trusting.limits, offers).prepare(free_heads(tx, offers.session_id, wanted))
     if batch := list(islice(trusting.picks((head, offers.locks_of(head)) for head in heads), wanted)):
         picked += secure(batch)
     # Who got too little looks again, at what others want too: what could not be had may have kept others out, and

@@ -1,6 +1,6 @@
 """What has to hold of a target and of a parent job for a head to be leased; every statement of a claim asks it."""
 
-from sqlalchemy import bindparam, func, literal_column, select
+from sqlalchemy import Boolean, bindparam, func, literal_column, select
 
 from manager_service.store.tables import child_jobs, leases, parent_jobs, queue, targets
 
@@ -17,6 +17,13 @@ HEAD = (
     ROOM,
 )
 NOT_PAUSED = ~_t.paused
+# On PostgreSQL, names are hashed into advisory locks. Two with one hash keep each other waiting, no more.
+SEED = 7_420
+# Shares the parent job of a head that is about to be held, unless somebody has it or waits to have it for himself:
+# the order of `Exclusion`.
+SHARED = func.pg_try_advisory_xact_lock_shared(
+    func.hashtextextended(queue.c.parent_id, literal_column(str(SEED))), type_=Boolean
+)
 # Not a plain comparison: a planner that knows a few parent jobs would go through all that run, for each head.
 IS_OPEN = (
     _p.state.concat(literal_column("''")) == literal_column("'running'"),

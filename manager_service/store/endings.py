@@ -67,6 +67,8 @@ class Ended:
 def hold_leases(tx: UnitOfWork, rows: Sequence[Any], *, wait: bool = True) -> Sequence[Any]:
     """Hold leases that were read, and return what they are now, but for those that ended meanwhile.
 
+    Their children may have others by now, which are none of these.
+
     Args:
         tx: the transaction.
         rows: the leases as they were read.
@@ -74,13 +76,14 @@ def hold_leases(tx: UnitOfWork, rows: Sequence[Any], *, wait: bool = True) -> Se
     """
     if tx.exclusion.alone or not rows:
         return rows
-    parents = {row.parent_id for row in rows}
+    parents, read = {row.parent_id for row in rows}, {row.lease_id for row in rows}
     if wait:
         tx.share(parents)
     else:
         shared = tx.ask_share(parents)()
         rows = [row for row in rows if row.parent_id in shared]
-    return tx.exclusion.leases([row.child_id for row in rows], wait=wait)()
+    held = tx.exclusion.leases([row.child_id for row in rows], wait=wait)()
+    return [row for row in held if row.lease_id in read]
 
 
 def budget_of(lease: Any, parent: ParentInWork) -> Budget:
@@ -117,7 +120,7 @@ def end_attempts(tx: UnitOfWork, ended: Sequence[Ended], following: Rows | None 
     for item in ended:
         if not item.ending.state.final and parents[item.lease.parent_id].stopping:
             tx.to_sweep(parents[item.lease.parent_id])
-    final = [item.lease.child_id for item in ended if item.ending.state.final]
+    final = {item.lease.child_id for item in ended if item.ending.state.final}
     if final:
         enter_successors(tx, final, parents, following)
 

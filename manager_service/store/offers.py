@@ -1,6 +1,7 @@
 """What sessions offer, as claims come to need it."""
 
 from collections.abc import Iterable, Mapping
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import bindparam, select
@@ -30,6 +31,8 @@ class KeptOffers:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str], Mapping[str, Locks]] = {}
+        # Each connection of a manager claims in a thread of its own.
+        self._lock = Lock()
 
     def get(self, offers_id: str, target: str) -> Mapping[str, Locks] | None:
         """Return the keys of each operation on a target, if they are kept."""
@@ -37,9 +40,10 @@ class KeptOffers:
 
     def keep(self, offers_id: str, target: str, locks: Mapping[str, Locks]) -> None:
         """Keep the keys of each operation on a target; the oldest give way."""
-        if len(self._kept) >= _OFFERS_KEPT:
-            del self._kept[next(iter(self._kept))]
-        self._kept[offers_id, target] = locks
+        with self._lock:
+            if len(self._kept) >= _OFFERS_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[offers_id, target] = locks
 
 
 class Offers:

@@ -1,6 +1,7 @@
 """A connection to PostgreSQL: its transactions and statements. Its own SQL is in `postgresql_dialect`."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from manager_service.store.postgresql_pipeline import Pipeline, Row
 from manager_service.store.statements import Changed, Rows, Statement, insertion
 
 _SET_LOCAL: Final = "SELECT set_config(key, value, true) FROM json_each_text(CAST($1 AS JSON))"
+_NUL: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 # Fewer rows are sent along with whatever else there is, which needs no waiting.
 _WORTH_A_COPY: Final = 200
 # One that took in a million rows could be longer than a statement may.
@@ -171,8 +173,9 @@ class PostgresConnection:
         try:
             yield
             # Not waited for: there is nothing that could be lost.
-            self._post("COMMIT", ())
-            self._open.send()
+            with self._translated:
+                self._open.post("COMMIT")
+                self._open.send()
         except BaseException:
             self.rollback()
             raise
@@ -197,14 +200,15 @@ class PostgresConnection:
             # The server has closed the connection: nothing was asked, so nothing is lost, and another one will do.
             self.close()
         if self._pipeline is None or self._pipeline.closed:
-            self._pipeline = Pipeline(self._door.open(), prepares=not self._door.pooled)
+            with self._translated:
+                self._pipeline = Pipeline(self._door.open(), prepares=not self._door.pooled)
         self._post(sql, ())
-        if (now := time.monotonic()) - self._planned > _PLANS_KEPT:
-            self._planned = now
-            self._post("DISCARD PLANS", ())
         if self._door.pooled:
             # What is set for the connection otherwise.
             self._post(_SET_LOCAL, [json.dumps(SETTINGS)])
+        elif (now := time.monotonic()) - self._planned > _PLANS_KEPT:
+            self._planned = now
+            self._post("DISCARD PLANS", ())
 
     def _give_up(self) -> None:
         """Take another connection for the next transaction: this one leads to a standby by now."""
@@ -217,7 +221,7 @@ class PostgresConnection:
         rows = self._many.get(statement)
         if rows is None:
             rows = self._many[statement] = RowsText(statement.core, self._dialect)
-        return rows.sql, [json.dumps(many).replace("\\u0000", "\\ufffd")]
+        return rows.sql, [_without_nul(json.dumps(many))]
 
     def _ask(self, sql: str, values: Sequence[Any], row: Row) -> Callable[[], list[Any]]:
         with self._translated:
@@ -238,3 +242,8 @@ class PostgresConnection:
             changed = self._open.ask(sql, values).changed()
         self._changed += changed
         return changed
+
+
+def _without_nul(text: str) -> str:
+    """Return JSON without NUL characters, which PostgreSQL's texts do not have; a written-out one is none."""
+    return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text

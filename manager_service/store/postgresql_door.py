@@ -70,7 +70,7 @@ def parse(url: str) -> dict[str, Any]:
 
 def open_connection(conninfo: dict[str, Any], *, options: str = "") -> psycopg.Connection[Any]:
     """Open a connection that commits by itself; raise the driver's errors."""
-    given: dict[str, Any] = {**_DEFAULTS, **conninfo, "autocommit": True}
+    given: dict[str, Any] = {**_DEFAULTS, **conninfo, "autocommit": True, "client_encoding": "UTF8"}
     if options:
         given["options"] = f"{conninfo.get('options', '')} {options}".strip()
     return psycopg.connect(**given)

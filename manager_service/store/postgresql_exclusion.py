@@ -4,17 +4,16 @@ from collections.abc import Collection, Sequence
 
 from sqlalchemy import literal_column, select
 
+from manager_service.store.eligible import SEED, SHARED
 from manager_service.store.exclusion import Held
 from manager_service.store.parents import SELECT_PARENTS
 from manager_service.store.postgresql import PostgresConnection
 from manager_service.store.statements import Among, Rows, Statement
 from manager_service.store.tables import leases, parent_counts, queue, sessions, targets
 
-# Names are hashed into PostgreSQL's advisory locks. Two names with one hash keep each other waiting, no more.
-_SEED = 7_420
 _EACH = "FROM json_array_elements_text(CAST($1 AS JSON)) AS name"
 _EACH_CHILD = "FROM json_array_elements_text(CAST($1 AS JSON)) AS child(id)"
-_HASH = f"hashtextextended(name, {_SEED})"
+_HASH = f"hashtextextended(name, {SEED})"
 _LOCK = f"SELECT pg_advisory_xact_lock({_HASH}) {_EACH}"
 _LOCK_SHARED = f"SELECT pg_advisory_xact_lock_shared({_HASH}) {_EACH}"
 _LOCK_SHARED_OF = f"""SELECT name, pg_advisory_xact_lock_shared({_HASH}) FROM (
@@ -33,7 +32,7 @@ HOLD_FREE_LEASES = Statement(_held.with_for_update(skip_locked=True))
 HOLD_HEADS = Statement(
     select(_q.child_id)
     .select_from(queue.join(targets, _t.name == _q.target))
-    .where(Among(_q.child_id, "ids"))
+    .where(Among(_q.child_id, "ids"), SHARED)
     # Not for their keys: who begins to serve a target goes on.
     .with_for_update(of=[queue, targets], key_share=True, skip_locked=True)
 )

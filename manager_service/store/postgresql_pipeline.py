@@ -116,6 +116,8 @@ class Pipeline:
         if (answer.sync if answer is not None else self._needed) > self._syncs:
             self.send()
         while self._due and (answer is None or not answer.there or self._failed is not None):
+            if self._failed is not None and self._needed > self._syncs:
+                self.send()
             self._take()
         if self._failed is not None:
             failed, self._failed = self._failed, None
@@ -166,7 +168,7 @@ class Pipeline:
     @staticmethod
     def _ended(result: pq.abc.PGresult | None, status: int) -> None:
         if result is None or result.status != status:
-            raise errors.error_from_result(result) if result is not None else psycopg.OperationalError("no answer")
+            raise _error(result) if result is not None else psycopg.OperationalError("no answer")
 
     def load(self, result: pq.abc.PGresult, row: Row) -> list[Any]:
         """Return the rows of an answer as Python's values."""
@@ -213,7 +215,7 @@ class Pipeline:
         if isinstance(due, str):
             self._prepared.pop(due, None)
         if self._failed is None and result.status != pq.ExecStatus.PIPELINE_ABORTED:
-            self._failed = errors.error_from_result(result)
+            self._failed = _error(result)
         if self._libpq.status == pq.ConnStatus.BAD:
             self._due.clear()
 
@@ -238,6 +240,13 @@ class Pipeline:
 def _text(value: str) -> bytes:
     # PostgreSQL has no text with NUL characters.
     return (value.replace("\0", "\ufffd") if "\0" in value else value).encode()
+
+
+def _error(result: pq.abc.PGresult) -> psycopg.Error:
+    """Return the error that a result tells; one without a state is libpq's own, which makes an end of it."""
+    if not result.error_field(pq.DiagnosticField.SQLSTATE):
+        return psycopg.OperationalError(result.get_error_message())
+    return errors.error_from_result(result)
 
 
 def _kinds(values: Sequence[Any]) -> list[int]:

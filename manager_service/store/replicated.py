@@ -145,7 +145,8 @@ class PostgresTransactions:
     def choose(self, queue: deque[Entry]) -> list[Entry]:
         """Take commands that wait, by what they lock first, so that managers lock in the same order."""
         entries = [queue.popleft() for _ in range(min(len(queue), _MOST_TOGETHER))]
-        entries.sort(key=lambda entry: entry.key)
+        # What holds leases and heads without having to wait for them comes last.
+        entries.sort(key=lambda entry: (not entry.key, entry.key))
         return entries
 
     def close(self) -> None:

@@ -8,7 +8,6 @@ from sqlalchemy import insert, select
 from manager_service.domain.attempts import end_by_report
 from manager_service.domain.leases import Lease, Poll, Report, ReportAnswer, ReportStatus
 from manager_service.store.acquire import Polls, grant
-from manager_service.store.candidates import ask_free_heads
 from manager_service.store.endings import Ended, budget_of, end_attempts
 from manager_service.store.lanes import SUCCESSORS
 from manager_service.store.sessions import ask_session, open_session
@@ -59,8 +58,7 @@ def report(
     answers = iter(_sort_out(tx, late, live))
     leases: tuple[Lease, ...] = ()
     if poll is not None:
-        free = ask_free_heads(tx, session_id, poll.max_leases)
-        leases = grant(tx, polls, session, poll, free, ended=len(ended))
+        leases = grant(tx, polls, session, poll, ended=len(ended))
     return ReportAnswer(statuses=tuple(status or next(answers) for status in statuses), leases=leases)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import bindparam, insert, literal_column, select, update
+from sqlalchemy import bindparam, insert, literal_column, select
 
 from manager_service.domain.errors import ParentJobNotFoundError
 from manager_service.domain.fleet import Timing
@@ -22,32 +22,11 @@ from manager_service.store.parents import (
     parent_in_work,
 )
 from manager_service.store.statements import Among, Changed, Connection, Rows, Statement
-from manager_service.store.tables import events, is_ready, leases, queue, targets, turns
+from manager_service.store.tables import events, is_ready, leases, queue, targets
+from manager_service.store.turns import Turns
 
 _INSERT_EVENT = Statement(insert(events))
 LEASES_OF_CHILDREN = Statement(select(leases).where(Among(leases.c.child_id, "ids")))
-# There are no more ranks than priorities.
-_TURNS = Statement(select(turns.c.rank, turns.c.turn))
-# A hint of where newcomers join: while another transaction sets it, that is good enough.
-_SET_TURN = Statement(
-    update(turns)
-    .where(
-        turns.c.rank.in_(
-            select(turns.c.rank)
-            .where(turns.c.rank == bindparam("of"), turns.c.turn < bindparam("turn"))
-            .with_for_update(skip_locked=True)
-        )
-    )
-    .values(turn=bindparam("turn"))
-)
-_ADD_TURN = Statement(
-    insert(turns).from_select(
-        ["rank", "turn"],
-        select(bindparam("rank", type_=turns.c.rank.type), bindparam("turn", type_=turns.c.turn.type)).where(
-            ~select(turns.c.rank).where(turns.c.rank == bindparam("rank")).exists()
-        ),
-    )
-)
 # One seek for each target, however many heads it has.
 TARGETS_READY = Statement(
     select(targets.c.name)
@@ -108,10 +87,7 @@ class UnitOfWork:
         self._shared: set[str] = set()
         self._owned: set[str] = set()
         self._notes = [0]
-        self._turns_asked: Rows | None = None
-        self._turns: dict[int, int] | None = None
-        self._new_ranks: set[int] = set()
-        self._granted_ranks: set[int] = set()
+        self._turns = Turns(connection)
         self._ready: dict[str, str] = {}
         self._freed_targets: set[str] = set()
         self._freed_parents: set[str] = set()
@@ -270,28 +246,16 @@ class UnitOfWork:
 
     def ask_turns(self) -> None:
         """Ask for the turns of the ranks, which are about to be needed."""
-        if self._turns_asked is None:
-            self._turns_asked = self.ask(_TURNS)
+        self._turns.ask()
 
     def turn(self, rank: int) -> int:
         """Return the turn of the last grant of a rank."""
-        return self._known_turns().get(rank, 0)
+        return self._turns.of(rank)
 
     def granted(self, child_id: str, rank: int, turn: int) -> None:
         """Note that a head left the queue with a lease."""
         self._ready.pop(child_id, None)
-        known = self._known_turns()
-        if rank not in known:
-            self._new_ranks.add(rank)
-        if turn > known.get(rank, 0):
-            known[rank] = turn
-            self._granted_ranks.add(rank)
-
-    def _known_turns(self) -> dict[int, int]:
-        if self._turns is None:
-            self.ask_turns()
-            self._turns = {row.rank: row.turn for row in self._turns_asked()} if self._turns_asked else {}
-        return self._turns
+        self._turns.granted(rank, turn)
 
     # Hints.
 
@@ -350,11 +314,7 @@ class UnitOfWork:
             if changed() != len(ended):
                 raise LostLeaseError(ended)
         self._write_parents([self._parents[parent_id] for parent_id in sorted(self._parents)], self.now)
-        for rank in sorted(self._granted_ranks):
-            if rank in self._new_ranks:
-                self.post(_ADD_TURN, rank=rank, turn=self.turn(rank))
-            else:
-                self.post(_SET_TURN, of=rank, turn=self.turn(rank))
+        self._turns.write()
 
     def _settle_shared(self) -> None:
         """Decide the state of parent jobs that other transactions change too, from what these committed."""

@@ -65,7 +65,7 @@ class Entry:
 
 
 class Transactions(Protocol):
-    """The transactions of the connection that writes."""
+    """The transactions of a connection that writes."""
 
     async def drive(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a transaction to its end, where the connection is to be used."""

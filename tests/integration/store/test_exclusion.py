@@ -18,6 +18,7 @@ from manager_service.domain.model import SECOND
 from manager_service.domain.states import Outcome, ParentJobState
 from manager_service.store import (
     acquire,
+    candidates,
     control,
     create,
     endings,
@@ -70,7 +71,8 @@ async def claims_on_one_target(managers: Managers) -> None:
         await world.worker(served_target("orders", operations=(name,), locks=[]), worker_name=name)
         for world, name in ((one, "vacuum"), (other, "analyze"))
     ]
-    for name in ("vacuum", "analyze"):
+    # So many that each claim finds some that the other has not held.
+    for name in ("vacuum", "analyze") * 3:
         await one.parent_job("orders", operations=(name,))
     with Meeting().before((acquire, "_grant")):
         answers = await at_once(*(worker.acquire(1) for worker in workers))
@@ -103,8 +105,9 @@ async def claims_of_a_shared_and_an_exclusive_key(managers: Managers) -> None:
 
 async def polls_of_one_session(managers: Managers) -> None:
     one, other, _ = managers
-    worker = await one.worker("a", "b", slots=1)
-    await one.parent_job("a", "b")
+    # So many that each claim finds some that the other has not held.
+    worker = await one.worker("a", "b", "c", "d", slots=1)
+    await one.parent_job("a", "b", "c", "d")
     with Meeting().before((acquire, "_grant")):
         await at_once(
             one.store.acquire(worker.session_id, Poll(sequence=1, max_leases=1)),
@@ -243,9 +246,22 @@ async def test_the_race_is_won(managers: Managers, race: Race) -> None:
 # Mutants: each takes one guard out.
 
 
+@contextmanager
+def heads_are_held(*, of: list[Any], **how: Any) -> Iterator[None]:
+    """Hold heads in another way, those that are found at first and those that are picked with care."""
+    found = candidates._may_go(candidates._first_heads.limit(bindparam("window")).subquery("heads"))
+    free = found.limit(bindparam("heads")).with_for_update(of=of, **how)
+    picked = select(queue.c.child_id).join(targets, targets.c.name == queue.c.target)
+    hold = picked.where(Among(queue.c.child_id, "ids")).with_for_update(of=of, **how)
+    with (
+        patch.object(candidates, "FREE_HEADS", Statement(free)),
+        patch.object(postgresql_exclusion, "HOLD_HEADS", Statement(hold)),
+    ):
+        yield
+
+
 def targets_are_not_locked() -> AbstractContextManager[Any]:
-    heads = select(queue.c.child_id).where(Among(queue.c.child_id, "ids")).with_for_update(skip_locked=True)
-    return patch.object(postgresql_exclusion, "HOLD_HEADS", Statement(heads))
+    return heads_are_held(of=[queue], skip_locked=True)
 
 
 def keys_are_not_locked() -> AbstractContextManager[Any]:
@@ -271,6 +287,7 @@ def parents_are_not_shared() -> Iterator[None]:
     with (
         patch.object(PostgresExclusion, "share_parents", lambda *_: None),
         patch.object(PostgresExclusion, "try_share_parents", lambda _, ids: lambda: ids),
+        heads_are_held(of=[queue, targets], key_share=True, skip_locked=True),
     ):
         yield
 
