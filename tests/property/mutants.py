@@ -61,7 +61,7 @@ def expiry_filtered_by_id_only() -> Iterator[None]:
 
     async def expire(self: SqlJobStore, *, limit: int) -> int:
         rows = await self._write(lambda tx: tx.rows(EXPIRED, now=tx.now, limit=limit))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
 
         def take_back(tx: UnitOfWork) -> None:
             live = {row.child_id for row in tx.rows(LEASES_OF_CHILDREN, ids=[row.child_id for row in rows])}

@@ -64,7 +64,10 @@ class TestExpiryBesideAHeartbeat:
 
     async def race(self, world: World) -> None:
         worker, lease = await world.expired_lease()
-        _, answer = await asyncio.gather(world.store.expire_leases(limit=9), worker.beat(lease))
+        expiring = asyncio.create_task(world.store.expire_leases(limit=9))
+        await asyncio.sleep(0.05)
+        answer = await worker.beat(lease)
+        await expiring
 
         [directive] = answer.leases
         child = (await world.store.child_job(lease.child_job_id))[0]
