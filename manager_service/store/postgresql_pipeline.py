@@ -163,6 +163,7 @@ class Pipeline:
     def _put(self, put: Callable[[], int]) -> None:
         while not put():
             self._patiently(self._full_socket)
+            self._libpq.consume_input()
         self._flush()
 
     @staticmethod
