@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
 from typing import Any
 
 from sqlalchemy import bindparam, insert, literal_column, select
@@ -80,6 +79,7 @@ class UnitOfWork:
     ) -> None:
         self.exclusion = exclusion
         self._moment = moment
+        self._now: Instant | None = None
         self._about = about
         self.ids = ids
         self.timing = timing
@@ -110,16 +110,19 @@ class UnitOfWork:
         self.post = connection.post
         self.post_many = connection.post_many
 
-    @cached_property
+    @property
     def now(self) -> Instant:
         """The store's time, the same for all that the transaction does."""
-        return self._moment()
+        # Not a cached_property: before Python 3.12 those of all instances share a lock, and whoever waits for the
+        # database with that held keeps the transactions of other connections from ending.
+        if self._now is None:
+            self._now = self._moment()
+        return self._now
 
     @property
     def about_now(self) -> Instant:
         """What the store's time is about, where no waiting is worth its exactness; it, once it is known."""
-        known: Instant | None = self.__dict__.get("now")
-        return self._about if known is None else known
+        return self._about if self._now is None else self._now
 
     @property
     def marks(self) -> int:

@@ -19,11 +19,11 @@ from manager_service.app.system import SystemIds
 from manager_service.domain.errors import StoreUnavailableError
 from manager_service.domain.fleet import Timing
 from manager_service.domain.leases import LeaseDirective, ReportStatus
-from manager_service.domain.model import SECOND
+from manager_service.domain.model import SECOND, Instant
 from manager_service.domain.ports import JobStore, ParentJobFilter
 from manager_service.store import postgresql_door
 from manager_service.store.postgresql import PostgresConnection
-from manager_service.store.replicated import open_replicated
+from manager_service.store.replicated import Moment, PostgresTransactions, open_replicated
 from tests.doubles import FakeClock
 from tests.factories import World, plan, report_of
 from tests.integration.store.integrity import check_integrity
@@ -408,3 +408,26 @@ class TestRefusals:
         served.execute(f"ALTER ROLE {ROLE} RESET default_transaction_read_only")
 
         await back(served.store.mark_alive)
+
+
+class TestWaiting:
+    async def test_for_the_time_keeps_no_other_connection_waiting(self, served: Served) -> None:
+        worker, lease = await served.world.running_child_job()
+        waits, gate = threading.Event(), threading.Event()
+        checked = PostgresTransactions._checked
+
+        def slowly(transactions: PostgresTransactions, asked: Moment) -> Instant:
+            if not waits.is_set():
+                waits.set()
+                gate.wait(2 * SOON)
+            return checked(transactions, asked)
+
+        with patch.object(PostgresTransactions, "_checked", slowly):
+            upkeep = asyncio.create_task(served.store.fail_overdue(limit=1))
+            assert await asyncio.to_thread(waits.wait, SOON)
+            try:
+                async with asyncio.timeout(SOON):
+                    assert await worker.end(lease) is ReportStatus.RECORDED
+            finally:
+                gate.set()
+            assert await upkeep == 0
