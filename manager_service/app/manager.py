@@ -84,6 +84,6 @@ class Manager:
         self._parents.ring(hints.parents)
         self._logs.ring(hints.logs)
         self._sweeps.add(hints.ending)
-        if hints.parents:
-            self._timers.look()
+        if hints.due or hints.parents:
+            self._timers.look(soon=hints.due)
         log_ends(hints.ended)

@@ -52,6 +52,8 @@ class Hints:
         renewed: sessions that registered anew at another manager, perhaps with other targets.
         logs: child jobs with new log entries, or whose attempt ended.
         ending: parent jobs that began to cancel: their pending children are to be swept.
+        due: whether something falls due now at a time of its own: a delay, or a deadline; told to this manager
+            alone.
         ended: parent jobs that the transaction ended, as they stood then; told to this manager alone.
     """
 
@@ -62,6 +64,7 @@ class Hints:
     renewed: frozenset[str] = frozenset()
     logs: frozenset[str] = frozenset()
     ending: frozenset[str] = frozenset()
+    due: bool = False
     ended: tuple[ParentJob, ...] = ()
 
 

@@ -10,6 +10,8 @@ log = structlog.get_logger("manager.orchestrator")
 
 _BATCH = 1_000
 _LONGEST = 10.0
+_SOON = 0.05
+_SELDOM = 1.0
 _APART = 0.05
 _NOTHING_DONE = 0.5
 
@@ -17,8 +19,9 @@ _NOTHING_DONE = 0.5
 class Timers:
     """Does what falls due: delayed children become claimable, deadlines end children.
 
-    It sleeps until the next due time that the store knows. A commit may bring an earlier one, so it looks
-    again after commits, twenty times a second at most.
+    It sleeps until the next due time that the store knows. A commit may bring an earlier one, so it looks again
+    soon after one that did, and once a second where commits may have: those of a manager that was killed since.
+    Never at once, because then whoever waits for a new child is at work.
 
     Args:
         store: knows what is due.
@@ -27,9 +30,20 @@ class Timers:
     def __init__(self, store: Upkeep) -> None:
         self._store = store
         self._bell = Bell()
+        self._ring: asyncio.TimerHandle | None = None
 
-    def look(self) -> None:
-        """Look for the next due time again, because something changed."""
+    def look(self, *, soon: bool) -> None:
+        """Look for the next due time again, because something changed; soon, if that brought a due time."""
+        loop = asyncio.get_running_loop()
+        when = loop.time() + (_SOON if soon else _SELDOM)
+        if self._ring is not None:
+            if self._ring.when() <= when:
+                return
+            self._ring.cancel()
+        self._ring = loop.call_at(when, self._rung)
+
+    def _rung(self) -> None:
+        self._ring = None
         self._bell.ring()
 
     async def turn(self) -> None:

@@ -93,6 +93,8 @@ def resume_parent_job(tx: UnitOfWork, parent_job_id: str) -> Bulk[ParentJob]:
             for head in heads:
                 if head.available_time <= tx.now:
                     tx.ready(head.child_id, head.target)
+                else:
+                    tx.fall_due()
             yield
     return parent.as_parent_job()
 

@@ -43,6 +43,8 @@ def create_parent_job(tx: UnitOfWork, plan: Plan) -> Bulk[Created]:
     yield from tx.copy_many(child_jobs, pieces(children.rows()), **alike, **_NEW_CHILD)
     at_once = {"parent_id": parent.id, "rank": -plan.spec.priority, "available_time": tx.now, "hold": READY}
     yield from tx.copy_many(queue, pieces(children.heads()), **at_once)
+    if plan.spec.deadline is not None:
+        tx.fall_due()
     parent.moved(None, ChildJobState.PENDING, len(plan.children))
     parent.bulk_changed(BulkChangeKind.CREATED, len(plan.children))
     return Created(parent_job=tx.parent(parent.id).as_parent_job(), existing=False)

@@ -112,4 +112,7 @@ def _row(tx: UnitOfWork, head: Head) -> dict[str, Any]:
 def _hold(tx: UnitOfWork, head: Head) -> int:
     if head.parent.paused:
         return HELD
-    return DELAYED if head.available_time > tx.now else READY
+    if head.available_time <= tx.now:
+        return READY
+    tx.fall_due()
+    return DELAYED

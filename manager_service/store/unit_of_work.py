@@ -99,6 +99,7 @@ class UnitOfWork:
         self._ready_targets: Counter[str] = Counter()
         self._contended: set[str] = set()
         self._waiting: set[str] = set()
+        self._falls_due = False
         self._expected: list[tuple[Changed, Sequence[str]]] = []
         self.rows = connection.rows
         self.ask = connection.ask
@@ -255,6 +256,10 @@ class UnitOfWork:
         """Return the turn of the last grant of a rank."""
         return self._turns.of(rank)
 
+    def fall_due(self) -> None:
+        """Note that something falls due at a time of its own."""
+        self._falls_due = True
+
     def granted(self, child_id: str, rank: int, turn: int) -> None:
         """Note that a head left the queue with a lease."""
         self._ready.pop(child_id, None)
@@ -355,6 +360,7 @@ class UnitOfWork:
             renewed=frozenset(self._renewed),
             logs=frozenset(self._ended_children),
             ending=frozenset(self._ending),
+            due=self._falls_due,
             ended=tuple(
                 parent_job
                 for parent_id in sorted(self._told_parents & self._parents.keys())

@@ -254,15 +254,31 @@ class TestTimers:
         assert 0.05 <= asyncio.get_running_loop().time() - begin < 5
         assert store.asked == ["release_due", "fail_overdue", "next_available"]
 
-    async def test_a_change_wakes_it(self, store: Any) -> None:
+    @pytest.mark.parametrize(("soon", "within"), [(True, 0.5), (False, 5.0)])
+    async def test_a_change_wakes_it(self, store: Any, soon: bool, within: float) -> None:
         store.due = [60 * SECOND]
         timers = Timers(store)
         turning = asyncio.create_task(timers.turn())
         await asyncio.sleep(0.01)
 
-        timers.look()
+        timers.look(soon=soon)
 
-        await asyncio.wait_for(turning, 10)
+        await asyncio.wait_for(turning, within)
+
+    async def test_many_changes_wake_it_once_and_the_nearest_counts(self, store: Any) -> None:
+        store.due = [60 * SECOND]
+        timers = Timers(store)
+        turning = asyncio.create_task(timers.turn())
+
+        for _ in range(100):
+            timers.look(soon=False)
+        timers.look(soon=True)
+
+        await asyncio.wait_for(turning, 0.5)
+        again = asyncio.create_task(timers.turn())
+        await asyncio.sleep(1.2)
+        assert not again.done()
+        again.cancel()
 
     async def test_overdue_children_end_in_batches(self, store: Any) -> None:
         store.overdue, store.due = [1_000, 5, 0], [0]

@@ -6,7 +6,7 @@ from manager_service.domain.model import SECOND, RetryPolicy
 from manager_service.domain.ports import JobStore
 from manager_service.domain.states import ChildJobState, Outcome, ParentJobState
 from tests.doubles import FakeClock
-from tests.factories import World
+from tests.factories import World, plan
 from tests.integration.store.conftest import Reopen
 
 MINUTE = 60 * SECOND
@@ -84,6 +84,21 @@ class TestExpireLeases:
         await worker.acquire()
         expected = world.timing.accept_within + 2 * world.timing.heartbeat_interval + 1
         assert await world.store.next_available() == expected
+
+    async def test_what_falls_due_is_told(self, world: World) -> None:
+        worker, lease = await world.running_child_job()
+        assert not any(hint.due for hint in world.hints)
+
+        await worker.end(lease, Outcome.FAILED, retry_after=SECOND)
+        assert world.hints[-1].due
+
+        await world.store.pause_parent_job(lease.parent_job_id)
+        assert not world.hints[-1].due
+        await world.store.resume_parent_job(lease.parent_job_id)
+        assert world.hints[-1].due
+
+        await world.store.create_parent_job(plan(deadline=world.clock.wall() + MINUTE))
+        assert world.hints[-1].due
 
     async def test_a_due_child_wakes_a_waiter(self, world: World) -> None:
         worker, lease = await world.running_child_job()
