@@ -10,6 +10,8 @@ export DATABASE
 SAMPLE := build/overhaul-sample.db
 RELEASED := protos/released/overhaul-0.1.binpb
 SOURCES := manager_service worker_service tests benchmarks
+# Tests that only compute, by a clock of their own: they go side by side and unmeasured; what runs real processes goes alone.
+COMPUTING := tests/property tests/simulation
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test check format lint types imports protos protos-check bench docs docs-check clean lock
@@ -41,7 +43,8 @@ endif
 
 test: $(INSTALLED) ## run all tests with branch coverage; a skipped test is an error
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest --cov --cov-report= $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(COMPUTING)
+	$(BIN)/python -m pytest --cov --cov-report= $(addprefix --ignore=,$(COMPUTING))
 	@$(BIN)/coverage report
 
 check: lint types imports protos-check docs-check test ## every gate: format, lint, types, imports, protos, docs, tests
