@@ -4,6 +4,7 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -32,7 +33,7 @@ _SHARES = ("share/mysql", "share/mariadb", "share")
 _TABLES = ("mysql_system_tables.sql", "mysql_performance_tables.sql", "mysql_system_tables_data.sql")
 # A crash of the server loses nothing by these, only one of the machine would.
 _QUICK = {
-    "innodb-flush-log-at-trx-commit": "0",
+    "innodb-flush-log-at-trx-commit": "2",
     "innodb-log-file-size": "32M",
     "innodb-buffer-pool-size": "64M",
     "innodb-flush-method": "nosync",
@@ -129,11 +130,11 @@ class MariadbServer:
 
     def kill(self) -> None:
         """End it as a crash would."""
-        process = self._running()
-        process.kill()
-        process.wait(_PATIENCE)
-        self._process = None
-        _wait_until(lambda: not processes_in(self.folder), "the server's processes have not ended")
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it in good order."""
+        self._end(signal.SIGTERM)
 
     def close(self) -> None:
         """End it at once and remove its folder."""
@@ -158,6 +159,13 @@ class MariadbServer:
             f"--lc-messages-dir={self._share}",
             "--skip-name-resolve",
         ]
+
+    def _end(self, number: signal.Signals) -> None:
+        process = self._running()
+        process.send_signal(number)
+        process.wait(_PATIENCE)
+        self._process = None
+        _wait_until(lambda: not processes_in(self.folder), "the server's processes have not ended")
 
     def _initialise(self) -> None:
         # What mariadb-install-db does, without its help texts and without the programs of a client package.

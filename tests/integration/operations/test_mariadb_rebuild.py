@@ -24,7 +24,7 @@ REBUILDS = ["vacuum", "reindex"]
 
 class TestVacuum:
     def test_it_gives_back_the_room_of_deleted_rows(self, database: Database) -> None:
-        database.table("item", rows=20_000, kept=20)
+        database.table("item", rows=6_000, kept=20)
         before, rows = database.file_bytes("item"), database.checksums("item")
 
         result = database.maintain("vacuum")
@@ -48,7 +48,7 @@ class TestVacuum:
         assert database.spaces()["item"] != space
 
     def test_rebuild_does_it_by_alter(self, database: Database) -> None:
-        database.table("item", rows=20_000, kept=20)
+        database.table("item", rows=6_000, kept=20)
 
         result = database.maintain("vacuum", rebuild=True)
 
@@ -139,7 +139,7 @@ class TestNames:
 
     def test_the_database_may_have_any_too(self, database: Database) -> None:
         odd = Database(server=database.server, name=database.server.create_database("a%b:c`d E/f_é"))
-        odd.table("item", rows=20_000, kept=20)
+        odd.table("item", rows=6_000, kept=20)
         try:
             result = odd.maintain("vacuum")
         finally:

@@ -18,7 +18,7 @@ class Analyze:
     name = "analyze"
     description = "Renew the optimizer's statistics of every table (ANALYZE TABLE)."
     options = (_PERSISTENT, BINLOG, LOCK_TIMEOUT)
-    distrust = False
+    only_looks = False
     engines_left_alone = ENGINES_ELSEWHERE
 
     def statement(self, table: Table, options: Options, /) -> str:

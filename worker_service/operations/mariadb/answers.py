@@ -13,7 +13,7 @@ from worker_service.operations.mariadb.connection import Row
 from worker_service.operations.mariadb.failures import (
     INTERRUPTED,
     NO_SUCH_TABLE,
-    STATEMENT_TIMEOUT,
+    TIME_OUTS,
     WRONG_OBJECT,
     failure_of,
     number_in,
@@ -57,7 +57,7 @@ def of_error(number: int, text: str) -> Answer:
     if number == WRONG_OBJECT:
         return Answer(fate=Fate.LEFT_ALONE, text="it is no table with rows of its own")
     failure = failure_of(number, text)
-    if number == INTERRUPTED or number in STATEMENT_TIMEOUT:
+    if number == INTERRUPTED or number in TIME_OUTS:
         return Answer(fate=Fate.INTERRUPTED, text=text, failure=failure)
     return Answer(fate=Fate.FAILED, text=text, failure=failure)
 

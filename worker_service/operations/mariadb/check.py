@@ -20,7 +20,7 @@ class IntegrityCheck:
     name = "integrity_check"
     description = "Check every table and its indexes (CHECK TABLE)."
     options = (_DEPTH, LOCK_TIMEOUT)
-    distrust = True
+    only_looks = True
     engines_left_alone = ENGINES_ELSEWHERE
 
     def statement(self, table: Table, options: Options, /) -> str:

@@ -10,7 +10,8 @@ LOCK_WAIT_TIMEOUT = 1205
 NO_SUCH_TABLE = 1146
 WRONG_OBJECT = 1347
 INTERRUPTED = 1317
-STATEMENT_TIMEOUT = frozenset({1969, 3024})
+STATEMENT_TIMEOUT = 1969
+TIME_OUTS = frozenset({STATEMENT_TIMEOUT, 3024})
 _UNKNOWN_VARIABLE = 1193
 _NOT_HERE = frozenset({_UNKNOWN_VARIABLE, 1227, 1228, 1229, 1231, 1232, 1238, 1290})
 
@@ -94,7 +95,7 @@ _MEANINGS: dict[int, _Meaning] = {
     INTERRUPTED: _Meaning(
         "ER_QUERY_INTERRUPTED", _F.UNAVAILABLE, True, "Somebody else killed the statement: ask who did, and why"
     ),
-    1969: _Meaning("ER_STATEMENT_TIMEOUT", _F.TIMEOUT, False, _TIME),
+    STATEMENT_TIMEOUT: _Meaning("ER_STATEMENT_TIMEOUT", _F.TIMEOUT, False, _TIME),
     3024: _Meaning("ER_QUERY_TIMEOUT", _F.TIMEOUT, False, _TIME),
     NO_SUCH_TABLE: _Meaning("ER_NO_SUCH_TABLE", _F.SCHEMA, False, "The table is not there any more"),
     WRONG_OBJECT: _Meaning("ER_WRONG_OBJECT", _F.SCHEMA, False, "That is no table with rows of its own"),
@@ -130,7 +131,7 @@ _WORDS: tuple[tuple[str, int], ...] = (
     ("corrupt", 1712),
 )
 _DISK_FULL_INSIDE = re.compile(r"(no space left|disk full|Errcode: 28|error 28\b)", re.IGNORECASE)
-_EVERYWHERE = frozenset({2002, 2003, 2005, 2006, 2013, 1053, 1927, 1290, 1792, 1836, 0}) | STATEMENT_TIMEOUT
+_EVERYWHERE = frozenset({2002, 2003, 2005, 2006, 2013, 1053, 1927, 1290, 1792, 1836, 0}) | TIME_OUTS
 
 
 def failure_of(number: int, text: str) -> Failure:

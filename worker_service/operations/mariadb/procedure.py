@@ -53,8 +53,11 @@ class Procedure(Protocol):
         ...
 
     @property
-    def distrust(self) -> bool:
-        """Whether the server says OK of a statement of it that was killed."""
+    def only_looks(self) -> bool:
+        """Whether it changes nothing.
+
+        Then the sizes and dates are not read either, and an OK is not believed if anything was killed meanwhile.
+        """
         ...
 
     @property

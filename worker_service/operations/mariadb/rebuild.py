@@ -21,7 +21,7 @@ class Vacuum:
     name = "vacuum"
     description = "Write every table anew (OPTIMIZE TABLE), which gives back the room of deleted rows."
     options = (REBUILD, ONLINE, BINLOG, LOCK_TIMEOUT)
-    distrust = False
+    only_looks = False
     engines_left_alone = ENGINES_WITHOUT_SPACE
 
     def statement(self, table: Table, options: Options, /) -> str:
@@ -42,7 +42,7 @@ class Reindex:
     name = "reindex"
     description = "Rebuild every table with all its indexes (ALTER TABLE ... FORCE)."
     options = (ONLINE, BINLOG, LOCK_TIMEOUT)
-    distrust = False
+    only_looks = False
     engines_left_alone = ENGINES_WITHOUT_SPACE
 
     def statement(self, table: Table, options: Options, /) -> str:

@@ -7,7 +7,7 @@ from worker_service.domain.errors import OperationCancelledError, TargetBusyErro
 from worker_service.domain.operation import Operation, Progress
 from worker_service.domain.ports import Control
 from worker_service.operations.mariadb.address import Address
-from worker_service.operations.mariadb.connection import Connection, Row, ServerError, Value
+from worker_service.operations.mariadb.connection import Connection, Row, ServerError
 from worker_service.operations.mariadb.failures import INTERRUPTED, is_not_here
 from worker_service.operations.mariadb.killing import Killer, end_earlier_attempts
 from worker_service.operations.mariadb.options import BINLOG, LOCK_TIMEOUT, Options
@@ -18,10 +18,6 @@ _IDLE_SECONDS = 86_400
 _LONGEST = 31_536_000.0
 # Nothing is changed silently by a rebuild, and zero dates of old rows are let through as they are.
 _SQL_MODE = "STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION"
-_STATUS = (
-    "SHOW GLOBAL STATUS WHERE Variable_name = 'Com_kill'",
-    "SHOW SESSION STATUS WHERE Variable_name = 'Max_statement_time_exceeded'",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +73,6 @@ class Session:
         timeout = self.operation.timeout
         return min(timeout.total_seconds(), _LONGEST) if timeout and self.server.is_mariadb else 0.0
 
-    def rows(self, sql: str, *arguments: Value) -> list[Row]:
-        """Read something; raise ``OperationCancelledError`` when the operation was stopped."""
-        if self.stop.is_set():
-            raise OperationCancelledError("The operation was stopped between two statements.")
-        return self.connection.rows(sql, *arguments)
-
     def run(self, statement: str) -> Reply:
         """Run one statement that maintains, tagged so that it can be told in the server's list of processes.
 
@@ -107,9 +97,13 @@ class Session:
             if self._in_statement:
                 self._killer.kill_query(self.connection.number)
 
-    def kills(self) -> tuple[Value, ...]:
-        """Count the kills and the time limits that struck, to be compared: CHECK TABLE tells of neither."""
-        return tuple(row[1] for sql in _STATUS for row in self.connection.rows(sql))
+    def kills(self) -> Row:
+        """Count the kills that the server was asked for, to be compared: CHECK TABLE does not tell of one."""
+        return self._count("GLOBAL", "Com_kill")
+
+    def time_outs(self) -> Row:
+        """Count the statements of this session that met their time limit, to be compared for the same reason."""
+        return self._count("SESSION", "Max_statement_time_exceeded")
 
     def look(self) -> Connection:
         """Open another connection that only reads: for the state after a stop, or while a statement runs."""
@@ -131,6 +125,9 @@ class Session:
         """End the connections; the lock goes with the operation's own."""
         self.connection.close()
         self._killer.close()
+
+    def _count(self, scope: str, name: str) -> Row:
+        return tuple(value for _, value in self.connection.rows(f"SHOW {scope} STATUS LIKE %s", name))
 
     def _warnings(self) -> Sequence[Row]:
         # A kill that came a moment too late for the statement may strike this one, and only once.

@@ -21,7 +21,7 @@ WHERE LEFT(CAST(NAME AS BINARY), LENGTH({database}) + 1) = CONCAT({database}, '/
 _DATABASE = "CAST(CONVERT(DATABASE() USING filename) AS BINARY)"
 _VIEWS = ("INNODB_SYS_TABLESPACES", "INNODB_TABLESPACES")
 _STATISTICS = """
-SELECT SUBSTRING_INDEX(SUBSTRING_INDEX(table_name, '#P#', 1), '#p#', 1), last_update >= %s
+SELECT SUBSTRING_INDEX(SUBSTRING_INDEX(table_name, '#P#', 1), '#p#', 1), last_update >= %s - INTERVAL 1 SECOND
 FROM mysql.innodb_table_stats WHERE database_name = DATABASE()
 """
 _NOW = "SELECT CAST(NOW() AS CHAR)"
@@ -57,11 +57,15 @@ class State:
         found = self.files.get(name) if self.files is not None else None
         return found.size if found else None
 
+    def counts(self) -> dict[str, float]:
+        """Return what is known without sizes."""
+        return {"tables": float(len(self.tables))}
+
     def measures(self) -> dict[str, float]:
-        """Return what every operation reports."""
+        """Return what every operation that changes something reports."""
         sizes = [self.size(name) for name in self.tables]
         numbers = {
-            "tables": float(len(self.tables)),
+            **self.counts(),
             "data_bytes": float(sum(table.data_bytes for table in self.tables.values())),
             "free_bytes": float(sum(table.free_bytes for table in self.tables.values())),
         }
@@ -69,9 +73,18 @@ class State:
         return {**numbers, "file_bytes": float(sum(known))} if len(known) == len(sizes) else numbers
 
 
-def read_state(connection: Connection, name: str | None = None) -> State:
-    """Read the books of the database, or of one table; raise ``ServerError`` when the catalogue cannot be."""
-    found = read_tables(connection, name)
+def read_state(connection: Connection, name: str | None = None, *, books: bool = True) -> State:
+    """Read the books of the database, or of one table.
+
+    Args:
+        connection: what reads.
+        name: the one table that is asked for; ``None`` for all.
+        books: whether the tables' sizes and dates are read too, for which the server opens each.
+
+    Raises:
+        ServerError: not even the catalogue can be read.
+    """
+    found = read_tables(connection, name, books=books)
     files = _files(connection)
     visible = {table.name for table in found}
     hidden = () if name is not None else tuple(sorted(_own(files or {}) - visible))

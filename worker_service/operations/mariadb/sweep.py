@@ -1,4 +1,3 @@
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -6,7 +5,7 @@ from worker_service.domain.errors import OperationCancelledError
 from worker_service.domain.outcome import Failure, FailureCategory
 from worker_service.operations.mariadb.answers import Answer, Fate, of_error, of_rows
 from worker_service.operations.mariadb.connection import ServerError
-from worker_service.operations.mariadb.failures import failure_from, meets_all
+from worker_service.operations.mariadb.failures import STATEMENT_TIMEOUT, failure_from, meets_all
 from worker_service.operations.mariadb.session import Session
 from worker_service.operations.mariadb.watching import Watch
 
@@ -103,14 +102,15 @@ class Sweep:
     def _trusted(self, statement: str) -> Answer:
         """Run a statement whose OK may be a lie, and once more if something was killed while it ran."""
         for _ in range(_TRIES):
-            kills, began = self._session.kills(), time.monotonic()
+            kills, late = self._session.kills(), self._session.time_outs()
             answer = self._answer(statement)
             if answer.fate is not Fate.DONE:
                 return answer
             if self._session.stop.is_set():
                 return Answer(fate=Fate.INTERRUPTED, text="stopped")
-            late = 0 < self._session.time_limit <= time.monotonic() - began
-            if not late and self._session.kills() == kills:
+            if self._session.time_outs() != late:
+                return of_error(STATEMENT_TIMEOUT, "max_statement_time exceeded")
+            if self._session.kills() == kills:
                 return answer
         return Answer(fate=Fate.DOUBTFUL, text=_KILLED)
 

@@ -1,15 +1,15 @@
 """What is in a database, and what of it an operation leaves alone and why."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from worker_service.operations.mariadb.connection import Connection
+from worker_service.operations.mariadb.connection import Connection, Row
 
-_TABLES = """
-SELECT TABLE_NAME, TABLE_TYPE, ENGINE, CREATE_OPTIONS, CREATE_TIME, DATA_LENGTH, INDEX_LENGTH, DATA_FREE,
-       UPDATE_TIME
-FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()
-"""
+# Only these three are read without opening the table. Opening one that is marked as crashed makes the server
+# repair it by itself, which neither a plan nor a check may bring about.
+_NAMES = "TABLE_NAME, TABLE_TYPE, ENGINE"
+_BOOKS = f"{_NAMES}, CREATE_TIME, UPDATE_TIME, DATA_LENGTH, INDEX_LENGTH, DATA_FREE"
+_TABLES = "SELECT {columns} FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()"
 _KINDS = {
     "VIEW": "a view has no rows of its own",
     "SYSTEM VIEW": "a view has no rows of its own",
@@ -38,14 +38,14 @@ _INNODB = "InnoDB"
 class Table:
     """A table, view or sequence, as the server's catalogue tells of it.
 
-    ``engine`` is empty for a view, and for a table that cannot be opened. ``created`` and ``updated`` are the
-    server's own dates, to be compared and not read. ``data_bytes`` are an estimate for InnoDB.
+    ``engine`` is empty for a view, and for a table that cannot be opened. The others are known where the tables
+    were read with their books: ``created`` and ``updated`` are the server's own dates, to be compared and not
+    read; ``data_bytes`` are an estimate for InnoDB.
     """
 
     name: str
     kind: str
     engine: str = ""
-    partitioned: bool = False
     created: str = ""
     updated: str = ""
     data_bytes: int = 0
@@ -63,25 +63,34 @@ class Table:
         return engines.get(self.engine.upper(), "")
 
 
-def read_tables(connection: Connection, name: str | None = None) -> list[Table]:
+def read_tables(connection: Connection, name: str | None = None, *, books: bool = False) -> list[Table]:
     """Read what the role may see in the database, or one table of it, in the order of the names.
 
     The names are sorted here, because the server's order is that of its collation and may tie.
+
+    Args:
+        connection: what reads.
+        name: the one table that is asked for; ``None`` for all.
+        books: whether sizes and dates are read too, for which the server opens every table.
     """
-    rows = connection.rows(_TABLES) if name is None else connection.rows(f"{_TABLES} AND TABLE_NAME = %s", name)
-    tables = [
-        Table(
-            name=str(row[0]),
-            kind=str(row[1]),
-            engine=str(row[2] or ""),
-            partitioned="partitioned" in str(row[3] or ""),
-            created=str(row[4] or ""),
-            data_bytes=int(row[5] or 0) + int(row[6] or 0),
-            free_bytes=int(row[7] or 0),
-            updated=str(row[8] or ""),
-        )
-        for row in rows
-    ]
+    sql = _TABLES.format(columns=_BOOKS if books else _NAMES)
+    rows = connection.rows(sql) if name is None else connection.rows(f"{sql} AND TABLE_NAME = %s", name)
+    tables = [_table(row) for row in rows]
     # The catalogue compares names in any case, and a server may keep two tables that differ in case alone.
     exact = [table for table in tables if table.name == name]
     return exact or sorted(tables, key=lambda table: table.name)
+
+
+def _table(row: Row) -> Table:
+    name, kind, engine, *books = row
+    table = Table(name=str(name), kind=str(kind), engine=str(engine or ""))
+    if not books:
+        return table
+    created, updated, data, index, free = books
+    return replace(
+        table,
+        created=str(created or ""),
+        updated=str(updated or ""),
+        data_bytes=int(data or 0) + int(index or 0),
+        free_bytes=int(free or 0),
+    )

@@ -80,16 +80,19 @@ class MariadbWorker:
         plan = make_plan(procedure, tables, session.options)
         for table, reason in plan.left_alone.items():
             session.log("info", f"{table} is left alone: {reason}.")
-        before = read_state(session.connection, name)
+        before = read_state(session.connection, name, books=not procedure.only_looks)
         return self._sweep(session, procedure, plan, before)
 
     def _sweep(self, session: Session, procedure: Procedure, plan: Plan, before: State) -> Result:
         moment = now(session.connection)
         try:
-            swept = Sweep(session, plan.statements, distrust=procedure.distrust).run()
+            swept = Sweep(session, plan.statements, distrust=procedure.only_looks).run()
         except OperationCancelledError as error:
             swept = Swept(total=len(plan.statements), stopped=True)
             session.log("info", str(error))
+        if procedure.only_looks:
+            result = procedure.judge(Facts(swept=swept, before=before, after=before, left_alone=plan.left_alone))
+            return replace(result, before=before.counts(), after={**before.counts(), **result.after})
         facts = self._facts(session, swept, plan, before, moment)
         result = procedure.judge(facts)
         measures = facts.after.measures() if facts.after else {}
