@@ -90,7 +90,7 @@ class MariadbServer:
 
     def connect(self, database: str | None = None, **options: Any) -> "pymysql.Connection[Any]":
         """Connect past Overhaul's engine, for what the tests read by themselves."""
-        account = {"user": ADMIN, "password": PASSWORD, "autocommit": True, **options}
+        account = {"user": ADMIN, "password": PASSWORD, "autocommit": True, "ssl_disabled": True, **options}
         return pymysql.connect(host=HOST, port=self.port, database=database, **account)
 
     def run(self, *statements: str, database: str | None = None) -> list[Row]:

@@ -382,7 +382,10 @@ class TestProgress:
         self, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(watching, "_EVERY", 0.005)
-        database.table("item", rows=30_000, engine="Aria")
+        database.run(
+            "CREATE TABLE item (id INT PRIMARY KEY, a INT, KEY (a)) ENGINE=Aria",
+            "INSERT INTO item SELECT seq, seq FROM seq_1_to_200000",
+        )
         control = RecordingControl()
 
         database.maintain("reindex", control)

@@ -1,11 +1,8 @@
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from worker_service.domain.errors import InvalidTargetError
 from worker_service.operations.mariadb.address import Address
-
-if TYPE_CHECKING:
-    pass
 
 Value = Any
 Row = tuple[Value, ...]
@@ -49,15 +46,12 @@ class Connection:
 
     def __init__(self, address: Address, *, program: str = "overhaul") -> None:
         require_driver()
-        import pymysql  # noqa: PLC0415 - see require_driver
+        from worker_service.operations.mariadb import driver  # noqa: PLC0415 - see require_driver
 
-        self._errors = (pymysql.MySQLError, OSError)
+        self._errors = driver.ERRORS
         try:
-            self._connection: pymysql.Connection[Any] = pymysql.connect(
-                autocommit=True, charset="utf8mb4", program_name=program, **address.arguments()
-            )
-        except (pymysql.MySQLError, OSError, RuntimeError, ValueError) as error:
-            # Without the package `cryptography` the driver raises a RuntimeError for some ways to log in.
+            self._connection: Any = driver.connect({**address.arguments(), "program_name": program})
+        except (*driver.ERRORS, RuntimeError, ValueError) as error:
             raise translated(error) from error
         self._number = int(self.value("SELECT CONNECTION_ID()"))
 

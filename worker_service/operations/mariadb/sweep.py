@@ -46,7 +46,7 @@ class Sweep:
         self._answers: dict[str, Answer] = {}
 
     def run(self) -> Swept:
-        """Run them all, and those whose lock was not to be had once more after the others.
+        """Run them all, and those whose lock was not to be had once more after others that were done.
 
         Raises:
             OperationCancelledError: it was stopped before anything was done.
@@ -115,6 +115,8 @@ class Sweep:
         return Answer(fate=Fate.DOUBTFUL, text=_KILLED)
 
     def _locked(self) -> list[str]:
+        if all(answer.failure is not None for answer in self._answers.values()):
+            return []  # nothing took time meanwhile, and trying at once would only keep everyone waiting again
         return [
             name
             for name, answer in self._answers.items()
