@@ -1,5 +1,6 @@
 """The driver, loaded with this module alone: who maintains no MariaDB need not have it."""
 
+import socket
 import ssl
 from functools import cache
 from typing import Any
@@ -8,6 +9,7 @@ import pymysql
 from pymysql.connections import Connection
 
 ERRORS = (pymysql.MySQLError, OSError)
+_PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 _OWN_CONTEXT = "_create_ssl_ctx"
 _its_own: Any = getattr(Connection, _OWN_CONTEXT, None)
 
@@ -37,4 +39,16 @@ def connect(arguments: dict[str, Any]) -> Any:
         RuntimeError: a way to log in needs the package `cryptography`, which is not installed.
         OSError, ValueError: an argument is of no use to the driver.
     """
-    return _LightConnection(autocommit=True, charset="utf8mb4", **arguments)
+    connection = _LightConnection(autocommit=True, charset="utf8mb4", **arguments)
+    _probe(getattr(connection, "_sock", None))
+    return connection
+
+
+def _probe(line: Any) -> None:
+    """Let a statement that waits for hours notice within a minute that the server's host is gone."""
+    if line is None or line.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _PROBES.items():
+        if hasattr(socket, name):  # not every system lets a program choose them
+            line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -99,6 +99,9 @@ _MEANINGS: dict[int, _Meaning] = {
     3024: _Meaning("ER_QUERY_TIMEOUT", _F.TIMEOUT, False, _TIME),
     NO_SUCH_TABLE: _Meaning("ER_NO_SUCH_TABLE", _F.SCHEMA, False, "The table is not there any more"),
     WRONG_OBJECT: _Meaning("ER_WRONG_OBJECT", _F.SCHEMA, False, "That is no table with rows of its own"),
+    1064: _Meaning(
+        "ER_PARSE_ERROR", _F.INVALID, False, "This server does not know the statement: leave out its options"
+    ),
     1067: _Meaning("ER_INVALID_DEFAULT", _F.SCHEMA, False, _DEFINITION),
     1118: _Meaning("ER_TOO_BIG_ROWSIZE", _F.SCHEMA, False, _DEFINITION),
     4119: _Meaning("ER_VERS_ALTER_NOT_ALLOWED", _F.SCHEMA, False, _DEFINITION),
