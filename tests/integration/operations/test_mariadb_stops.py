@@ -242,6 +242,18 @@ class TestServerDeath:
         assert again.outcome is Outcome.COMPLETED
         assert database.checksums("held") == rows
 
+    def test_in_the_middle_of_a_copy_it_leaves_the_rows_and_no_file(self, big: Database) -> None:
+        rows = big.checksums("big")
+        files = sorted(path.name for path in (big.server.data / big.name).iterdir())
+
+        result = beside(big, big.server.kill, lambda: big.maintain("vacuum"), words="OPTIMIZE")
+        big.server.start()
+
+        assert failure(result).category is FailureCategory.UNAVAILABLE
+        assert big.checksums("big") == rows
+        assert sorted(path.name for path in (big.server.data / big.name).iterdir()) == files
+        assert big.maintain("integrity_check").verdict is Verdict.EFFECTIVE
+
     def test_a_table_whose_file_was_lost_is_damaged(self, database: Database) -> None:
         database.table("lost", rows=3)
         database.table("sound", rows=3)

@@ -103,7 +103,7 @@ class Session:
 
     def time_outs(self) -> Row:
         """Count the statements of this session that met their time limit, to be compared for the same reason."""
-        return self._count("SESSION", "Max_statement_time_exceeded")
+        return self._count("SESSION", "Max_statement_time_exceeded") if self.time_limit else ()
 
     def look(self) -> Connection:
         """Open another connection that only reads: for the state after a stop, or while a statement runs."""

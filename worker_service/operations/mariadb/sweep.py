@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from worker_service.domain.errors import OperationCancelledError
 from worker_service.domain.outcome import Failure, FailureCategory
 from worker_service.operations.mariadb.answers import Answer, Fate, of_error, of_rows
-from worker_service.operations.mariadb.connection import ServerError
+from worker_service.operations.mariadb.connection import Row, ServerError
 from worker_service.operations.mariadb.failures import STATEMENT_TIMEOUT, failure_from, meets_all
 from worker_service.operations.mariadb.session import Session
 from worker_service.operations.mariadb.watching import Watch
@@ -44,6 +44,7 @@ class Sweep:
         self._statements = statements
         self._distrust = distrust
         self._answers: dict[str, Answer] = {}
+        self._kills: Row = ()
 
     def run(self) -> Swept:
         """Run them all, and those whose lock was not to be had once more after others that were done.
@@ -102,7 +103,8 @@ class Sweep:
     def _trusted(self, statement: str) -> Answer:
         """Run a statement whose OK may be a lie, and once more if something was killed while it ran."""
         for _ in range(_TRIES):
-            kills, late = self._session.kills(), self._session.time_outs()
+            late = self._session.time_outs()
+            before = self._kills or self._session.kills()
             answer = self._answer(statement)
             if answer.fate is not Fate.DONE:
                 return answer
@@ -110,7 +112,8 @@ class Sweep:
                 return Answer(fate=Fate.INTERRUPTED, text="stopped")
             if self._session.time_outs() != late:
                 return of_error(STATEMENT_TIMEOUT, "max_statement_time exceeded")
-            if self._session.kills() == kills:
+            self._kills = self._session.kills()
+            if self._kills == before:
                 return answer
         return Answer(fate=Fate.DOUBTFUL, text=_KILLED)
 
