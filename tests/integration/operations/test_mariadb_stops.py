@@ -19,7 +19,7 @@ from tests.mariadb import MariadbServer
 from worker_service.domain.errors import TargetBusyError
 from worker_service.domain.operation import Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Result, Verdict
-from worker_service.operations.mariadb import MariadbEngine, watching
+from worker_service.operations.mariadb import MariadbEngine, killing, watching
 
 ROOT = Path(__file__).parents[3]
 _PATIENCE = 20.0
@@ -124,6 +124,31 @@ class TestInterrupt:
 
         assert result.outcome is Outcome.CANCELLED
         assert result.after["tables_checked"] == 0
+
+    def test_it_may_come_at_any_time(self, database: Database) -> None:
+        for name in ("a", "b", "c"):
+            database.table(name, rows=300)
+        rows, worker, ended = database.checksums("a", "b", "c"), database.worker(), threading.Event()
+
+        def interrupt(pause: float) -> None:
+            while not ended.wait(pause):
+                worker.interrupt()
+
+        results = []
+        for pause in (0.0005, 0.004, 0.01, 0.02):
+            ended.clear()
+            thread = threading.Thread(target=interrupt, args=(pause,))
+            thread.start()
+            results += [
+                worker.execute(Operation(name=name, target="app"))
+                for name in ("vacuum", "analyze", "reindex", "integrity_check")
+            ]
+            ended.set()
+            thread.join()
+
+        assert {result.outcome for result in results} <= {Outcome.CANCELLED, Outcome.COMPLETED}
+        assert database.checksums("a", "b", "c") == rows
+        assert database.maintain("integrity_check").verdict is Verdict.EFFECTIVE
 
     def test_it_is_harmless_when_nothing_runs(self, database: Database) -> None:
         worker = database.worker()
@@ -323,6 +348,18 @@ class TestZombies:
     def test_an_attempt_that_is_late_ends_no_later_one(self, held: Database, zombie: int) -> None:
         with pytest.raises(TargetBusyError, match="not an earlier one"):
             held.maintain("vacuum", child="child", attempt=1)
+
+        assert running(held, "child:1") == [zombie]
+        held.run(f"KILL {zombie}")
+
+    def test_one_that_the_role_may_not_end_keeps_it_off(
+        self, held: Database, zombie: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(killing, "_PATIENCE", 0.2)
+        url = held.role("SELECT, INSERT", "PROCESS ON *.*")
+
+        with pytest.raises(TargetBusyError, match=rf"connection {zombie}\) and does not end"):
+            held.maintain("vacuum", child="child", attempt=2, url=url)
 
         assert running(held, "child:1") == [zombie]
         held.run(f"KILL {zombie}")
