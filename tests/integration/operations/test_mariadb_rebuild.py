@@ -1,5 +1,7 @@
 """OPTIMIZE TABLE and ALTER TABLE ... FORCE: what is recorded is what the files say."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.integration.operations.doubles import RecordingControl
@@ -228,6 +230,43 @@ class TestWhatIsLeftAlone:
         assert result.outcome is Outcome.COMPLETED
         assert "b: it is not there any more" in logged(control)
         assert result.after["tables_failed"] == 0
+
+
+class TestSettings:
+    """What an administrator may have set for everyone must not change what is understood or done."""
+
+    @pytest.fixture
+    def changed(self, database: Database) -> Iterator[Database]:
+        settings = {
+            "lc_messages": "de_DE",
+            "sql_mode": "ANSI_QUOTES,NO_ZERO_DATE,TRADITIONAL",
+            "lock_wait_timeout": 0,
+        }
+        before = {name: database.run(f"SELECT @@GLOBAL.{name}")[0][0] for name in settings}
+        for name in ("held", "zero"):
+            database.run(f"CREATE TABLE {name} (id INT PRIMARY KEY)")
+        database.run(
+            "SET SESSION sql_mode = ''",
+            "ALTER TABLE zero ADD day DATE NOT NULL DEFAULT '0000-00-00'",
+            "INSERT INTO zero (id) VALUES (1)",
+        )
+        database.run(*(f"SET GLOBAL {name} = {value!r}" for name, value in settings.items()))
+        yield database
+        database.run(*(f"SET GLOBAL {name} = {value!r}" for name, value in before.items()))
+
+    @pytest.mark.parametrize("operation", REBUILDS)
+    def test_a_refused_lock_and_a_zero_date_are_what_they_are(self, changed: Database, operation: str) -> None:
+        before = changed.spaces()
+
+        with changed.reader_of("held"):
+            result = changed.maintain(operation, lock_timeout_s=1)
+
+        after = changed.spaces()
+        assert result.verdict is Verdict.PARTIALLY_EFFECTIVE
+        assert "held: Another connection holds the table" in result.reason
+        assert "error 1205" in result.reason
+        assert after["held"] == before["held"]
+        assert after["zero"] != before["zero"]
 
 
 class TestLocks:

@@ -14,8 +14,8 @@ import pymysql
 import pytest
 
 from tests.integration.operations.doubles import RecordingControl
-from tests.integration.operations.mariadb_databases import Database, failure, logged
-from tests.mariadb import MariadbServer
+from tests.integration.operations.mariadb_databases import ROLE, Database, failure, logged
+from tests.mariadb import HOST, MariadbServer
 from worker_service.domain.errors import TargetBusyError
 from worker_service.domain.operation import Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Result, Verdict
@@ -239,6 +239,15 @@ class TestTimeLimits:
 
         assert failure(result).category is FailureCategory.TIMEOUT
         assert held.spaces() == before
+
+    def test_a_limit_of_the_role_does_not_cut_a_check_short(self, big: Database) -> None:
+        url = big.role("SELECT")
+        big.run(f"ALTER USER {ROLE}@'{HOST}' WITH MAX_STATEMENT_TIME 0.1")
+
+        result = big.maintain("integrity_check", url=url, depth="extended")
+
+        assert result.verdict is Verdict.EFFECTIVE
+        assert result.after["tables_checked"] == 1
 
     def test_a_check_that_met_its_limit_is_not_believed(self, big: Database) -> None:
         result = big.maintain("integrity_check", timeout=timedelta(seconds=0.002))
