@@ -14,12 +14,12 @@ SOURCES := manager_service worker_service tests benchmarks
 COMPUTING := tests/property tests/simulation
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check format lint types imports protos protos-check bench docs docs-check clean lock
+.PHONY: help install servers run test check format lint types imports protos protos-check bench docs docs-check clean lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
 
-install: $(INSTALLED) ## make .venv with everything for development, from the lock
+install: $(INSTALLED) servers ## make .venv with everything for development, from the lock
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -32,6 +32,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip check
 	@touch $@
 
+servers: ## bring the MariaDB server that the tests start, where it is missing (Debian)
+	@sh tests/install_servers.sh
+
 run: $(INSTALLED) ## maintain DATABASE=path.db, or a sample that is made first
 ifeq ($(DATABASE),)
 	@mkdir -p $(dir $(SAMPLE))
@@ -41,7 +44,7 @@ else
 	@$(BIN)/overhaul run -- "$$DATABASE"
 endif
 
-test: $(INSTALLED) ## run all tests with branch coverage; a skipped test is an error
+test: $(INSTALLED) servers ## run all tests with branch coverage; a skipped test is an error
 	@rm -f .coverage .coverage.*
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(COMPUTING)
 	$(BIN)/python -m pytest --cov --cov-report= $(addprefix --ignore=,$(COMPUTING))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.mariadb import MariadbServer
 from tests.postgres import PostgresServer
 from tests.stores import PostgresStores
 
@@ -17,6 +18,13 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 def postgres() -> Iterator[PostgresServer]:
     """Lend the session's server; a test makes a database of its own in it."""
     with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariadbServer]:
+    """Lend the session's server; a test makes a database of its own in it."""
+    with MariadbServer() as server:
         yield server
 
 

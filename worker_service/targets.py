@@ -73,16 +73,17 @@ def refuse_doubles(served: Sequence[Served]) -> None:
     """Refuse two names of one database, which would be maintained twice in one job.
 
     Raises:
-        ConfigurationError: two targets are one database; the message names both.
+        ConfigurationError: two targets are one database; the message names both. Or one cannot be read just now.
     """
     masked = Redactor(one.target.url for one in served)
-    seen: dict[tuple[str, str], Target] = {}
+    seen: dict[str, Target] = {}
     for one in served:
         try:
             identity = one.engine.describe(one.target).identity
-        except TargetUnavailableError:
-            continue  # which database it is cannot be told yet; the operation tells why
-        first = seen.setdefault((one.target.engine, identity), one.target)
+        except TargetUnavailableError as error:
+            # Left out, it would be a target that nobody serves, and the user would not be told why.
+            raise ConfigurationError(str(error)) from error
+        first = seen.setdefault(identity, one.target)
         if first is not one.target:
             raise ConfigurationError(
                 f"The targets {first.name!r} ({masked(first.url)}) and {one.target.name!r} "

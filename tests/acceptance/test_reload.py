@@ -162,7 +162,7 @@ class TestSighup:
             ('[[targets]]\nname = "b"', "needs a url"),
             ('[[targets]]\nname = "b"\nurl = "/nowhere/b.db"', "/nowhere"),
             ('[[targets]]\nname = "a"\nurl = "nap:///another"', "another database"),
-            ('[[targets]]\nname = "b"\nurl = "mysql://u:hush@h/d"', "mysql"),
+            ('[[targets]]\nname = "b"\nurl = "oracle://u:hush@h/d"', "oracle"),
         ],
     )
     async def test_a_file_that_cannot_be_served_changes_nothing_and_says_why(

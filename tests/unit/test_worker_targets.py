@@ -120,13 +120,13 @@ class TestDoubles:
     def test_databases_that_differ_are_not(self) -> None:
         refuse_doubles(self.served("one", "other", None, None))
 
-    def test_one_that_cannot_be_read_is_not_compared(self) -> None:
-        served = self.served("one", "one")
-        for one in served:
-            assert isinstance(one.engine, FakeEngine)
-            one.engine.unavailable = True
+    def test_one_that_cannot_be_read_is_told_and_not_left_out(self) -> None:
+        served = self.served("one", "other")
+        assert isinstance(served[1].engine, FakeEngine)
+        served[1].engine.unavailable = True
 
-        refuse_doubles(served)
+        with pytest.raises(ConfigurationError, match="away"):
+            refuse_doubles(served)
 
 
 class TestPasswords:

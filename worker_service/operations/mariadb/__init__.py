@@ -1,0 +1,3 @@
+from worker_service.operations.mariadb.engine import MariadbEngine, MysqlEngine
+
+__all__ = ["MariadbEngine", "MysqlEngine"]

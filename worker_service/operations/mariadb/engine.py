@@ -1,0 +1,68 @@
+from worker_service.domain.errors import TargetUnavailableError
+from worker_service.domain.operation import Lock, Operation
+from worker_service.domain.ports import Control
+from worker_service.domain.target import Target, TargetDescription
+from worker_service.operations.mariadb.address import Address
+from worker_service.operations.mariadb.catalogue import find, specs
+from worker_service.operations.mariadb.connection import Connection, ServerError, require_driver
+from worker_service.operations.mariadb.failures import failure_from
+from worker_service.operations.mariadb.procedure import make_plan
+from worker_service.operations.mariadb.server import Server
+from worker_service.operations.mariadb.tables import read_tables
+from worker_service.operations.mariadb.worker import MariadbWorker
+
+
+class MariadbEngine:
+    """Maintenance of MariaDB databases, by SQL alone."""
+
+    name = "mariadb"
+    schemes = frozenset({"mariadb"})
+
+    def __init__(self) -> None:
+        self._described: dict[str, str] = {}
+
+    def check(self, target: Target) -> None:
+        """Check that the driver is there and that the URL names a database; nothing is connected to."""
+        require_driver()
+        Address.of(target)
+
+    def describe(self, target: Target) -> TargetDescription:
+        """Ask the server what it is, and remember which database the target is."""
+        address = Address.of(target)
+        try:
+            with Connection(address) as connection:
+                server = Server.on(connection)
+        except ServerError as error:
+            raise TargetUnavailableError(f"The target {target.name!r}: {failure_from(error).message}") from error
+        identity = server.identity(target)
+        self._described[target.name] = identity
+        prefix = "" if target.identity is None else "mariadb:"
+        return TargetDescription(
+            engine_version=server.product, identity=identity, operations=specs(Lock(key=f"{prefix}{identity}"))
+        )
+
+    def worker(self, target: Target, control: Control) -> MariadbWorker:
+        """Make the worker of one lease; it opens a connection of its own when it executes."""
+        return MariadbWorker(target=target, expected=self._described.get(target.name), control=control)
+
+    def plan(self, target: Target, operation: Operation) -> tuple[str, ...]:
+        """Tell the statements that would run, table by table; only the catalogue is read.
+
+        Raises:
+            InvalidOperationError: the operation cannot run here.
+            TargetUnavailableError: the server cannot be asked.
+        """
+        procedure, options = find(operation)
+        try:
+            with Connection(Address.of(target)) as connection:
+                tables = read_tables(connection, operation.object)
+        except ServerError as error:
+            raise TargetUnavailableError(failure_from(error).message) from error
+        return tuple(make_plan(procedure, tables, options).statements.values())
+
+
+class MysqlEngine(MariadbEngine):
+    """The same for MySQL; which of the two a server is, it says itself."""
+
+    name = "mysql"
+    schemes = frozenset({"mysql"})

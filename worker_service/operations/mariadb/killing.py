@@ -1,0 +1,102 @@
+"""Ending a statement from another connection, and finding those that an earlier attempt left running."""
+
+import threading
+import time
+from contextlib import suppress
+
+from worker_service.domain.errors import TargetBusyError
+from worker_service.operations.mariadb.address import Address
+from worker_service.operations.mariadb.connection import Connection, ServerError
+
+_NO_SUCH_THREAD = 1094
+_PATIENCE = 10.0
+_LOOK_EVERY = 0.05
+_RUNNING = "SELECT ID, INFO FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() AND INFO LIKE %s"
+# Where the performance schema is on, a connection can be told between two of its statements too.
+_CONNECTED = """
+SELECT PROCESSLIST_ID, ATTR_VALUE FROM performance_schema.session_connect_attrs
+WHERE ATTR_NAME = 'program_name' AND ATTR_VALUE LIKE %s AND PROCESSLIST_ID <> CONNECTION_ID()
+"""
+_ALIVE = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = %s"
+
+
+class Killer:
+    """Sends KILL QUERY for one connection over another one, which is made at the first use.
+
+    Args:
+        address: where the server is.
+        program: what it is told of who connects.
+    """
+
+    def __init__(self, address: Address, program: str) -> None:
+        self._address = address
+        self._program = program
+        self._connection: Connection | None = None
+        self._guard = threading.Lock()
+
+    def kill_query(self, number: int) -> None:
+        """Stop the statement that a connection runs; harmless when it runs none or is gone."""
+        with self._guard:
+            try:
+                if self._connection is None:
+                    self._connection = Connection(self._address, program=self._program)
+                self._connection.rows(f"KILL QUERY {number:d}")
+            except ServerError as error:
+                if error.number != _NO_SUCH_THREAD:
+                    self._drop()
+
+    def close(self) -> None:
+        """End the connection, if there is one."""
+        with self._guard:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+
+def end_earlier_attempts(connection: Connection, name: str, attempt: int) -> list[int]:
+    """End what earlier attempts of the same child job still run in the server, and wait until it has ended.
+
+    Args:
+        connection: the operation's own.
+        name: the child job's part of the tag, up to and with its last colon.
+        attempt: the number of this attempt.
+
+    Returns:
+        The numbers of the connections that were ended.
+
+    Raises:
+        TargetBusyError: one does not end, or a later attempt runs.
+    """
+    found = _attempts(connection, name)
+    if any(other >= attempt for other in found.values()):
+        raise TargetBusyError("Another attempt of this child job, not an earlier one, works on the database.")
+    for number in found:
+        with suppress(ServerError):
+            connection.rows(f"KILL {number:d}")
+    deadline = time.monotonic() + _PATIENCE
+    for number in found:
+        while connection.value(_ALIVE, number):
+            if time.monotonic() > deadline:
+                raise TargetBusyError(
+                    f"An earlier attempt still works in the server (connection {number}) and does not end: "
+                    "it rolls back, or the role may not kill it."
+                )
+            time.sleep(_LOOK_EVERY)
+    return sorted(found)
+
+
+def _attempts(connection: Connection, name: str) -> dict[int, int]:
+    """Return the attempts of a child job that have a connection, by its number."""
+    rows = [(number, str(info).removeprefix("/* ")) for number, info in connection.rows(_RUNNING, f"/* {name}%")]
+    # The performance schema is off in most MariaDB servers, and then tells of nobody; not every role may read it.
+    with suppress(ServerError):
+        rows += [(number, str(value)) for number, value in connection.rows(_CONNECTED, f"{name}%")]
+    found: dict[int, int] = {}
+    for number, text in rows:
+        digits = text.removeprefix(name).split(" ", 1)[0]
+        if text.startswith(name) and digits.isdigit():
+            found[int(number)] = int(digits)
+    return found

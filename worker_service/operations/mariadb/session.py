@@ -1,0 +1,174 @@
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from worker_service.domain.errors import OperationCancelledError, TargetBusyError
+from worker_service.domain.operation import Operation, Progress
+from worker_service.domain.ports import Control
+from worker_service.operations.mariadb.address import Address
+from worker_service.operations.mariadb.connection import Connection, Row, ServerError
+from worker_service.operations.mariadb.failures import INTERRUPTED, is_not_here
+from worker_service.operations.mariadb.killing import Killer, end_earlier_attempts
+from worker_service.operations.mariadb.options import BINLOG, LOCK_TIMEOUT, Options
+from worker_service.operations.mariadb.server import Server
+from worker_service.operations.mariadb.wording import tag
+
+_IDLE_SECONDS = 86_400
+_LONGEST = 31_536_000.0
+# Nothing is changed silently by a rebuild, and zero dates of old rows are let through as they are.
+_SQL_MODE = "STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What came back for one statement: its rows and the warnings after it."""
+
+    rows: Sequence[Row]
+    warnings: Sequence[Row]
+
+
+class Session:
+    """One connection to one database, for one attempt, whose statements another thread may stop.
+
+    It holds the lock in the server from its beginning to its end, so that a statement which outlives its worker
+    keeps the next one off.
+
+    Args:
+        address: where the database is.
+        operation: what is done, and by which attempt.
+        options: the operation's options.
+        control: the worker that runs the operation.
+        stop: set when the operation has to stop; from then on no further statement starts.
+
+    Raises:
+        ServerError: the server cannot be reached, or refuses what every operation needs.
+        TargetBusyError: another operation holds the database.
+    """
+
+    def __init__(
+        self, *, address: Address, operation: Operation, options: Options, control: Control, stop: threading.Event
+    ) -> None:
+        self.address = address
+        self.operation = operation
+        self.options = options
+        self.stop = stop
+        self.tag = tag(operation.child_job_id, operation.attempt)
+        self._control = control
+        self._guard = threading.Lock()
+        self._in_statement = False
+        self._killer = Killer(address, "overhaul:killer")
+        self.connection = Connection(address, program=self.tag)
+        try:
+            self.server = Server.on(self.connection)
+            self._set_up()
+            self._take_the_lock()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def time_limit(self) -> float:
+        """The seconds after which the server stops a statement by itself; 0 for never."""
+        timeout = self.operation.timeout
+        return min(timeout.total_seconds(), _LONGEST) if timeout and self.server.is_mariadb else 0.0
+
+    def run(self, statement: str) -> Reply:
+        """Run one statement that maintains, tagged so that it can be told in the server's list of processes.
+
+        Raises:
+            OperationCancelledError: the operation was stopped before it began.
+            ServerError: the server refused it, or the connection broke.
+        """
+        with self._guard:
+            if self.stop.is_set():
+                raise OperationCancelledError("The operation was stopped between two statements.")
+            self._in_statement = True
+        try:
+            rows = self.connection.rows(f"/* {self.tag} */ {statement}")
+        finally:
+            with self._guard:
+                self._in_statement = False
+        return Reply(rows=rows, warnings=self._warnings())
+
+    def interrupt(self) -> None:
+        """Stop the statement that runs; harmless when none does."""
+        with self._guard:
+            if self._in_statement:
+                self._killer.kill_query(self.connection.number)
+
+    def kills(self) -> Row:
+        """Count the kills that the server was asked for, to be compared: CHECK TABLE does not tell of one."""
+        return self._count("GLOBAL", "Com_kill")
+
+    def time_outs(self) -> Row:
+        """Count the statements of this session that met their time limit, to be compared for the same reason."""
+        return self._count("SESSION", "Max_statement_time_exceeded") if self.time_limit else ()
+
+    def look(self) -> Connection:
+        """Open another connection that only reads: for the state after a stop, or while a statement runs."""
+        return Connection(self.address, program="overhaul:reader")
+
+    def checkpoint(self) -> None:
+        """Wait while the lease is in doubt; raise ``OperationCancelledError`` when the operation has to stop."""
+        self._control.checkpoint()
+
+    def progress(self, phase: str, done: int | None = None, total: int | None = None, unit: str = "") -> None:
+        """Publish how far the operation is."""
+        self._control.progress(Progress(phase=phase, done=done, total=total, unit=unit))
+
+    def log(self, level: str, message: str) -> None:
+        """Append a line to the child job's log."""
+        self._control.log(level, message)
+
+    def close(self) -> None:
+        """End the connections; the lock goes with the operation's own."""
+        self.connection.close()
+        self._killer.close()
+
+    def _count(self, scope: str, name: str) -> Row:
+        return tuple(value for _, value in self.connection.rows(f"SHOW {scope} STATUS LIKE %s", name))
+
+    def _warnings(self) -> Sequence[Row]:
+        # A kill that came a moment too late for the statement may strike this one, and only once.
+        try:
+            return self.connection.rows("SHOW WARNINGS")
+        except ServerError as error:
+            if error.number != INTERRUPTED:
+                raise
+            return self.connection.rows("SHOW WARNINGS")
+
+    def _set_up(self) -> None:
+        lock_timeout = self.options[LOCK_TIMEOUT.name]
+        for setting, value in (
+            ("lc_messages", "'en_US'"),
+            ("sql_mode", f"'{_SQL_MODE}'"),
+            ("lock_wait_timeout", lock_timeout),
+            ("innodb_lock_wait_timeout", lock_timeout),
+            ("wait_timeout", _IDLE_SECONDS),
+            ("max_statement_time", f"{self.time_limit:.3f}"),
+            ("information_schema_stats_expiry", 0),
+            ("system_versioning_alter_history", "'KEEP'"),
+        ):
+            try:
+                self.connection.rows(f"SET SESSION {setting} = {value}")
+            except ServerError as error:
+                # MariaDB and MySQL know different ones, and a role may not be free to set each.
+                if not is_not_here(error):
+                    raise
+        if not self.options.get(BINLOG.name, 1):
+            self.connection.rows("SET SESSION sql_log_bin = 0")
+
+    def _take_the_lock(self) -> None:
+        attempt, name = self.operation.attempt, self.tag.rpartition(":")[0]
+        ended = end_earlier_attempts(self.connection, f"{name}:", attempt) if self.operation.child_job_id else []
+        if ended:
+            self.log("warning", f"Ended what an earlier attempt left running (connections {ended}).")
+        deadline = time.monotonic() + (1.0 if ended else 0.0)
+        while self.connection.value("SELECT GET_LOCK(%s, 0)", self.server.lock_name) != 1:
+            if time.monotonic() >= deadline:
+                holder = self.connection.value("SELECT IS_USED_LOCK(%s)", self.server.lock_name)
+                raise TargetBusyError(
+                    f"Another operation holds the database {self.server.database!r} (connection {holder})."
+                )
+            time.sleep(0.05)

@@ -1,0 +1,110 @@
+import threading
+from dataclasses import replace
+
+from worker_service.domain.errors import OperationCancelledError
+from worker_service.domain.operation import WORKER_TYPE, Operation
+from worker_service.domain.outcome import FailureCategory, Outcome, Result
+from worker_service.domain.ports import Control
+from worker_service.domain.target import Target
+from worker_service.operations.mariadb.address import Address
+from worker_service.operations.mariadb.catalogue import find
+from worker_service.operations.mariadb.connection import ServerError
+from worker_service.operations.mariadb.failures import failed, failed_with, failure_from
+from worker_service.operations.mariadb.procedure import Facts, Plan, Procedure, make_plan
+from worker_service.operations.mariadb.session import Session
+from worker_service.operations.mariadb.state import State, now, read_state, renewed_since
+from worker_service.operations.mariadb.sweep import Sweep, Swept
+from worker_service.operations.mariadb.tables import read_tables
+
+
+class MariadbWorker:
+    """Runs the operations of one lease on one database, or on one table of it.
+
+    Args:
+        target: the database.
+        expected: the database's identity as it was registered; ``None`` when any will do.
+        control: the worker that holds the lease.
+    """
+
+    worker_type = WORKER_TYPE
+
+    def __init__(self, *, target: Target, expected: str | None, control: Control) -> None:
+        self._target = target
+        self._expected = expected
+        self._control = control
+        self._stop = threading.Event()
+        self._session: Session | None = None
+
+    def validate(self, operation: Operation) -> None:
+        """Check the operation's name and options."""
+        find(operation)
+
+    def execute(self, operation: Operation) -> Result:
+        """Run the operation while holding the database's lock in the server."""
+        procedure, options = find(operation)
+        address = Address.of(self._target)
+        self._stop.clear()
+        self._control.checkpoint()
+        try:
+            session = Session(
+                address=address, operation=operation, options=options, control=self._control, stop=self._stop
+            )
+        except ServerError as error:
+            return failed_with(failure_from(error))
+        self._session = session
+        try:
+            return self._run(session, procedure)
+        except ServerError as error:
+            return failed_with(failure_from(error))
+        finally:
+            self._session = None
+            session.close()
+
+    def interrupt(self) -> None:
+        """Stop the statement that runs, and let no other start; harmless when no operation runs."""
+        session = self._session
+        if session is not None:
+            self._stop.set()
+            session.interrupt()
+
+    def _run(self, session: Session, procedure: Procedure) -> Result:
+        found = session.server.identity(self._target)
+        if self._expected not in {None, found}:
+            text = "Another database answers at the target's URL than the one that was registered: look at it."
+            return failed("TARGET_REPLACED", text, FailureCategory.UNAVAILABLE)
+        name = session.operation.object
+        tables = read_tables(session.connection, name)
+        if not tables:
+            what = f"there is no table {name!r}" if name is not None else "there is no table"
+            return Result(outcome=Outcome.SKIPPED, reason=f"{what} in the database that the role may see.")
+        plan = make_plan(procedure, tables, session.options)
+        for table, reason in plan.left_alone.items():
+            session.log("info", f"{table} is left alone: {reason}.")
+        before = read_state(session.connection, name, books=not procedure.only_looks)
+        return self._sweep(session, procedure, plan, before)
+
+    def _sweep(self, session: Session, procedure: Procedure, plan: Plan, before: State) -> Result:
+        moment = now(session.connection)
+        try:
+            swept = Sweep(session, plan.statements, distrust=procedure.only_looks).run()
+        except OperationCancelledError as error:
+            swept = Swept(total=len(plan.statements), stopped=True)
+            session.log("info", str(error))
+        if procedure.only_looks:
+            result = procedure.judge(Facts(swept=swept, before=before, after=before, left_alone=plan.left_alone))
+            return replace(result, before=before.counts(), after={**before.counts(), **result.after})
+        facts = self._facts(session, swept, plan, before, moment)
+        result = procedure.judge(facts)
+        measures = facts.after.measures() if facts.after else {}
+        return replace(result, before=before.measures(), after={**measures, **result.after})
+
+    def _facts(self, session: Session, swept: Swept, plan: Plan, before: State, moment: str) -> Facts:
+        """Read the state again, over a connection that no kill was sent to."""
+        facts = Facts(swept=swept, before=before, after=None, left_alone=plan.left_alone)
+        try:
+            with session.look() as reader:
+                after = read_state(reader, session.operation.object)
+                return replace(facts, after=after, renewed=renewed_since(reader, moment))
+        except ServerError as error:
+            session.log("warning", f"The state after it cannot be read: {failure_from(error).message}")
+            return facts
