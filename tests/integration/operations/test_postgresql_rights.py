@@ -1,0 +1,177 @@
+"""A role that owns nothing, names that are awkward, and passwords that nobody reads."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.operations.doubles import RecordingControl
+from tests.integration.operations.postgres_ground import change, column, database, file_of, run, value
+from tests.postgres import PostgresServer
+from worker_service.domain.outcome import Outcome, Verdict
+from worker_service.operations.postgresql.wording import quoted
+
+OPERATIONS = ("vacuum", "analyze", "reindex")
+FILE = "SELECT pg_relation_filenode(indexrelid) FROM pg_index JOIN pg_class ON oid = indrelid WHERE relname = %s"
+COUNTS = "SELECT vacuum_count + analyze_count FROM pg_stat_user_tables WHERE relid = %s::regclass"
+
+
+@pytest.fixture(scope="module")
+def newest() -> Iterator[PostgresServer]:
+    """Lend a server that knows the privilege to maintain."""
+    with PostgresServer(packaged=True) as server:
+        change(server.url(), "CREATE ROLE keeper LOGIN", "CREATE ROLE owner LOGIN", "CREATE ROLE steward LOGIN")
+        change(server.url(), "GRANT pg_maintain TO steward")
+        yield server
+
+
+@pytest.fixture
+def kept(newest: PostgresServer) -> str:
+    url = newest.create_database()
+    change(
+        url,
+        "CREATE SCHEMA app",
+        "GRANT USAGE ON SCHEMA app TO keeper, steward, owner",
+        "CREATE TABLE app.t (a int PRIMARY KEY)",
+        "ALTER TABLE app.t OWNER TO owner",
+        "INSERT INTO app.t SELECT generate_series(1, 100)",
+        "GRANT MAINTAIN ON app.t TO keeper",
+    )
+    return url
+
+
+class TestLeastPrivilege:
+    @pytest.mark.parametrize("role", ["keeper", "steward"])
+    def test_a_maintainer_that_owns_nothing_may_do_it_all(self, kept: str, role: str) -> None:
+        before = file_of(kept, "app.t_pkey")
+
+        results = [run(kept.replace("postgres@", f"{role}@"), name) for name in OPERATIONS]
+
+        assert [(one.outcome, one.verdict) for one in results] == [(Outcome.COMPLETED, Verdict.EFFECTIVE)] * 3
+        assert value(kept, COUNTS, "app.t") == 2
+        assert file_of(kept, "app.t_pkey") != before
+
+    def test_the_systems_catalogues_are_left_to_who_may(self, kept: str) -> None:
+        control = RecordingControl()
+
+        result = run(kept.replace("postgres@", "keeper@"), "vacuum", control=control)
+
+        assert result.after["tables"] == 1
+        assert any("system catalogues are left to autovacuum" in text for _, text in control.lines)
+        assert run(kept.replace("postgres@", "steward@"), "vacuum").after["tables"] > 60
+
+    def test_a_leftover_that_only_the_owner_may_drop_is_told(self, kept: str) -> None:
+        change(kept, "CREATE INDEX t_pkey_ccnew ON app.t (a)")
+        change(kept, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'app.t_pkey_ccnew'::regclass")
+
+        result = run(kept.replace("postgres@", "keeper@"), "reindex")
+
+        assert column(kept, "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid") == [
+            "app.t_pkey_ccnew"
+        ]
+        assert result.verdict is Verdict.PARTIALLY_EFFECTIVE
+        assert "invalid leftovers remain: app.t_pkey_ccnew" in result.reason
+
+    def test_the_databases_owner_may_vacuum_and_analyze_what_others_own(self, kept: str) -> None:
+        change(kept, f"ALTER DATABASE {kept.rpartition('/')[2]} OWNER TO owner", "CREATE TABLE app.others (a int)")
+
+        results = [run(kept.replace("postgres@", "owner@"), name) for name in ("vacuum", "analyze")]
+
+        assert [one.outcome for one in results] == [Outcome.COMPLETED] * 2
+        assert value(kept, COUNTS, "app.others") == 2
+
+
+NAMES = [
+    'qu"ote',
+    "per%cent %s %(x)s",
+    "co:lon :name",
+    "Mixed Case",
+    "dot.ted",
+    "apo'strophe",
+    "back\\slash",
+    "x" * 63,
+    "ü" * 31,
+    "select",
+    "$1 {}",
+]
+
+
+class TestNames:
+    @pytest.fixture
+    def url(self, postgres_url: str) -> str:
+        with database(postgres_url) as connection:
+            for name in NAMES:
+                schema, table = quoted(name), f"{quoted(name)}.{quoted(name)}"
+                connection.execute(f"CREATE SCHEMA {schema}".encode())
+                connection.execute(f"CREATE TABLE {table} (a int)".encode())
+                connection.execute(f"CREATE INDEX {quoted('i' + name[:-1])} ON {table} (a)".encode())
+        return postgres_url
+
+    def test_every_name_is_maintained_as_it_is(self, url: str) -> None:
+        before = {name: value(url, FILE, name) for name in NAMES}
+
+        results = [run(url, name) for name in OPERATIONS]
+
+        assert [one.outcome for one in results] == [Outcome.COMPLETED] * 3
+        counts = "SELECT vacuum_count + analyze_count FROM pg_stat_user_tables WHERE relname = %s"
+        assert {name: value(url, counts, name) for name in NAMES} == dict.fromkeys(NAMES, 2)
+        assert [name for name in NAMES if value(url, FILE, name) == before[name]] == []
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_every_name_can_be_given(self, url: str, name: str) -> None:
+        result = run(url, "vacuum", f"{quoted(name)}.{quoted(name)}")
+
+        assert result.after["tables_vacuumed"] == 1
+        assert column(url, "SELECT relname FROM pg_stat_user_tables WHERE vacuum_count > 0") == [name]
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[PostgresServer]:
+    """Lend a server that asks for passwords over TCP."""
+    with PostgresServer() as server:
+        change(server.url(), "CREATE ROLE locked LOGIN PASSWORD 's3cret-word'")
+        (server.folder / "data" / "pg_hba.conf").write_text(
+            "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+        )
+        change(server.url(), "SELECT pg_reload_conf()")
+        yield server
+
+
+@pytest.fixture
+def locked(guarded: PostgresServer) -> str:
+    return guarded.url().replace("postgres@", "locked@")
+
+
+class TestPasswords:
+    def test_a_password_file_serves(self, locked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file = tmp_path / "pass"
+        file.write_text("127.0.0.1:*:*:locked:s3cret-word\n")
+        file.chmod(0o600)
+        monkeypatch.setenv("PGPASSFILE", str(file))
+
+        assert run(locked, "vacuum", "public.none").outcome is Outcome.SKIPPED
+
+    def test_the_environment_serves(self, locked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PGPASSWORD", "s3cret-word")
+
+        assert run(locked, "vacuum", "public.none").outcome is Outcome.SKIPPED
+
+    def test_a_service_serves(
+        self, locked: str, guarded: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = tmp_path / "services"
+        file.write_text(
+            f"[mine]\nhost=127.0.0.1\nport={guarded.port}\nuser=locked\ndbname=postgres\npassword=s3cret-word\n"
+        )
+        monkeypatch.setenv("PGSERVICEFILE", str(file))
+
+        assert run("postgresql:///?service=mine", "vacuum", "public.none").outcome is Outcome.SKIPPED
+
+    def test_a_wrong_one_is_told_without_it(self, locked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PGPASSWORD", "another-s3cret")
+
+        result = run(locked, "vacuum")
+
+        assert result.failure is not None
+        assert (result.failure.reason, result.failure.retryable) == ("LOGIN_REFUSED", False)
+        assert "s3cret" not in result.failure.message
