@@ -40,8 +40,9 @@ def refuse_passwords(orders: Iterable[TargetOrder]) -> None:
         if passwords_of(order.url):
             raise ConfigurationError(
                 "A password on the command line can be read by every user of this machine: "
-                "leave it out of the URL. A deployed worker may take such a URL from its configuration file or "
-                "from OVERHAUL_TARGETS; `overhaul run` takes none."
+                "leave it out of the URL. PostgreSQL's own ways serve: ~/.pgpass, PGPASSFILE, a service or "
+                "PGPASSWORD. A deployed worker may take such a URL from its configuration file or from "
+                "OVERHAUL_TARGETS; `overhaul run` takes none."
             )
 
 
@@ -74,14 +75,15 @@ def refuse_doubles(served: Sequence[Served]) -> None:
 
     Raises:
         ConfigurationError: two targets are one database; the message names both.
+        TargetUnavailableError: which database one is cannot be told just now.
     """
     masked = Redactor(one.target.url for one in served)
     seen: dict[tuple[str, str], Target] = {}
     for one in served:
         try:
             identity = one.engine.describe(one.target).identity
-        except TargetUnavailableError:
-            continue  # which database it is cannot be told yet; the operation tells why
+        except TargetUnavailableError as error:
+            raise TargetUnavailableError(f"The target {one.target.name!r} cannot be read: {error}") from error
         first = seen.setdefault((one.target.engine, identity), one.target)
         if first is not one.target:
             raise ConfigurationError(

@@ -2,7 +2,7 @@ import pytest
 
 from tests.worker_doubles.fake_engine import FakeEngine
 from worker_service.catalogue import Served
-from worker_service.domain.errors import ConfigurationError, InvalidTargetError
+from worker_service.domain.errors import ConfigurationError, InvalidTargetError, TargetUnavailableError
 from worker_service.domain.ports import Engine
 from worker_service.domain.secrets import Redactor, passwords_of
 from worker_service.domain.target import Target
@@ -120,13 +120,14 @@ class TestDoubles:
     def test_databases_that_differ_are_not(self) -> None:
         refuse_doubles(self.served("one", "other", None, None))
 
-    def test_one_that_cannot_be_read_is_not_compared(self) -> None:
+    def test_one_that_cannot_be_read_is_told(self) -> None:
         served = self.served("one", "one")
         for one in served:
             assert isinstance(one.engine, FakeEngine)
             one.engine.unavailable = True
 
-        refuse_doubles(served)
+        with pytest.raises(TargetUnavailableError, match="The target '0' cannot be read: "):
+            refuse_doubles(served)
 
 
 class TestPasswords:

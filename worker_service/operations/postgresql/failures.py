@@ -45,7 +45,7 @@ _LOST = _Meaning(
     "CONNECTION_LOST",
     FailureCategory.UNAVAILABLE,
     True,
-    "The connection to the server is lost: see whether it runs and takes connections",
+    "The server cannot be reached, or ended the connection: see whether it runs and takes connections",
 )
 _REFUSED = _Meaning(
     "LOGIN_REFUSED",
