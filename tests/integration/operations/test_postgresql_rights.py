@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from tests.integration.operations.doubles import RecordingControl
-from tests.integration.operations.postgres_ground import change, column, database, file_of, run, value
+from tests.integration.operations.postgres_ground import (
+    SNAPSHOT,
+    change,
+    column,
+    database,
+    file_of,
+    holding,
+    run,
+    value,
+)
 from tests.postgres import PostgresServer
 from worker_service.domain.outcome import Outcome, Verdict
 from worker_service.operations.postgresql.wording import quoted
@@ -59,6 +68,20 @@ class TestLeastPrivilege:
         assert result.after["tables"] == 1
         assert any("system catalogues are left to autovacuum" in text for _, text in control.lines)
         assert run(kept.replace("postgres@", "steward@"), "vacuum").after["tables"] > 60
+
+    def test_a_transaction_that_the_role_may_not_see_is_supposed(self, kept: str) -> None:
+        with holding(kept, *SNAPSHOT) as reader:
+            pid = reader.info.backend_pid
+            change(kept, "DELETE FROM app.t")
+            run(kept.replace("postgres@", "keeper@"), "vacuum")
+
+            blind = run(kept.replace("postgres@", "keeper@"), "vacuum")
+            seeing = run(kept, "vacuum", "app.t")
+
+        assert (blind.outcome, blind.verdict) == (Outcome.COMPLETED, Verdict.NO_EFFECT)
+        assert "100 dead rows remain" in blind.reason
+        assert "pg_read_all_stats" in blind.reason
+        assert f"pid {pid}" in seeing.reason
 
     def test_a_leftover_that_only_the_owner_may_drop_is_told(self, kept: str) -> None:
         change(kept, "CREATE INDEX t_pkey_ccnew ON app.t (a)")

@@ -54,6 +54,7 @@ SELECT current_setting('autovacuum_freeze_max_age')::bigint,
 """
 _NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
 _UPDATE_LIMITS = "VACUUM (ONLY_DATABASE_STATS)"
+_STILL_THERE = "remain: newer, or kept for a transaction that it takes pg_read_all_stats to see"
 _WORDS = ("table", "tables", "vacuumed")
 
 
@@ -158,15 +159,17 @@ class Effect:
 
 def judged(effect: Effect, holders: Sequence[Holder]) -> tuple[Verdict, str]:
     """Say what a vacuum did, and why not more where older transactions kept rows from being removed."""
-    told = effect.told()
-    held = effect.remaining if holders else 0
-    if not held:
-        return (Verdict.EFFECTIVE, ", ".join(told)) if told else (Verdict.NO_EFFECT, "there was nothing to remove")
-    because = f"{count(held, 'dead row')} cannot be removed while older transactions may see them: " + listed(
-        [str(holder) for holder in holders], 3
-    )
+    told = ", ".join(effect.told())
+    if not effect.remaining:
+        return (Verdict.EFFECTIVE, told) if told else (Verdict.NO_EFFECT, "there was nothing to remove")
+    rows = count(effect.remaining, "dead row")
+    if not holders:
+        verdict = Verdict.EFFECTIVE if told else Verdict.NO_EFFECT
+        return verdict, f"{told}; {rows} {_STILL_THERE}".removeprefix("; ")
+    named = listed([str(holder) for holder in holders], 3)
+    because = f"{rows} cannot be removed while older transactions may see them: {named}"
     if effect.removed or effect.shrunk or effect.rewritten:
-        return Verdict.PARTIALLY_EFFECTIVE, f"{', '.join(told)}; {because}"
+        return Verdict.PARTIALLY_EFFECTIVE, f"{told}; {because}"
     return Verdict.NO_EFFECT, because
 
 
