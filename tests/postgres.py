@@ -202,7 +202,7 @@ class PostgresServer:
         # The last line that a server writes here tells how far it is, and is its own if it has its number.
         state = self._data / "postmaster.pid"
         lines = state.read_text().split() if state.exists() else []
-        return lines[:1] == [str(self.pid)] and lines[-1] == "ready"
+        return lines[:1] == [str(self.pid)] and lines[-1] in {"ready", "standby"}
 
     def _change(self, statement: LiteralString, *names: str) -> None:
         with self._connect() as connection:

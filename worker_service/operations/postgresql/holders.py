@@ -36,6 +36,11 @@ WHERE a.pid <> pg_backend_pid() AND a.datname = current_database() AND a.backend
        OR EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid AND l.relation = %s AND l.granted))
 ORDER BY a.xact_start
 """
+# The view joins two catalogues to this, and its columns are the same in every release.
+_OLDEST = """
+SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::float8 FROM pg_stat_get_activity(NULL)
+WHERE pid <> pg_backend_pid()
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,11 @@ def snapshot_holders(read: Reader, since: float, own: list[int]) -> list[Holder]
         own: backend process ids that are this operation's own.
     """
     return [_holder(row) for row in read(_HOLDERS, own, since)]
+
+
+def oldest_transaction(read: Reader) -> float:
+    """Return for how many seconds the oldest transaction of another session has lasted, 0 when there is none."""
+    return float(read(_OLDEST)[0][0])
 
 
 def waited_for(read: Reader, table: int, seconds: float) -> list[Holder]:

@@ -1,13 +1,11 @@
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import psycopg
 
-from worker_service.domain.errors import OperationCancelledError
-from worker_service.domain.outcome import Failure, FailureCategory, Result, Verdict
+from worker_service.domain.outcome import FailureCategory, Result, Verdict
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.failures import failed, failure_of
-from worker_service.operations.postgresql.holders import waited_for
 from worker_service.operations.postgresql.indexes import (
     TOAST,
     Index,
@@ -20,6 +18,7 @@ from worker_service.operations.postgresql.judging import Ledger, judge, missing,
 from worker_service.operations.postgresql.measures import size_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import FlagOption, Options, lock_timeout
+from worker_service.operations.postgresql.patience import Patience
 from worker_service.operations.postgresql.procedure import skipped
 from worker_service.operations.postgresql.progress import INDEX, Watch
 from worker_service.operations.postgresql.session import Session
@@ -33,7 +32,6 @@ _CONCURRENTLY = FlagOption(
 )
 _WORDS = ("index", "indexes", "rebuilt")
 _DAMAGING = range(140_000, 140_004)
-_LOOK_EVERY = 0.2
 
 _SYSTEM = "the system's catalogues cannot be rebuilt beside others"
 _TOAST = "the role may not use the schema pg_toast"
@@ -130,7 +128,7 @@ def drop(index: Index) -> str:
 
 def _sweep(session: Session, indexes: Sequence[Index], *, concurrently: bool) -> Swept:
     steps = _steps(indexes, session.options)
-    before_each = _waiter(session) if concurrently else lambda _: None
+    before_each = Patience(session) if concurrently else lambda _: None
     with Watch(session, verb="reindex", total=len(steps), unit="indexes", view=INDEX) as watch:
         return sweep(session, steps, watch, before_each=before_each)
 
@@ -166,29 +164,6 @@ def _steps(indexes: Iterable[Index], options: Options) -> list[Step]:
         Step(name=index.name, statement=f"REINDEX INDEX{word} {index.name}", table=index.table_oid)
         for index in indexes
     ]
-
-
-def _waiter(session: Session) -> Callable[[Step], Failure | None]:
-    """Make what waits before a rebuild for transactions that the rebuild would only wait for until its time-out.
-
-    A time-out within the rebuild leaves an invalid index behind; one before it leaves nothing.
-    """
-    seconds = session.options.lock_timeout_ms / 1000
-
-    def wait(step: Step) -> Failure | None:
-        waited = 0.0
-        while seconds and (holders := waited_for(session.rows, step.table, seconds)):
-            if waited >= seconds:
-                text = f"It would wait for older transactions: {listed([str(holder) for holder in holders], 3)}."
-                return Failure(
-                    reason="OLD_TRANSACTION", message=text, category=FailureCategory.LOCKED, retryable=True
-                )
-            if session.stop.wait(_LOOK_EVERY):
-                raise OperationCancelledError("The operation was stopped while it waited.")
-            waited += _LOOK_EVERY
-        return None
-
-    return wait
 
 
 def _measures(session: Session, indexes: Iterable[Index]) -> dict[str, float]:
