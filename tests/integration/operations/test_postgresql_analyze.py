@@ -67,6 +67,14 @@ class TestEffect:
         assert result.verdict is Verdict.EFFECTIVE
         assert [value(url, ANALYZES, name) for name in ("p21", "p1", "t")] == [1, 0, 0]
 
+    def test_a_parent_is_analysed_with_its_partitions(self, url: str) -> None:
+        change(url, *PARTITIONED)
+
+        result = run(url, "analyze", "public.p")
+
+        assert result.after["tables_analysed"] == 4
+        assert [value(url, ANALYZES, name) for name in ("p", "p1", "p2", "p21", "t")] == [1, 1, 1, 1, 0]
+
     def test_a_table_without_rows_has_no_statistics(self, url: str) -> None:
         change(url, "CREATE TABLE bare (a int)")
 

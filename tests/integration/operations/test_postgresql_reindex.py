@@ -59,6 +59,23 @@ class TestEffect:
         assert result.after["indexes_rebuilt"] == 1
         assert file_of(url, "t_pkey") == before
 
+    @pytest.mark.parametrize(
+        ("subject", "number"), [("public.p", 4), ("public.p_pkey", 2), ("public.p1", 2), ("public.p1_pkey", 1)]
+    )
+    def test_a_table_or_a_partitioned_index_stands_for_its_indexes(
+        self, url: str, subject: str, number: int
+    ) -> None:
+        change(
+            url,
+            "CREATE TABLE p (a int PRIMARY KEY, b int) PARTITION BY RANGE (a)",
+            "CREATE INDEX ON p (b)",
+            "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (500)",
+            "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (500) TO (900)",
+        )
+
+        assert run(url, "reindex", subject).after["indexes_rebuilt"] == number
+        assert len(plan(url, "reindex", subject)) == number
+
     def test_the_indexes_of_long_values_and_partitions_are_rebuilt(self, url: str) -> None:
         change(
             url,
@@ -148,6 +165,18 @@ class TestFailures:
         assert result.failure is not None
         assert (result.failure.category, result.failure.retryable) == (FailureCategory.LOCKED, True)
         assert column(url, FILES)[: len(before)] == before
+
+    def test_a_timeout_at_the_very_end_comes_after_the_new_index(self, url: str) -> None:
+        before = file_of(url, "tb"), file_of(url, "t_pkey")
+        with holding(url, "SELECT count(*) FROM t"):
+            result = run(url, "reindex", lock_timeout_ms=150)
+
+            changed = [file_of(url, name) != file for name, file in zip(("tb", "t_pkey"), before, strict=True)]
+            leftovers = invalid(url)
+        assert result.after["indexes_rebuilt"] == sum(changed) >= 1
+        assert result.verdict is Verdict.PARTIALLY_EFFECTIVE
+        assert "in spite of an error at its end" in result.reason or "not done" in result.reason
+        assert all(name in result.reason for name in leftovers)
 
     def test_for_an_old_transaction_no_rebuild_is_begun(self, url: str) -> None:
         before = column(url, FILES)

@@ -70,6 +70,19 @@ class TestEffect:
             (number, int(result.after["tables"])) for number in range(int(result.after["tables"]))
         ]
 
+    def test_a_partitioned_table_stands_for_its_partitions(self, url: str) -> None:
+        change(
+            url,
+            "CREATE TABLE p (a int) PARTITION BY RANGE (a)",
+            "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (500)",
+            "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (500) TO (1000)",
+        )
+
+        result = run(url, "vacuum", "public.p")
+
+        assert result.after["tables_vacuumed"] == 2
+        assert [value(url, VACUUMS, name) for name in ("p1", "p2", "t")] == [1, 1, 0]
+
     def test_what_is_planned_is_what_runs(self, url: str) -> None:
         statements = plan(url, "vacuum")
 

@@ -26,6 +26,14 @@ FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind::text = ANY (%s) AND c.relpersistence <> 't' AND {chosen}
   AND (c.relkind <> 'p' OR c.relhassubclass)
 """
+# A partitioned table or index stands for its parts.
+_MEANT = """
+WITH named AS (
+  SELECT c.oid, c.relkind FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE n.nspname = %s AND c.relname = %s)
+SELECT oid FROM named
+UNION SELECT t.relid FROM named, pg_partition_tree(named.oid) AS t WHERE named.relkind IN ('p', 'I')
+"""
 _OWNER = """(pg_has_role(c.relowner, 'USAGE') OR NOT c.relisshared AND
              (SELECT pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()))"""
 _MAINTAINER = f"({_OWNER} OR has_table_privilege(c.oid, 'MAINTAIN'))"
@@ -66,16 +74,21 @@ class Table:
 def read_tables(
     read: Reader, version: int, *, kinds: Sequence[str] = PLAIN, subject: Name | None = None
 ) -> list[Table]:
-    """Read every table of the database but temporary ones, or the one that is named.
+    """Read every table of the database but temporary ones, or the one that is named, with its partitions.
 
     Temporary tables belong to the sessions that made them: the server answers others that all is well and does
     nothing. What a foreign table or a view shows lies elsewhere.
     """
-    chosen = "true" if subject is None else "n.nspname = %s AND c.relname = %s"
-    values = () if subject is None else (subject.schema, subject.name)
+    chosen = "true" if subject is None else "c.oid = ANY (%s)"
+    values = () if subject is None else (meant_by(read, subject),)
     permitted = _MAINTAINER if version >= _VERSION_17 else _OWNER
     rows = read(_TABLES.format(permitted=permitted, chosen=chosen), list(kinds), *values)
     return [_table(row) for row in rows]
+
+
+def meant_by(read: Reader, subject: Name) -> list[int]:
+    """Return the numbers of what a name stands for, none when there is no such thing."""
+    return [row[0] for row in read(_MEANT, subject.schema, subject.name)]
 
 
 def maintained(tables: Iterable[Table], *, subject: Name | None) -> tuple[list[Table], int]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from worker_service.operations.postgresql.catalog import SYSTEM, Reader
+from worker_service.operations.postgresql.catalog import SYSTEM, Reader, meant_by
 from worker_service.operations.postgresql.names import Name
 
 TOAST = "pg_toast"
@@ -50,9 +50,9 @@ class Index:
 
 
 def read_indexes(read: Reader, *, subject: Name | None = None) -> list[Index]:
-    """Read every index of the database but those of temporary tables, or the one that is named."""
-    chosen = "true" if subject is None else "n.nspname = %s AND c.relname = %s"
-    values = () if subject is None else (subject.schema, subject.name)
+    """Read every index of the database but those of temporary tables, or the one or the table's that is named."""
+    chosen = "true" if subject is None else "(c.oid = ANY (%s) OR t.oid = ANY (%s))"
+    values = () if subject is None else (meant_by(read, subject),) * 2
     return [_index(row) for row in read(_INDEXES.format(chosen=chosen), *values)]
 
 

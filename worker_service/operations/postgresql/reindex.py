@@ -66,7 +66,7 @@ class Reindex:
             return failed("DAMAGES_INDEXES", text, FailureCategory.INVALID)
         clean_up(session)
         every = read_indexes(session.rows)
-        wanted = [index for index in every if subject in {None, index.name}]
+        wanted = every if subject is None else read_indexes(session.rows, subject=subject)
         chosen, left_out = choose(
             wanted, leftovers(every), session.options, toast=may_use_toast(session.rows), named=subject is not None
         )
@@ -128,9 +128,16 @@ def drop(index: Index) -> str:
 
 def _sweep(session: Session, indexes: Sequence[Index], *, concurrently: bool) -> Swept:
     steps = _steps(indexes, session.options)
+    former = {index.name: index for index in indexes}
     before_each = Patience(session) if concurrently else lambda _: None
     with Watch(session, verb="reindex", total=len(steps), unit="indexes", view=INDEX) as watch:
-        return sweep(session, steps, watch, before_each=before_each)
+        return sweep(
+            session,
+            steps,
+            watch,
+            before_each=before_each,
+            again=lambda step: not _rebuilt(session, step, former),
+        )
 
 
 def _judge(
@@ -152,6 +159,11 @@ def _judge(
     verdict = Verdict.PARTIALLY_EFFECTIVE if remaining else Verdict.EFFECTIVE
     after = with_numbers(_measures(session, now.values()), ledger, _WORDS)
     return judge(ledger, _WORDS, (verdict, "; ".join(parts)), before=before, after=after)
+
+
+def _rebuilt(session: Session, step: Step, former: Mapping[Name, Index]) -> bool:
+    # A time-out at the very end of a rebuild comes after the new index has taken the old one's place.
+    return any(_is_new(former[step.name], now) for now in read_indexes(session.rows, subject=step.name))
 
 
 def _is_new(old: Index, new: Index | None) -> bool:

@@ -68,7 +68,11 @@ class Session:
         self._connection.add_notice_handler(self._note)
         self.version: int = self._connection.info.server_version
         self.pid: int = self._connection.info.backend_pid
-        state(self._connection, self._settings())
+        try:
+            state(self._connection, self._settings())
+        except psycopg.Error:
+            self._connection.close()
+            raise
 
     def run(self, statement: str) -> Sequence[Notice]:
         """Run one statement of the operation to its end, and return the server's warnings and notices.

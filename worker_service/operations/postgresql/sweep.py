@@ -54,18 +54,22 @@ def sweep(
     watch: Watch,
     *,
     before_each: Callable[[Step], Failure | None] = lambda _: None,
+    again: Callable[[Step], bool] = lambda _: True,
 ) -> Swept:
     """Run the steps one by one; warn of one that fails and go on. Those that met a lock are tried once more.
 
-    ``before_each`` may tell a failure in place of the statement. A stop ends it quietly: what was done is to be
-    read from the catalogues then.
+    ``before_each`` may tell a failure in place of the statement, ``again`` that an object is done in spite of its
+    lock. A stop ends it quietly: what was done is to be read from the catalogues then.
     """
     result = _pass(session, steps, watch, Swept(), before_each)
-    again = [step for step in steps if _is_locked(result.failures.get(step.name))]
-    if again and not result.stopped and not result.end and len(steps) > 1:
-        kept = {name: failure for name, failure in result.failures.items() if not _is_locked(failure)}
-        session.log("info", f"Trying those again that were locked: {len(again)}.")
-        result = _pass(session, again, watch, replace(result, failures=kept), before_each)
+    if result.stopped or result.end or len(steps) == 1:
+        return result
+    locked = [step for step in steps if _is_locked(result.failures.get(step.name)) and again(step)]
+    if locked:
+        left = {step.name for step in locked}
+        kept = {name: failure for name, failure in result.failures.items() if name not in left}
+        session.log("info", f"Trying those again that were locked: {len(locked)}.")
+        result = _pass(session, locked, watch, replace(result, failures=kept), before_each)
     return result
 
 

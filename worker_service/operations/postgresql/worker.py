@@ -58,18 +58,17 @@ class PostgresqlWorker:
                 control=self._control,
                 stop=self._stop,
             )
-        except psycopg.Error as error:
-            self._running = False
-            return failed_with(failure_of(error))
-        self._enter(session)
-        try:
-            return self._run(session, procedure, subject)
-        except OperationCancelledError:
-            return Result(outcome=Outcome.CANCELLED, reason="stopped; the database is as it was.")
+            try:
+                self._session = session
+                return self._run(session, procedure, subject)
+            except OperationCancelledError:
+                return Result(outcome=Outcome.CANCELLED, reason="stopped; the database is as it was.")
+            finally:
+                self._leave(session)
         except psycopg.Error as error:
             return failed_with(failure_of(error))
         finally:
-            self._leave(session)
+            self._running = False
 
     def interrupt(self) -> None:
         """Cancel the statement that runs, and let no other start; harmless when no operation runs."""
@@ -95,12 +94,7 @@ class PostgresqlWorker:
             self._stop.clear()
             self._running = True
 
-    def _enter(self, session: Session) -> None:
-        with self._guard:
-            self._session = session
-
     def _leave(self, session: Session) -> None:
         with self._guard:
             self._session = None
-            self._running = False
         session.close()
