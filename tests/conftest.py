@@ -21,6 +21,13 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
+def newest_postgres() -> Iterator[PostgresServer]:
+    """Lend the session's server of the newest release."""
+    with PostgresServer(packaged=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def postgres_stores(postgres: PostgresServer) -> PostgresStores:
     """Lend what makes job stores in the session's server."""
     return PostgresStores(postgres)

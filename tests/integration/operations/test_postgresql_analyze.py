@@ -1,7 +1,5 @@
 """ANALYZE: the statistics that somebody else finds in the catalogues."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.integration.operations.doubles import RecordingControl
@@ -21,14 +19,11 @@ PARTITIONED = (
 )
 
 
-@pytest.fixture(params=["the machine's", "the newest"], scope="module")
-def server(request: pytest.FixtureRequest, postgres: PostgresServer) -> Iterator[PostgresServer]:
+@pytest.fixture(params=["postgres", "newest_postgres"])
+def server(request: pytest.FixtureRequest) -> PostgresServer:
     """Lend servers of two releases: how trees of partitions are analysed is not the same in both."""
-    if request.param == "the machine's":
-        yield postgres
-        return
-    with PostgresServer(packaged=True) as newest:
-        yield newest
+    lent: PostgresServer = request.getfixturevalue(request.param)
+    return lent
 
 
 @pytest.fixture
