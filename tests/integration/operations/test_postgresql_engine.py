@@ -165,7 +165,9 @@ class TestOptions:
 
         (statement, *_) = plan(postgres_url, "vacuum", "public.t", **given)
 
-        assert statement.startswith("VACUUM (FREEZE, ANALYZE, TRUNCATE false, INDEX_CLEANUP off, PARALLEL 0")
+        assert statement.startswith(
+            "VACUUM (VERBOSE, FREEZE, ANALYZE, TRUNCATE false, INDEX_CLEANUP off, PARALLEL 0"
+        )
         assert run(postgres_url, "vacuum", "public.t", **given).outcome is Outcome.COMPLETED
 
 

@@ -1,5 +1,7 @@
 """VACUUM: what is told is what the catalogues say to somebody else."""
 
+import re
+
 import pytest
 
 from tests.integration.operations.doubles import RecordingControl
@@ -7,6 +9,7 @@ from tests.integration.operations.postgres_ground import (
     SNAPSHOT,
     change,
     column,
+    database,
     file_of,
     holding,
     plan,
@@ -95,8 +98,35 @@ class TestEffect:
         result = run(url, "vacuum", "public.t", full=True)
 
         assert result.verdict is Verdict.EFFECTIVE
+        assert "removed 500 dead rows" in result.reason
         assert "1 table rewritten" in result.reason
+        assert "dead_rows" not in result.after
         assert file_of(url, "t") != before
+
+    def test_full_leaves_the_systems_catalogues_alone(self, url: str) -> None:
+        result = run(url, "vacuum", full=True)
+
+        assert result.after["tables_vacuumed"] == 1
+        assert plan(url, "vacuum", full=True) == plan(url, "vacuum", "public.t", full=True)
+
+    def test_what_was_not_counted_yet_is_heard_of(self, url: str) -> None:
+        run(url, "vacuum", "public.t")
+        with database(url) as other:
+            other.execute("SELECT pg_stat_force_next_flush()")
+            other.execute("SELECT 1")
+            other.execute("DELETE FROM t WHERE a < 100")
+
+            result = run(url, "vacuum", "public.t")
+
+        assert "removed 50 dead rows" in result.reason
+        assert result.verdict is Verdict.EFFECTIVE
+
+    def test_in_another_language_the_counters_have_to_do(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("worker_service.operations.postgresql.verbose._ROWS", re.compile("Tupel: entfernt"))
+
+        result = run(url, "vacuum", "public.t")
+
+        assert "removed 500 dead rows" in result.reason
 
     def test_freeze_is_seen_in_the_age(self, url: str) -> None:
         for _ in range(40):
@@ -124,6 +154,15 @@ class TestWithoutEffect:
         assert (result.outcome, result.verdict) == (Outcome.COMPLETED, Verdict.NO_EFFECT)
         assert f"session with pid {pid} (user postgres, idle in transaction" in result.reason
         assert f"{dead} dead rows cannot be removed" in result.reason
+
+    def test_a_rewrite_beside_an_older_snapshot_keeps_its_rows(self, url: str) -> None:
+        with holding(url, *SNAPSHOT):
+            change(url, "DELETE FROM t WHERE a <= 101")
+
+            result = run(url, "vacuum", "public.t", full=True)
+
+        assert result.verdict is Verdict.PARTIALLY_EFFECTIVE
+        assert "51 dead rows cannot be removed" in result.reason
 
     def test_what_could_be_removed_beside_it_is_partial(self, url: str) -> None:
         with holding(url, *SNAPSHOT):

@@ -43,9 +43,7 @@ class Analyze:
         if not tables:
             return missing("table", subject, session)
         if left_out:
-            session.log(
-                "info", f"{left_out} system catalogues are left to autovacuum: the role may not have them."
-            )
+            session.log("info", f"{left_out} system catalogues are left to autovacuum.")
         before = _measures(session, tables)
         swept = _sweep(session, tables)
         now = {table.oid: table for table in _read(session.rows, session.version, subject)}

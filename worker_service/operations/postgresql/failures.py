@@ -116,7 +116,12 @@ MEANINGS: dict[str, _Meaning] = {
     "53100": _FULL,
     "53200": _MEMORY,
     "53300": _BUSY_SERVER,
-    "53400": _FULL,
+    "53400": _Meaning(
+        "LIMIT_EXCEEDED",
+        FailureCategory.DISK_FULL,
+        False,
+        "A limit of the server was reached, such as temp_file_limit",
+    ),
     "55006": _DEADLOCK,
     "55P03": _LOCKED,
     "57014": _CANCELED,

@@ -31,6 +31,7 @@ class Notice:
     sqlstate: str
     function: str
     text: str
+    detail: str = ""
 
 
 class Session:
@@ -170,5 +171,6 @@ class Session:
                 sqlstate=said.sqlstate or "",
                 function=said.source_function or "",
                 text=said.message_primary or "",
+                detail=said.message_detail or "",
             )
         )

@@ -55,13 +55,23 @@ def sweep(
     *,
     before_each: Callable[[Step], Failure | None] = lambda _: None,
     again: Callable[[Step], bool] = lambda _: True,
+    hear: Callable[[Name, Sequence[Notice]], None] = lambda *_: None,
 ) -> Swept:
     """Run the steps one by one; warn of one that fails and go on. Those that met a lock are tried once more.
 
     ``before_each`` may tell a failure in place of the statement, ``again`` that an object is done in spite of its
-    lock. A stop ends it quietly: what was done is to be read from the catalogues then.
+    lock; ``hear`` takes what the server said. A stop ends it quietly: what was done is to be read from the
+    catalogues then.
     """
-    result = _pass(session, steps, watch, Swept(), before_each)
+
+    def runner(step: Step) -> Failure | None:
+        if failure := before_each(step):
+            return failure
+        notices = session.run(step.statement)
+        hear(step.name, notices)
+        return warned(notices)
+
+    result = _pass(session, steps, watch, Swept(), runner)
     if result.stopped or result.end or len(steps) == 1:
         return result
     locked = [step for step in steps if _is_locked(result.failures.get(step.name)) and again(step)]
@@ -69,24 +79,18 @@ def sweep(
         left = {step.name for step in locked}
         kept = {name: failure for name, failure in result.failures.items() if name not in left}
         session.log("info", f"Trying those again that were locked: {len(locked)}.")
-        result = _pass(session, locked, watch, replace(result, failures=kept), before_each)
+        result = _pass(session, locked, watch, replace(result, failures=kept), runner)
     return result
 
 
 def _pass(
-    session: Session,
-    steps: Iterable[Step],
-    watch: Watch,
-    result: Swept,
-    before_each: Callable[[Step], Failure | None],
+    session: Session, steps: Iterable[Step], watch: Watch, result: Swept, one: Callable[[Step], Failure | None]
 ) -> Swept:
     for step in steps:
         try:
             session.checkpoint()
-            failure = before_each(step)
-            if failure is None:
-                with watch.step(step.name.shown):
-                    failure = warned(session.run(step.statement))
+            with watch.step(step.name.shown):
+                failure = one(step)
         except OperationCancelledError:
             return replace(result, stopped=True)
         except psycopg.Error as error:

@@ -21,6 +21,7 @@ from worker_service.operations.postgresql.options import (
 from worker_service.operations.postgresql.progress import REWRITE, VACUUM, Watch
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step, Swept, sweep
+from worker_service.operations.postgresql.verbose import Heard, Rows
 from worker_service.operations.postgresql.wording import count, listed
 
 _FULL = FlagOption(
@@ -88,7 +89,8 @@ class Vacuum:
     def plan(self, read: Reader, options: Options, subject: Name | None, /) -> tuple[str, ...]:
         """One statement a table."""
         version = version_of(read)
-        tables, _ = maintained(read_tables(read, version, subject=subject), subject=subject)
+        every = read_tables(read, version, subject=subject)
+        tables, _ = chosen(every, subject, full=bool(options.flags[_FULL.name]))
         words = _words(options, version)
         statements = tuple(_statement(words, table) for table in in_order(tables, *read(_LIMITS)[0]))
         return (*statements, _UPDATE_LIMITS) if version >= _VERSION_16 and statements else statements
@@ -96,20 +98,21 @@ class Vacuum:
     def run(self, session: Session, subject: Name | None, /) -> Result:
         """Vacuum each; what the catalogues and the server's counters say before and after is what was done."""
         every = read_tables(session.rows, session.version, subject=subject)
-        tables, left_out = maintained(every, subject=subject)
+        full = bool(session.options.flags[_FULL.name])
+        tables, left_out = chosen(every, subject, full=full)
         if not tables:
             return missing("table", subject, session)
         if left_out:
-            session.log(
-                "info", f"{left_out} system catalogues are left to autovacuum: the role may not have them."
-            )
+            session.log("info", f"{left_out} system catalogues are left to autovacuum.")
         before = size_measures(session.rows) | table_measures(tables)
         since = session.value(_NOW)
-        swept = _sweep(session, in_order(tables, *session.rows(_LIMITS)[0]))
+        heard = Heard()
+        swept = _sweep(session, in_order(tables, *session.rows(_LIMITS)[0]), heard)
         now = {table.oid: table for table in read_tables(session.rows, session.version, subject=subject)}
         pairs = [(table, now[table.oid]) for table in tables if table.oid in now]
-        after = size_measures(session.rows) | table_measures(now[old.oid] for old, _ in pairs)
-        full = bool(session.options.flags[_FULL.name])
+        after = size_measures(session.rows) | table_measures(new for _, new in pairs)
+        if full:
+            del after["dead_rows"]  # the counters are not told of a rewrite
         counted = counts(session)
         did = [(old, new) for old, new in pairs if _was_done(old, new, swept, full=full, counted=counted)]
         ledger = Ledger(
@@ -118,7 +121,7 @@ class Vacuum:
             swept=swept,
         )
         holders = snapshot_holders(session.rows, since, [session.pid])
-        found = judged(Effect.of(did), holders)
+        found = judged(Effect.of(did, heard), holders)
         return judge(ledger, _WORDS, found, before=before, after=with_numbers(after, ledger, _WORDS))
 
 
@@ -134,11 +137,12 @@ class Effect:
     rewritten: int = 0
 
     @classmethod
-    def of(cls, pairs: Sequence[tuple[Table, Table]]) -> "Effect":
-        """Compare the tables before and after."""
+    def of(cls, pairs: Sequence[tuple[Table, Table]], heard: Heard) -> "Effect":
+        """Compare the tables before and after; of dead rows VACUUM's own word goes before the counters."""
+        rows = [heard.rows.get(old.name) or _counted(old, new) for old, new in pairs]
         return cls(
-            removed=sum(max(0, old.dead_rows - new.dead_rows) for old, new in pairs),
-            remaining=sum(new.dead_rows for _, new in pairs),
+            removed=sum(one.removed for one in rows),
+            remaining=sum(one.remaining for one in rows),
             shrunk=sum(max(0, old.pages - new.pages) for old, new in pairs),
             visible=sum(max(0, new.all_visible - old.all_visible) for old, new in pairs),
             frozen=sum(old.age - new.age >= _MUCH_YOUNGER for old, new in pairs),
@@ -183,12 +187,27 @@ def in_order(tables: Sequence[Table], freeze_age: int, multixact_age: int) -> li
     return sorted(tables, key=rank)
 
 
-def _sweep(session: Session, tables: Sequence[Table]) -> Swept:
+def chosen(tables: Sequence[Table], subject: Name | None, *, full: bool) -> tuple[list[Table], int]:
+    """Choose what is vacuumed, and tell how many catalogues are left out; all of them would be locked in full."""
+    kept, left_out = maintained(tables, subject=subject)
+    if not full or subject is not None:
+        return kept, left_out
+    own = [table for table in kept if not table.is_system]
+    return own, left_out + len(kept) - len(own)
+
+
+def _counted(old: Table, new: Table) -> Rows:
+    if old.file != new.file:
+        return Rows(removed=0, remaining=0)  # the counters are not told of a rewrite
+    return Rows(removed=max(0, old.dead_rows - new.dead_rows), remaining=new.dead_rows)
+
+
+def _sweep(session: Session, tables: Sequence[Table], heard: Heard) -> Swept:
     words = _words(session.options, session.version)
     steps = [Step(name=table.name, statement=_statement(words, table)) for table in tables]
     view = REWRITE if session.options.flags[_FULL.name] else VACUUM
     with Watch(session, verb="vacuum", total=len(steps), unit="tables", view=view) as watch:
-        swept = sweep(session, steps, watch)
+        swept = sweep(session, steps, watch, hear=heard.hear)
     if session.version >= _VERSION_16 and swept.ran and not swept.stopped and not swept.end:
         _update_limits(session)
     return swept
@@ -203,7 +222,8 @@ def _update_limits(session: Session) -> None:
 
 
 def _words(options: Options, version: int) -> list[str]:
-    words = [
+    words = ["VERBOSE"]
+    words += [
         word
         for flag, word in (
             (_FULL, "FULL"),
@@ -226,7 +246,7 @@ def _words(options: Options, version: int) -> list[str]:
 
 
 def _statement(words: Sequence[str], table: Table) -> str:
-    return f"VACUUM ({', '.join(words)}) {table.name}" if words else f"VACUUM {table.name}"
+    return f"VACUUM ({', '.join(words)}) {table.name}"
 
 
 def _was_done(old: Table, new: Table, swept: Swept, *, full: bool, counted: bool) -> bool:

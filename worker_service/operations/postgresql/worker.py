@@ -2,7 +2,7 @@ import threading
 
 import psycopg
 
-from worker_service.domain.errors import OperationCancelledError
+from worker_service.domain.errors import OperationCancelledError, TargetUnavailableError
 from worker_service.domain.operation import WORKER_TYPE, Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Result
 from worker_service.domain.ports import Control
@@ -82,7 +82,11 @@ class PostgresqlWorker:
     def _run(self, session: Session, procedure: Procedure, subject: Name | None) -> Result:
         if session.value("SELECT pg_is_in_recovery()"):
             return failed("READ_ONLY", _STANDBY, FailureCategory.UNAVAILABLE)
-        if self._expected not in {None, identity_of(session.rows)}:
+        try:
+            identity = identity_of(session.rows) if self._expected else None
+        except TargetUnavailableError as error:
+            return failed("PERMISSION_DENIED", str(error), FailureCategory.PERMISSION)
+        if self._expected not in {None, identity}:
             text = "Another database is in the place of the one that was registered: register the target again."
             return failed("TARGET_REPLACED", text, FailureCategory.UNAVAILABLE)
         end_former_attempts(session)
