@@ -1,12 +1,12 @@
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import psycopg
 
 from worker_service.domain.errors import InvalidOperationError, OperationCancelledError
-from worker_service.domain.outcome import Result, Verdict
+from worker_service.domain.outcome import Result
 from worker_service.operations.postgresql.catalog import Reader, Table, maintained, read_tables
-from worker_service.operations.postgresql.holders import Holder, snapshot_holders
+from worker_service.operations.postgresql.effect import Effect, judged
+from worker_service.operations.postgresql.holders import snapshot_holders
 from worker_service.operations.postgresql.judging import Ledger, counts, judge, missing, version_of, with_numbers
 from worker_service.operations.postgresql.measures import size_measures, table_measures
 from worker_service.operations.postgresql.names import Name
@@ -21,8 +21,7 @@ from worker_service.operations.postgresql.options import (
 from worker_service.operations.postgresql.progress import REWRITE, VACUUM, Watch
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step, Swept, sweep
-from worker_service.operations.postgresql.verbose import Heard, Rows
-from worker_service.operations.postgresql.wording import count, listed
+from worker_service.operations.postgresql.verbose import Heard
 
 _FULL = FlagOption(
     name="full", description="Rewrite each table, which locks everybody out meanwhile (default false)."
@@ -47,15 +46,12 @@ _PARALLEL = NumberOption(
     name="parallel", description="Processes for one table's indexes (default: as the server chooses).", most=1024
 )
 _VERSION_16 = 160_000
-_MUCH_YOUNGER = 10_000
-"""A table whose oldest row is by so many transactions younger than before was frozen to some purpose."""
 _LIMITS = """
 SELECT current_setting('autovacuum_freeze_max_age')::bigint,
        current_setting('autovacuum_multixact_freeze_max_age')::bigint
 """
 _NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
 _UPDATE_LIMITS = "VACUUM (ONLY_DATABASE_STATS)"
-_STILL_THERE = "remain: newer, or kept for a transaction that it takes pg_read_all_stats to see"
 _WORDS = ("table", "tables", "vacuumed")
 
 
@@ -125,58 +121,6 @@ class Vacuum:
         return judge(ledger, _WORDS, found, before=before, after=with_numbers(after, ledger, _WORDS))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effect:
-    """What a sweep changed in the tables that it vacuumed, and the dead rows that are still there."""
-
-    removed: int = 0
-    remaining: int = 0
-    shrunk: int = 0
-    visible: int = 0
-    frozen: int = 0
-    rewritten: int = 0
-
-    @classmethod
-    def of(cls, pairs: Sequence[tuple[Table, Table]], heard: Heard) -> "Effect":
-        """Compare the tables before and after; of dead rows VACUUM's own word goes before the counters."""
-        rows = [heard.rows.get(old.name) or _counted(old, new) for old, new in pairs]
-        return cls(
-            removed=sum(one.removed for one in rows),
-            remaining=sum(one.remaining for one in rows),
-            shrunk=sum(max(0, old.pages - new.pages) for old, new in pairs),
-            visible=sum(max(0, new.all_visible - old.all_visible) for old, new in pairs),
-            frozen=sum(old.age - new.age >= _MUCH_YOUNGER for old, new in pairs),
-            rewritten=sum(old.file != new.file for old, new in pairs),
-        )
-
-    def told(self) -> list[str]:
-        """Word each change; nothing when nothing changed."""
-        parts = (
-            (self.removed, "removed {}", "dead row", None),
-            (self.shrunk, "gave back {}", "page", None),
-            (self.visible, "{} became all-visible", "page", None),
-            (self.frozen, "{} frozen", "table", None),
-            (self.rewritten, "{} rewritten", "table", None),
-        )
-        return [text.format(count(number, noun, plural)) for number, text, noun, plural in parts if number]
-
-
-def judged(effect: Effect, holders: Sequence[Holder]) -> tuple[Verdict, str]:
-    """Say what a vacuum did, and why not more where older transactions kept rows from being removed."""
-    told = ", ".join(effect.told())
-    if not effect.remaining:
-        return (Verdict.EFFECTIVE, told) if told else (Verdict.NO_EFFECT, "there was nothing to remove")
-    rows = count(effect.remaining, "dead row")
-    if not holders:
-        verdict = Verdict.EFFECTIVE if told else Verdict.NO_EFFECT
-        return verdict, f"{told}; {rows} {_STILL_THERE}".removeprefix("; ")
-    named = listed([str(holder) for holder in holders], 3)
-    because = f"{rows} cannot be removed while older transactions may see them: {named}"
-    if effect.removed or effect.shrunk or effect.rewritten:
-        return Verdict.PARTIALLY_EFFECTIVE, f"{told}; {because}"
-    return Verdict.NO_EFFECT, because
-
-
 def in_order(tables: Sequence[Table], freeze_age: int, multixact_age: int) -> list[Table]:
     """Put the tables first that autovacuum would force, the oldest before, then the largest."""
 
@@ -194,12 +138,6 @@ def chosen(tables: Sequence[Table], subject: Name | None, *, full: bool) -> tupl
         return kept, left_out
     own = [table for table in kept if not table.is_system]
     return own, left_out + len(kept) - len(own)
-
-
-def _counted(old: Table, new: Table) -> Rows:
-    if old.file != new.file:
-        return Rows(removed=0, remaining=0)  # the counters are not told of a rewrite
-    return Rows(removed=max(0, old.dead_rows - new.dead_rows), remaining=new.dead_rows)
 
 
 def _sweep(session: Session, tables: Sequence[Table], heard: Heard) -> Swept:
