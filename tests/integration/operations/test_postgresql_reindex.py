@@ -197,6 +197,31 @@ class TestFailures:
         assert result.failure.reason == "OLD_TRANSACTION"
         assert f"session with pid {pid}" in result.failure.message
 
+    def test_a_cancel_while_it_waits_for_one_begins_no_rebuild(self, url: str) -> None:
+        before = column(url, FILES)
+        with holding(url, *SNAPSHOT) as reader:
+            age = "SELECT now() - xact_start > interval '2 s' FROM pg_stat_activity WHERE pid = %s"
+            until(lambda: value(url, age, reader.info.backend_pid))
+            running = Running(url, "reindex", lock_timeout_ms=2_000)
+            until(lambda: running.control.progresses)
+            result = running.interrupt()
+
+            assert column(url, FILES) == before
+        assert result.outcome is Outcome.CANCELLED
+
+    def test_releases_that_damage_indexes_are_refused(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        number = value(url, "SELECT current_setting('server_version_num')::int")
+        monkeypatch.setattr("worker_service.operations.postgresql.reindex._DAMAGING", range(number, number + 1))
+        before = column(url, FILES)
+
+        result = run(url, "reindex")
+
+        assert result.failure is not None
+        assert result.failure.reason == "DAMAGES_INDEXES"
+        assert column(url, FILES) == before
+        assert run(url, "reindex", concurrently=False).verdict is Verdict.EFFECTIVE
+        monkeypatch.undo()
+
 
 class TestCancel:
     def test_an_early_one_leaves_the_index_as_it_was_and_nothing_else(self, url: str) -> None:
@@ -263,11 +288,13 @@ class TestLeftovers:
         leave(url, "tb_ccnew")
         change(url, "CREATE TABLE u (a int PRIMARY KEY)")
         with holding(url, "LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE"):
-            result = run(url, "reindex", "public.u_pkey")
+            alone = run(url, "reindex", "public.u_pkey")
+            result = run(url, "reindex", lock_timeout_ms=50)
 
             assert invalid(url) == ["tb_ccnew"]
+        assert (alone.verdict, alone.reason) == (Verdict.EFFECTIVE, "rebuilt 1 index.")
         assert result.verdict is Verdict.PARTIALLY_EFFECTIVE
-        assert "invalid leftovers remain" in result.reason
+        assert "invalid leftovers remain: public.tb_ccnew" in result.reason
 
 
 def break_index(url: str) -> None:

@@ -174,6 +174,14 @@ class TestProgress:
             assert done == sorted(done)
         assert all(told.done <= told.total for told in control.progresses if told.done is not None and told.total)
 
+    def test_it_is_asked_of_the_server_that_works_where_the_url_names_several(self, slow: str) -> None:
+        control = RecordingControl()
+        port = slow.rpartition(":")[2].partition("/")[0]
+
+        run(slow.replace(f"127.0.0.1:{port}", f"127.0.0.1:1,127.0.0.1:{port}"), "reindex", "public.si", control)
+
+        assert any(told.phase.startswith("reindex public.si: ") for told in control.progresses)
+
     def test_where_the_server_does_not_tell_the_operation_goes_on(
         self, slow: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -55,6 +55,14 @@ def connect(conninfo: Conninfo, application_name: str) -> psycopg.Connection[tup
     return psycopg.connect(**given, autocommit=True, prepare_threshold=None)
 
 
+def beside(conninfo: Conninfo, connection: psycopg.Connection[tuple[Any, ...]]) -> Conninfo:
+    """Return how to reach the very server that a connection leads to, where the URL names several."""
+    info = connection.info
+    pinned = {key: value for key, value in conninfo.items() if key != "hostaddr"}
+    address = {"hostaddr": info.hostaddr} if info.hostaddr else {}
+    return {**pinned, "host": info.host, "port": str(info.port), **address}
+
+
 @contextmanager
 def looking(conninfo: Conninfo) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
     """Lend a connection that only reads and waits for nobody long."""

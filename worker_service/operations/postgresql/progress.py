@@ -16,6 +16,9 @@ from worker_service.operations.postgresql.session import Session
 INTERVAL = 0.5
 """Seconds between two looks; of a statement that is over sooner nothing more than its number is told."""
 
+_LAST_LOOK = 1.0
+"""Seconds that the end of an operation waits for a look that is under way; what it finds is not told any more."""
+
 HowFar = tuple[int | None, int | None, str]
 """Done, total and their unit; nothing where the server does not tell."""
 
@@ -108,7 +111,7 @@ class Watch:
     ) -> None:
         self._ended.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_LAST_LOOK)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

@@ -3,7 +3,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import psycopg
 
-from worker_service.domain.outcome import FailureCategory, Result, Verdict
+from worker_service.domain.outcome import FailureCategory, Measures, Result, Verdict
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.failures import failed, failure_of
 from worker_service.operations.postgresql.indexes import (
@@ -51,7 +51,7 @@ class Reindex:
     def plan(self, read: Reader, options: Options, subject: Name | None, /) -> tuple[str, ...]:
         """Drop the leftovers of earlier rebuilds, then one statement an index."""
         every = read_indexes(read, subject=subject)
-        left = leftovers(read_indexes(read))
+        left = leftovers(_beside(read_indexes(read), every, subject))
         drops = [drop(index) for index in left if not is_being_built(read, index, [])]
         chosen, _ = choose(every, left, options, toast=may_use_toast(read), named=subject is not None)
         return (*drops, *(step.statement for step in _steps(chosen, options)))
@@ -64,7 +64,7 @@ class Reindex:
                 "PostgreSQL 14.0 to 14.3 damage indexes that they rebuild concurrently: upgrade to 14.4 or later."
             )
             return failed("DAMAGES_INDEXES", text, FailureCategory.INVALID)
-        clean_up(session)
+        clean_up(session, subject)
         every = read_indexes(session.rows)
         wanted = every if subject is None else read_indexes(session.rows, subject=subject)
         chosen, left_out = choose(
@@ -76,7 +76,7 @@ class Reindex:
         if not chosen:
             return missing("index", subject, session)
         swept = _sweep(session, chosen, concurrently=concurrently)
-        return _judge(session, chosen, swept, before, _told(left_out))
+        return _judge(session, chosen, swept, before, remaining=clean_up(session, subject), note=_told(left_out))
 
 
 def choose(
@@ -103,10 +103,15 @@ def choose(
     return sorted(chosen, key=lambda index: (-index.pages, str(index.name))), why
 
 
-def clean_up(session: Session) -> list[Index]:
-    """Drop the leftovers of concurrent rebuilds that nobody works on; return those that are still there."""
+def clean_up(session: Session, subject: Name | None) -> list[Index]:
+    """Drop the leftovers of concurrent rebuilds that nobody works on; return those that are still there.
+
+    Those on the tables of a single object's indexes, or all.
+    """
+    every = read_indexes(session.rows)
+    wanted = every if subject is None else read_indexes(session.rows, subject=subject)
     remaining = []
-    for index in leftovers(read_indexes(session.rows)):
+    for index in leftovers(_beside(every, wanted, subject)):
         if is_being_built(session.rows, index, [session.pid]):
             session.log("info", f"{index.name.shown}: left alone, another session may be building it.")
             remaining.append(index)
@@ -119,6 +124,11 @@ def clean_up(session: Session) -> list[Index]:
         else:
             session.log("info", f"{index.name.shown}: dropped, it was left by a rebuild that was broken off.")
     return remaining
+
+
+def _beside(every: Iterable[Index], wanted: Iterable[Index], subject: Name | None) -> list[Index]:
+    tables = {index.table_oid for index in wanted}
+    return [index for index in every if subject is None or index.table_oid in tables]
 
 
 def drop(index: Index) -> str:
@@ -141,9 +151,14 @@ def _sweep(session: Session, indexes: Sequence[Index], *, concurrently: bool) ->
 
 
 def _judge(
-    session: Session, chosen: Sequence[Index], swept: Swept, before: Mapping[str, float], note: str
+    session: Session,
+    chosen: Sequence[Index],
+    swept: Swept,
+    before: Measures,
+    *,
+    remaining: Sequence[Index],
+    note: str,
 ) -> Result:
-    remaining = clean_up(session)
     now = {index.name: index for index in read_indexes(session.rows)}
     ledger = Ledger(
         names=frozenset(index.name for index in chosen),

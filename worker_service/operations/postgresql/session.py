@@ -10,7 +10,7 @@ from psycopg import errors
 from worker_service.domain.errors import OperationCancelledError
 from worker_service.domain.operation import Operation, Progress
 from worker_service.domain.ports import Control
-from worker_service.operations.postgresql.address import Conninfo, connect
+from worker_service.operations.postgresql.address import Conninfo, beside, connect
 from worker_service.operations.postgresql.options import COST_DELAY, Options
 from worker_service.operations.postgresql.prologue import (
     application_name,
@@ -57,7 +57,6 @@ class Session:
         control: Control,
         stop: threading.Event,
     ) -> None:
-        self.conninfo = conninfo
         self.operation = operation
         self.options = options
         self.stop = stop
@@ -67,6 +66,7 @@ class Session:
         self._spare: psycopg.Connection[Row] | None = None
         self._connection = connect(conninfo, application_name(operation))
         self._connection.add_notice_handler(self._note)
+        self.conninfo = beside(conninfo, self._connection)
         self.version: int = self._connection.info.server_version
         self.pid: int = self._connection.info.backend_pid
         try:

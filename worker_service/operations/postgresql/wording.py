@@ -2,17 +2,6 @@
 
 from collections.abc import Sequence
 
-_STEP = 1000
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
-
-
-def size(number: float) -> str:
-    """Write bytes for people: ``12.3 MB``."""
-    value, unit = float(number), 0
-    while value >= _STEP and unit < len(_UNITS) - 1:
-        value, unit = value / _STEP, unit + 1
-    return f"{value:.0f} {_UNITS[unit]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
-
 
 def count(number: float, noun: str, plural: str | None = None) -> str:
     """Write a number with its noun: ``1 index``, ``3 indexes``."""
