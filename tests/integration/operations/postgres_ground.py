@@ -114,6 +114,10 @@ class Running:
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
+    def wait_until_it_has_begun(self) -> None:
+        """Wait for the first word of how far it is."""
+        until(lambda: self.control.progresses)
+
     def result(self) -> Result:
         """Wait for its end."""
         self._thread.join(PATIENCE)

@@ -203,7 +203,7 @@ class TestFailures:
             age = "SELECT now() - xact_start > interval '2 s' FROM pg_stat_activity WHERE pid = %s"
             until(lambda: value(url, age, reader.info.backend_pid))
             running = Running(url, "reindex", lock_timeout_ms=2_000)
-            until(lambda: running.control.progresses)
+            running.wait_until_it_has_begun()
             result = running.interrupt()
 
             assert column(url, FILES) == before

@@ -1,9 +1,11 @@
 """What another thread, another attempt or the end of the server does to an operation."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -17,6 +19,7 @@ from tests.integration.operations.postgres_ground import (
     SNAPSHOT,
     Running,
     change,
+    column,
     database,
     file_of,
     holding,
@@ -37,6 +40,11 @@ from worker_service.operations.postgresql.progress import INDEX, View
 OVERHAUL = """
 SELECT count(*) FROM pg_stat_activity
 WHERE application_name LIKE 'overhaul:%' AND datname = current_database()
+"""
+CONTENT = "SELECT count(*) || md5(string_agg(a::text, ',' ORDER BY a)) FROM t"
+INDEX_FILES = """
+SELECT indexrelid::regclass::text || pg_relation_filenode(indexrelid) FROM pg_index
+WHERE indrelid IN ('t'::regclass, 'u'::regclass)
 """
 SLOWLY = "BEGIN PERFORM pg_sleep(0.002); RETURN $1; END"
 SLOW = (
@@ -127,6 +135,32 @@ class TestInterrupt:
 
         assert result.failure is not None
         assert result.failure.category is FailureCategory.TIMEOUT
+
+
+class TestAnyMoment:
+    def test_what_is_told_is_what_the_catalogues_say(self, url: str) -> None:
+        change(
+            url,
+            "INSERT INTO t SELECT generate_series(101, 30000)",
+            *(f"CREATE INDEX t{number} ON t ((a % {number}))" for number in range(2, 8)),
+        )
+        content = value(url, CONTENT)
+        chance = random.Random(17)
+        outcomes = set()
+        for attempt in range(1, 13):
+            before = set(column(url, INDEX_FILES))
+            running = Running(url, "reindex", attempt=attempt)
+            running.wait_until_it_has_begun()
+            time.sleep(chance.uniform(0, 0.25))
+
+            result = running.interrupt()
+
+            outcomes.add(result.outcome)
+            assert len(set(column(url, INDEX_FILES)) - before) == result.after["indexes_rebuilt"]
+            assert (result.outcome is Outcome.COMPLETED) == (result.after["indexes_rebuilt"] == 8)
+            assert invalid(url) == []
+        assert Outcome.CANCELLED in outcomes
+        assert value(url, CONTENT) == content
 
 
 class TestDefaults:
