@@ -332,6 +332,7 @@ class TestServer:
 
         assert result.failure is not None
         assert (result.failure.reason, result.failure.retryable) == ("CONNECTION_LOST", True)
+        assert result.failure.message.endswith("What was done before stays.")
         assert (file_of(mortal_url, "t_pkey"), invalid(mortal_url)) == (before, ["t_pkey_ccnew"])
         assert run(mortal_url, "reindex", attempt=2).verdict is Verdict.EFFECTIVE
         assert (file_of(mortal_url, "t_pkey") != before, invalid(mortal_url)) == (True, [])

@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 
 import psycopg
 
@@ -91,7 +92,11 @@ class PostgresqlWorker:
             return failed("TARGET_REPLACED", text, FailureCategory.UNAVAILABLE)
         end_former_attempts(session)
         hold(session)
-        return procedure.run(session, subject)
+        try:
+            return procedure.run(session, subject)
+        except psycopg.OperationalError as error:
+            failure = failure_of(error)
+            return failed_with(replace(failure, message=f"{failure.message} What was done before stays."))
 
     def _begin(self) -> None:
         with self._guard:
