@@ -9,7 +9,7 @@ from worker_service.operations.postgresql.progress import ANALYZE, INDEX, REWRIT
 HEAP = {"heap_blks_total": 10, "heap_blks_scanned": 4, "heap_blks_vacuumed": 2}
 SAMPLE = {"sample_blks_total": 9, "sample_blks_scanned": 3}
 BUILD = {"blocks_total": 8, "blocks_done": 5, "tuples_total": 0, "tuples_done": 0}
-SORT = {"blocks_total": 0, "blocks_done": 0, "tuples_total": 700, "tuples_done": 7}
+TUPLES = {"tuples_total": 700, "tuples_done": 7}
 LOCKERS = {"lockers_total": 2, "lockers_done": 1}
 
 
@@ -27,7 +27,8 @@ LOCKERS = {"lockers_total": 2, "lockers_done": 1}
         (ANALYZE, {"phase": "computing statistics", **SAMPLE}, (None, None, "")),
         (INDEX, {"phase": "waiting for old snapshots", **LOCKERS}, (1, 2, "transactions")),
         (INDEX, {"phase": "building index: scanning table", **BUILD}, (5, 8, "pages")),
-        (INDEX, {"phase": "building index: loading tuples in tree", **SORT}, (7, 700, "rows")),
+        (INDEX, {"phase": "building index: sorting live tuples", **BUILD}, (None, None, "")),
+        (INDEX, {"phase": "building index: loading tuples in tree", **BUILD, **TUPLES}, (7, 700, "rows")),
         (INDEX, {"phase": "initializing", **BUILD, "blocks_total": 0}, (None, None, "")),
     ],
 )

@@ -22,6 +22,7 @@ _LAST_LOOK = 1.0
 HowFar = tuple[int | None, int | None, str]
 """Done, total and their unit; nothing where the server does not tell."""
 
+_BUILDING = "building index: "
 _NOTHING: HowFar = (None, None, "")
 
 
@@ -59,11 +60,14 @@ def _analyze(row: Mapping[str, Any]) -> HowFar:
 
 
 def _index(row: Mapping[str, Any]) -> HowFar:
-    if row["phase"].startswith("waiting"):
+    phase = row["phase"]
+    if phase.startswith("waiting"):
         return row["lockers_done"], row["lockers_total"], "transactions"
-    for done, total, unit in (("blocks_done", "blocks_total", "pages"), ("tuples_done", "tuples_total", "rows")):
-        if row[total]:
-            return row[done], row[total], unit
+    if "loading" in phase:
+        return row["tuples_done"], row["tuples_total"], "rows"
+    # While it sorts, the pages of the scan before still stand there.
+    if "sorting" not in phase and row["blocks_total"]:
+        return row["blocks_done"], row["blocks_total"], "pages"
     return _NOTHING
 
 
@@ -149,13 +153,13 @@ class Watch:
 
     def _sample(self, began: tuple[str, float], how_far: HowFar, phase: str) -> None:
         done, total, unit = how_far
-        place = f"{self._verb} {began[0]}"
-        if self._total > 1:
-            place += f", {self._done + 1} of {self._total}"
+        # A long phase is cut at its end, so the object's name comes last.
+        place = f" {self._done + 1} of {self._total}" if self._total > 1 else ""
+        told = f"{self._verb}{place}, {phase.removeprefix(_BUILDING)}: {began[0]}"
         with self._guard:
             # Meanwhile the next statement may have begun, of which this says nothing.
             if self._current == began:
-                self._tell(Progress(phase=f"{place}: {phase}", done=done, total=total, unit=unit))
+                self._tell(Progress(phase=told, done=done, total=total, unit=unit))
 
     def _tell(self, progress: Progress) -> None:
         if progress.done is not None:
