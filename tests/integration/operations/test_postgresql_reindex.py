@@ -113,7 +113,10 @@ class TestEffect:
     def test_a_database_without_an_index_is_skipped(self, url: str) -> None:
         change(url, "DROP TABLE t")
 
-        assert run(url, "reindex").outcome is Outcome.SKIPPED
+        result = run(url, "reindex")
+
+        assert result.outcome is Outcome.SKIPPED
+        assert result.reason == "the database has no index but the system's own."
 
     def test_an_index_that_is_not_there_is_skipped(self, url: str) -> None:
         assert run(url, "reindex", "public.never").outcome is Outcome.SKIPPED

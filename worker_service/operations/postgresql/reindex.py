@@ -14,7 +14,7 @@ from worker_service.operations.postgresql.indexes import (
     may_use_toast,
     read_indexes,
 )
-from worker_service.operations.postgresql.judging import Ledger, judge, missing, with_numbers
+from worker_service.operations.postgresql.judging import Ledger, judge, nothing_there, with_numbers
 from worker_service.operations.postgresql.measures import size_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import FlagOption, Options, lock_timeout
@@ -71,10 +71,8 @@ class Reindex:
             wanted, leftovers(every), session.options, toast=may_use_toast(session.rows), named=subject is not None
         )
         before = _measures(session, every)
-        if not chosen and left_out:
-            return skipped(f"nothing to rebuild; {_told(left_out)}.", before)
         if not chosen:
-            return missing("index", subject, session)
+            return skipped(_nothing(subject, left_out), before)
         swept = _sweep(session, chosen, concurrently=concurrently)
         return _judge(session, chosen, swept, before, remaining=clean_up(session, subject), note=_told(left_out))
 
@@ -201,6 +199,14 @@ def _measures(session: Session, indexes: Iterable[Index]) -> dict[str, float]:
         "index_pages": float(sum(index.pages for index in own)),
         "invalid_indexes": float(sum(not index.valid for index in own)),
     }
+
+
+def _nothing(subject: Name | None, left_out: Mapping[str, int]) -> str:
+    if left_out:
+        return f"nothing to rebuild; {_told(left_out)}."
+    if subject is None:
+        return "the database has no index but the system's own."
+    return nothing_there("index", subject)
 
 
 def _told(left_out: Mapping[str, int]) -> str:
