@@ -14,7 +14,7 @@ _LONGEST = 63
 _LEFTOVER = re.compile(r"(?:_cc(?:new|old)\d*)+\Z")
 _INDEXES = """
 SELECT c.oid, n.nspname, c.relname, t.oid, tn.nspname, t.relname, greatest(c.relpages, 0),
-       pg_relation_filenode(c.oid), i.indisvalid, i.indisexclusion, a.amname
+       pg_relation_filenode(c.oid), i.indisvalid, i.indisexclusion, a.amname, i.indisclustered
 FROM pg_index AS i
 JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
 JOIN pg_class AS t ON t.oid = i.indrelid JOIN pg_namespace AS tn ON tn.oid = t.relnamespace
@@ -42,6 +42,7 @@ class Index:
     valid: bool
     exclusion: bool
     method: str
+    clustered: bool
 
     @property
     def is_system(self) -> bool:
@@ -103,4 +104,5 @@ def _index(row: tuple[Any, ...]) -> Index:
         valid=row[8],
         exclusion=row[9],
         method=row[10],
+        clustered=row[11],
     )

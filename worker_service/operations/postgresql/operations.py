@@ -2,13 +2,14 @@ from worker_service.domain.errors import InvalidOperationError
 from worker_service.domain.operation import Lock, Operation, OperationSpec
 from worker_service.operations.postgresql.amcheck import Amcheck
 from worker_service.operations.postgresql.analyze import Analyze
+from worker_service.operations.postgresql.cluster import Cluster
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import Options, read_options, unknown
 from worker_service.operations.postgresql.procedure import Procedure
 from worker_service.operations.postgresql.reindex import Reindex
 from worker_service.operations.postgresql.vacuum import Vacuum
 
-_ALL: tuple[Procedure, ...] = (Vacuum(), Analyze(), Reindex(), Amcheck())
+_ALL: tuple[Procedure, ...] = (Vacuum(), Analyze(), Reindex(), Cluster(), Amcheck())
 PROCEDURES: dict[str, Procedure] = {procedure.name: procedure for procedure in _ALL}
 
 
