@@ -29,6 +29,13 @@ def mariadb() -> Iterator[MariadbServer]:
 
 
 @pytest.fixture(scope="session")
+def newest_postgres() -> Iterator[PostgresServer]:
+    """Lend the session's server of the newest release."""
+    with PostgresServer(packaged=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def postgres_stores(postgres: PostgresServer) -> PostgresStores:
     """Lend what makes job stores in the session's server."""
     return PostgresStores(postgres)

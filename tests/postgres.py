@@ -18,7 +18,7 @@ import psycopg
 from psycopg import sql
 
 from tests import postgres_guard
-from tests.postgres_binaries import Account, find_binaries
+from tests.postgres_binaries import Account, find_binaries, packaged_binaries
 from tests.postgres_guard import processes_in
 
 HOST = "127.0.0.1"
@@ -49,10 +49,16 @@ class PostgresServer:
         durable: Whether it waits for the disk, as a server that is installed does; tests have no use for that.
         settings: What to set beside the configuration that `initdb` writes.
         locale: The locale of its databases.
+        packaged: Whether it is the one from PyPI, which is newer than many a machine's.
     """
 
     def __init__(
-        self, *, durable: bool = False, settings: Mapping[str, str] | None = None, locale: str = "C.UTF-8"
+        self,
+        *,
+        durable: bool = False,
+        settings: Mapping[str, str] | None = None,
+        locale: str = "C.UTF-8",
+        packaged: bool = False,
     ) -> None:
         self.settings = {**({} if durable else _QUICK), **(settings or {})}
         self._numbers = itertools.count(1)
@@ -64,7 +70,8 @@ class PostgresServer:
         self._guard = subprocess.Popen(guard, stdin=subprocess.PIPE, start_new_session=True)
         self._process: subprocess.Popen[str] | None = None
         try:
-            self._binaries = find_binaries(self._account, self.folder / "copy")
+            find = packaged_binaries if packaged else find_binaries
+            self._binaries = find(self._account, self.folder / "copy")
             self._initialise(locale)
             self.port = _free_port()
             self.start()
@@ -195,7 +202,7 @@ class PostgresServer:
         # The last line that a server writes here tells how far it is, and is its own if it has its number.
         state = self._data / "postmaster.pid"
         lines = state.read_text().split() if state.exists() else []
-        return lines[:1] == [str(self.pid)] and lines[-1] == "ready"
+        return lines[:1] == [str(self.pid)] and lines[-1] in {"ready", "standby"}
 
     def _change(self, statement: LiteralString, *names: str) -> None:
         with self._connect() as connection:

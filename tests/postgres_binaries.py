@@ -57,6 +57,11 @@ def find_binaries(account: Account, spare: Path) -> Path:
     versions = {folder: _version(folder, account) for folder in _of_the_machine()}
     if any(versions.values()):
         return max(versions, key=versions.__getitem__)
+    return packaged_binaries(account, spare)
+
+
+def packaged_binaries(account: Account, spare: Path) -> Path:
+    """Return the folder of the server from PyPI, which is newer than many a machine's; arguments as above."""
     package = _of_the_package()
     if package is None:
         raise NoServerError

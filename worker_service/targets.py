@@ -40,8 +40,9 @@ def refuse_passwords(orders: Iterable[TargetOrder]) -> None:
         if passwords_of(order.url):
             raise ConfigurationError(
                 "A password on the command line can be read by every user of this machine: "
-                "leave it out of the URL. A deployed worker may take such a URL from its configuration file or "
-                "from OVERHAUL_TARGETS; `overhaul run` takes none."
+                "leave it out of the URL. PostgreSQL's own ways serve: ~/.pgpass, PGPASSFILE, a service or "
+                "PGPASSWORD. A deployed worker may take such a URL from its configuration file or from "
+                "OVERHAUL_TARGETS; `overhaul run` takes none."
             )
 
 
@@ -73,7 +74,8 @@ def refuse_doubles(served: Sequence[Served]) -> None:
     """Refuse two names of one database, which would be maintained twice in one job.
 
     Raises:
-        ConfigurationError: two targets are one database; the message names both. Or one cannot be read just now.
+        ConfigurationError: two targets are one database; the message names both.
+        TargetUnavailableError: which database one is cannot be told just now.
     """
     masked = Redactor(one.target.url for one in served)
     seen: dict[str, Target] = {}
@@ -81,8 +83,7 @@ def refuse_doubles(served: Sequence[Served]) -> None:
         try:
             identity = one.engine.describe(one.target).identity
         except TargetUnavailableError as error:
-            # Left out, it would be a target that nobody serves, and the user would not be told why.
-            raise ConfigurationError(str(error)) from error
+            raise TargetUnavailableError(f"The target {one.target.name!r} cannot be read: {error}") from error
         first = seen.setdefault(identity, one.target)
         if first is not one.target:
             raise ConfigurationError(

@@ -47,7 +47,7 @@ def connections(url: str) -> int:
 @pytest.fixture
 def as_owner(postgres: PostgresServer) -> Iterator[str]:
     """Make the database and the roles as the page says, and return the URL of the owner."""
-    as_superuser, in_database = statements()
+    as_superuser, in_database, *_ = statements()
     run(postgres.url(), as_superuser)
     run(postgres.url(DATABASE), in_database)
     yield postgres.url(DATABASE).replace(f"{SUPERUSER}@", f"{OWNER}@")

@@ -1,0 +1,102 @@
+"""`overhaul run` with a real PostgreSQL database, as a user types it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.operations.postgres_ground import change, file_of, holding, invalid, until, value
+
+PATIENCE = 60.0
+DEAD = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 't'"
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+
+
+@contextmanager
+def overhaul(folder: Path, *arguments: str, **variables: str) -> Iterator["subprocess.Popen[str]"]:
+    clean = {name: text for name, text in os.environ.items() if not name.startswith(("OVERHAUL_", "PG"))}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "manager_service.client", "run", *arguments],
+        cwd=folder,
+        env={**clean, "PYTHONPATH": os.pathsep.join(sys.path), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def run(folder: Path, *arguments: str, **variables: str) -> tuple[int | None, str, str]:
+    with overhaul(folder, *arguments, **variables) as process:
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+        return process.returncode, stdout, stderr
+
+
+@pytest.fixture
+def url(postgres_url: str) -> str:
+    change(
+        postgres_url,
+        "CREATE TABLE t (a int PRIMARY KEY)",
+        "INSERT INTO t SELECT generate_series(1, 1000)",
+        "DELETE FROM t WHERE a % 2 = 0",
+    )
+    return postgres_url
+
+
+def test_the_default_operations_are_done_and_told(url: str, tmp_path: Path) -> None:
+    before = file_of(url, "t_pkey")
+
+    code, stdout, stderr = run(tmp_path, url, "--output", "json")
+
+    children = json.loads(stdout)["child_jobs"]
+    assert code == 0, stderr
+    assert [child["operation"] for child in children] == ["vacuum", "analyze", "reindex"]
+    assert {(child["state"], child["verdict"]) for child in children} == {("completed", "effective")}
+    assert value(url, DEAD) == 0
+    assert file_of(url, "t_pkey") != before
+    assert "dead rows" in children[0]["reason"]
+
+
+def test_a_dry_run_shows_statements_and_changes_nothing(url: str, tmp_path: Path) -> None:
+    code, stdout, _ = run(tmp_path, url, "--dry-run", "--operation", "reindex")
+
+    assert code == 0
+    assert 'REINDEX INDEX CONCURRENTLY "public"."t_pkey"' in stdout.splitlines()
+    assert value(url, DEAD) == 500
+
+
+def test_an_interrupt_cancels_the_statement_in_the_server(url: str, tmp_path: Path) -> None:
+    with holding(url, "LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE"):
+        with overhaul(tmp_path, url, "--operation", "reindex:lock_timeout_ms=0") as process:
+            until(lambda: value(url, WAITING))
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=PATIENCE)
+
+            assert process.returncode == 130
+        assert value(url, WAITING) == 0
+    assert invalid(url) == []
+
+
+def test_a_server_that_is_away_is_told_as_such(tmp_path: Path) -> None:
+    code, _, stderr = run(tmp_path, "postgresql://postgres@127.0.0.1:1/app")
+
+    assert code == 2
+    assert "The target 'app' cannot be read: The server cannot be reached" in stderr
+
+
+def test_a_password_is_refused_with_the_ways_there_are(tmp_path: Path) -> None:
+    code, _, stderr = run(tmp_path, "postgresql://u:s3cret@127.0.0.1:1/app")
+
+    assert code == 2
+    assert "~/.pgpass" in stderr
+    assert "s3cret" not in stderr

@@ -1,0 +1,92 @@
+"""Checking indexes: damage is a failure, and so is not being able to look for it."""
+
+import pytest
+
+from tests.integration.operations.postgres_ground import change, holding, plan, run
+from worker_service.domain.outcome import FailureCategory, Outcome, Verdict
+
+
+@pytest.fixture
+def url(postgres_url: str) -> str:
+    change(
+        postgres_url,
+        "CREATE SCHEMA tools",
+        "CREATE EXTENSION amcheck SCHEMA tools",
+        "CREATE TABLE t (a int PRIMARY KEY)",
+        "INSERT INTO t SELECT generate_series(1, 100)",
+        'CREATE INDEX "it\'s \\ here" ON t (a)',
+        "CREATE INDEX h ON t USING hash (a)",
+    )
+    return postgres_url
+
+
+def damage(url: str) -> None:
+    """Make an index in which the rows are not found any more where they belong."""
+    function = "CREATE OR REPLACE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE sql AS"
+    change(url, f"{function} 'SELECT $1'", "CREATE INDEX tf ON t (f(a))", f"{function} 'SELECT $1 + 1'")
+
+
+class TestFindings:
+    @pytest.mark.parametrize("parent", [False, True])
+    def test_sound_indexes_are_told_as_such(self, url: str, parent: bool) -> None:
+        result = run(url, "amcheck", heapallindexed=True, parent=parent)
+
+        assert (result.outcome, result.verdict) == (Outcome.COMPLETED, Verdict.EFFECTIVE)
+        assert "no damage found" in result.reason
+        assert result.after["indexes_checked"] > 100
+
+    def test_damage_is_a_failure_that_names_its_index(self, url: str) -> None:
+        damage(url)
+
+        result = run(url, "amcheck", heapallindexed=True)
+
+        assert result.outcome is Outcome.FAILED
+        assert result.failure is not None
+        assert (result.failure.reason, result.failure.category) == ("DAMAGED", FailureCategory.CORRUPT)
+        assert "1 index is damaged: public.tf" in result.failure.message
+        assert result.after["errors_found"] == 1
+
+    def test_one_index_is_checked_alone(self, url: str) -> None:
+        damage(url)
+
+        result = run(url, "amcheck", '"public"."it\'s \\ here"', heapallindexed=True)
+
+        assert result.verdict is Verdict.EFFECTIVE
+        assert result.after["indexes_checked"] == 1
+
+    def test_one_that_is_locked_was_not_checked(self, url: str) -> None:
+        with holding(url, "LOCK TABLE t IN ACCESS EXCLUSIVE MODE"):
+            result = run(url, "amcheck", lock_timeout_ms=50)
+
+        assert result.verdict is Verdict.PARTIALLY_EFFECTIVE
+        assert "public.t_pkey: Another session held a lock" in result.reason
+
+    def test_other_kinds_of_index_are_none_of_its_own(self, url: str) -> None:
+        assert run(url, "amcheck", "public.h").outcome is Outcome.SKIPPED
+        assert not any('"h"' in statement for statement in plan(url, "amcheck"))
+
+    def test_the_plan_names_the_function_where_it_is(self, url: str) -> None:
+        (statement,) = plan(url, "amcheck", "public.t_pkey", parent=True)
+
+        assert statement == """SELECT "tools".bt_index_parent_check('"public"."t_pkey"'::regclass, false)"""
+
+
+class TestNotPossible:
+    def test_without_the_extension_nothing_is_known(self, postgres_url: str) -> None:
+        result = run(postgres_url, "amcheck")
+
+        assert plan(postgres_url, "amcheck") == ()
+        assert result.failure is not None
+        assert result.failure.reason == "EXTENSION_MISSING"
+        assert "CREATE EXTENSION amcheck" in result.failure.message
+
+    def test_without_the_right_nothing_is_known(self, url: str) -> None:
+        change(url, "CREATE ROLE looker LOGIN")
+        try:
+            result = run(url.replace("postgres@", "looker@"), "amcheck")
+        finally:
+            change(url, "DROP ROLE looker")
+
+        assert result.failure is not None
+        assert result.failure.category is FailureCategory.PERMISSION
+        assert "bt_index_check" in result.failure.message

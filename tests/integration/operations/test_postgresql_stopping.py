@@ -1,0 +1,386 @@
+"""What another thread, another attempt or the end of the server does to an operation."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from tests.integration.operations.doubles import RecordingControl
+from tests.integration.operations.postgres_ground import (
+    CHILD,
+    SNAPSHOT,
+    Running,
+    change,
+    column,
+    database,
+    file_of,
+    holding,
+    invalid,
+    plan,
+    run,
+    target,
+    until,
+    value,
+)
+from tests.postgres import PostgresServer, Stop
+from worker_service.domain.errors import OperationCancelledError, TargetBusyError
+from worker_service.domain.outcome import FailureCategory, Outcome, Verdict
+from worker_service.operations.postgresql import PostgresqlEngine, exclusion
+from worker_service.operations.postgresql.exclusion import LOCK
+from worker_service.operations.postgresql.progress import INDEX, View
+
+OVERHAUL = """
+SELECT count(*) FROM pg_stat_activity
+WHERE application_name LIKE 'overhaul:%' AND datname = current_database()
+"""
+CONTENT = "SELECT count(*) || md5(string_agg(a::text, ',' ORDER BY a)) FROM t"
+INDEX_FILES = """
+SELECT indexrelid::regclass::text || pg_relation_filenode(indexrelid) FROM pg_index
+WHERE indrelid IN ('t'::regclass, 'u'::regclass)
+"""
+SLOWLY = "BEGIN PERFORM pg_sleep(0.002); RETURN $1; END"
+SLOW = (
+    f"CREATE FUNCTION slow(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS '{SLOWLY}'",
+    "CREATE TABLE s (a int)",
+    "INSERT INTO s SELECT generate_series(1, 400)",
+)
+"""A table whose index takes its time."""
+
+
+@pytest.fixture
+def url(postgres_url: str) -> str:
+    change(
+        postgres_url,
+        "CREATE TABLE t (a int PRIMARY KEY)",
+        "CREATE TABLE u (a int PRIMARY KEY)",
+        "INSERT INTO t SELECT generate_series(1, 100)",
+    )
+    return postgres_url
+
+
+class TestInterrupt:
+    def test_a_statement_that_waits_is_cancelled_in_the_server(self, url: str) -> None:
+        with holding(url, "LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE"):
+            running = Running(url, "vacuum", "public.t", lock_timeout_ms=0)
+            until(lambda: value(url, "SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+            result = running.interrupt()
+
+            assert value(url, OVERHAUL) == 0
+        assert result.outcome is Outcome.CANCELLED
+        assert value(url, "SELECT vacuum_count FROM pg_stat_all_tables WHERE relname = 't'") == 0
+
+    def test_what_was_done_before_stays_and_is_told(self, url: str) -> None:
+        with holding(url, "LOCK TABLE u IN SHARE UPDATE EXCLUSIVE MODE"):
+            running = Running(url, "vacuum", lock_timeout_ms=0)
+            until(lambda: value(url, "SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+            result = running.interrupt()
+
+        done = value(
+            url,
+            "SELECT count(*) FROM pg_stat_all_tables WHERE vacuum_count > 0 AND schemaname <> 'pg_toast' "
+            "AND relid NOT IN (SELECT oid FROM pg_class WHERE relisshared)",
+        )
+        assert result.outcome is Outcome.CANCELLED
+        assert result.after["tables_vacuumed"] >= done > 0
+        assert f"stopped after it vacuumed {result.after['tables_vacuumed']:.0f} of" in result.reason
+
+    def test_one_that_comes_before_anything_ran_changes_nothing(self, url: str) -> None:
+        with pytest.raises(OperationCancelledError):
+            run(url, "vacuum", control=RecordingControl(stop_at=1))
+
+        assert value(url, "SELECT sum(vacuum_count) FROM pg_stat_user_tables") == 0
+
+    def test_a_checkpoint_that_says_stop_ends_the_sweep(self, url: str) -> None:
+        result = run(url, "reindex", control=RecordingControl(stop_at=3))
+
+        assert result.outcome is Outcome.CANCELLED
+        assert "rebuilt 1 of 2 indexes" in result.reason
+
+    def test_one_without_an_operation_is_harmless(self, url: str) -> None:
+        running = Running(url, "analyze", "public.t")
+        result = running.result()
+
+        running.worker.interrupt()
+
+        assert result.verdict is Verdict.EFFECTIVE
+
+    def test_an_administrators_cancel_is_a_failure(self, url: str) -> None:
+        with holding(url, "LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE"):
+            running = Running(url, "vacuum", "public.t", lock_timeout_ms=0)
+            until(lambda: value(url, "SELECT count(*) FROM pg_locks WHERE NOT granted"))
+            change(url, "SELECT pg_cancel_backend(pid) FROM pg_locks WHERE NOT granted")
+
+            result = running.result()
+
+        assert result.outcome is Outcome.FAILED
+        assert result.failure is not None
+        assert (result.failure.reason, result.failure.retryable) == ("QUERY_CANCELED", False)
+
+    def test_the_server_ends_what_outlasts_the_timeout_by_itself(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("worker_service.operations.postgresql.prologue._BACKSTOP", timedelta(milliseconds=50))
+        with holding(url, "LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE"):
+            result = run(url, "vacuum", "public.t", lock_timeout_ms=0, timeout=timedelta(milliseconds=50))
+
+        assert result.failure is not None
+        assert result.failure.category is FailureCategory.TIMEOUT
+
+
+class TestAnyMoment:
+    def test_what_is_told_is_what_the_catalogues_say(self, url: str) -> None:
+        change(
+            url,
+            "INSERT INTO t SELECT generate_series(101, 30000)",
+            *(f"CREATE INDEX t{number} ON t ((a % {number}))" for number in range(2, 8)),
+        )
+        content = value(url, CONTENT)
+        chance = random.Random(17)
+        outcomes = set()
+        for attempt in range(1, 13):
+            before = set(column(url, INDEX_FILES))
+            running = Running(url, "reindex", attempt=attempt)
+            running.wait_until_it_has_begun()
+            time.sleep(chance.uniform(0, 0.25))
+
+            result = running.interrupt()
+
+            outcomes.add(result.outcome)
+            assert len(set(column(url, INDEX_FILES)) - before) == result.after["indexes_rebuilt"]
+            assert (result.outcome is Outcome.COMPLETED) == (result.after["indexes_rebuilt"] == 8)
+            assert invalid(url) == []
+        assert Outcome.CANCELLED in outcomes
+        assert value(url, CONTENT) == content
+
+
+class TestDefaults:
+    def test_those_of_role_and_database_do_not_hold(self, url: str) -> None:
+        change(url, *SLOW, "CREATE INDEX si ON s (slow(a))")
+        name = url.rpartition("/")[2]
+        for setting in ("statement_timeout = 200", "lock_timeout = 1", "client_min_messages = error"):
+            change(url, f"ALTER ROLE postgres IN DATABASE {name} SET {setting}")
+        before = file_of(url, "si")
+
+        result = run(url, "reindex", "public.si")
+
+        assert result.verdict is Verdict.EFFECTIVE
+        assert file_of(url, "si") != before
+
+    def test_a_database_that_only_reads_is_maintained_all_the_same(self, url: str) -> None:
+        change(url, f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_read_only = on")
+        before = file_of(url, "t_pkey")
+
+        results = [run(url, name) for name in ("vacuum", "analyze", "reindex")]
+
+        assert [result.outcome for result in results] == [Outcome.COMPLETED] * 3
+        assert file_of(url, "t_pkey") != before
+        counts = "SELECT vacuum_count + analyze_count FROM pg_stat_all_tables WHERE relname = 't'"
+        assert value(url, counts) == 2
+
+
+class TestProgress:
+    @pytest.fixture
+    def slow(self, url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+        """Return a database with an index that takes its time, at which the engine looks often."""
+        monkeypatch.setattr("worker_service.operations.postgresql.progress.INTERVAL", 0.05)
+        change(url, *SLOW, "CREATE INDEX si ON s (slow(a))")
+        return url
+
+    def test_a_long_statement_is_told_by_the_servers_view(self, slow: str) -> None:
+        control = RecordingControl()
+
+        run(slow, "reindex", control=control)
+
+        phases = {told.phase for told in control.progresses}
+        assert "reindex 1 of 3, scanning table: public.si" in phases
+        for phase in phases:
+            done = [told.done for told in control.progresses if told.phase == phase and told.done is not None]
+            assert done == sorted(done)
+        assert all(told.done <= told.total for told in control.progresses if told.done is not None and told.total)
+
+    def test_it_is_asked_of_the_server_that_works_where_the_url_names_several(self, slow: str) -> None:
+        control = RecordingControl()
+        port = slow.rpartition(":")[2].partition("/")[0]
+
+        run(slow.replace(f"127.0.0.1:{port}", f"127.0.0.1:1,127.0.0.1:{port}"), "reindex", "public.si", control)
+
+        assert any(told.phase == "reindex, scanning table: public.si" for told in control.progresses)
+
+    def test_where_the_server_does_not_tell_the_operation_goes_on(
+        self, slow: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        silent = View(relation="pg_stat_progress_nothing", read=INDEX.read)
+        monkeypatch.setattr("worker_service.operations.postgresql.reindex.INDEX", silent)
+        control = RecordingControl()
+
+        result = run(slow, "reindex", control=control)
+
+        assert result.verdict is Verdict.EFFECTIVE
+        assert {told.phase for told in control.progresses} == {"reindex"}
+        assert any("does not tell how far" in text for _, text in control.lines)
+
+
+class TestLockInTheTarget:
+    def test_two_operations_never_run_in_one_database(self, url: str) -> None:
+        with holding(url, "LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE"):
+            running = Running(url, "vacuum", "public.t", lock_timeout_ms=0)
+            until(lambda: value(url, "SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+            with pytest.raises(TargetBusyError, match=rf"Another operation.*overhaul:{CHILD}:1"):
+                run(url, "analyze", "public.u", child="01993f00-0000-7000-8000-00000000000b")
+
+            running.interrupt()
+        assert value(url, "SELECT analyze_count FROM pg_stat_all_tables WHERE relname = 'u'") == 0
+
+    def test_it_is_given_back(self, url: str) -> None:
+        run(url, "analyze", "public.t")
+
+        assert value(url, "SELECT pg_try_advisory_lock(%s, %s)", *LOCK)
+
+
+class TestFormerAttempts:
+    def test_what_a_killed_worker_left_running_is_ended_first(self, url: str) -> None:
+        with holding(url, "LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE"):
+            program = (
+                "from tests.integration.operations.postgres_ground import run; import sys\n"
+                "run(sys.argv[1], 'vacuum', 'public.t', lock_timeout_ms=0)"
+            )
+            worker = subprocess.Popen([sys.executable, "-c", program, url])
+            until(lambda: value(url, "SELECT count(*) FROM pg_locks WHERE NOT granted"))
+            os.kill(worker.pid, signal.SIGKILL)
+            worker.wait()
+            assert value(url, OVERHAUL) == 1
+            control = RecordingControl()
+
+            result = run(url, "vacuum", "public.u", control=control, attempt=2)
+
+            assert value(url, OVERHAUL) == 0
+        assert result.outcome is Outcome.COMPLETED
+        assert any("earlier attempt" in text and f"{CHILD}:1" in text for _, text in control.lines)
+
+    def test_one_that_does_not_end_keeps_the_target_busy(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("CANCEL_SECONDS", "TERMINATE_SECONDS"):
+            monkeypatch.setattr(exclusion, name, 0.1)
+        for name in ("_CANCEL", "_TERMINATE"):
+            monkeypatch.setattr(exclusion, name, f"SELECT {exclusion._SAME}")
+        with psycopg.connect(url, application_name=f"overhaul:{CHILD}:1"), pytest.raises(TargetBusyError):
+            run(url, "vacuum", "public.u", attempt=2)
+
+    def test_an_idle_one_is_terminated(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(exclusion, "CANCEL_SECONDS", 0.1)
+        with psycopg.connect(url, application_name=f"overhaul:{CHILD}:1") as idle:
+            result = run(url, "vacuum", "public.u", attempt=2)
+
+            with pytest.raises(psycopg.OperationalError):
+                idle.execute("SELECT 1")
+        assert result.outcome is Outcome.COMPLETED
+
+    def test_a_later_attempt_is_not_touched(self, url: str) -> None:
+        with (
+            psycopg.connect(url, application_name=f"overhaul:{CHILD}:3") as later,
+            pytest.raises(TargetBusyError, match="Attempt 3 of this child job runs already"),
+        ):
+            run(url, "vacuum", "public.u", attempt=2)
+        assert later.closed
+
+    def test_another_childs_is_none_of_ours(self, url: str) -> None:
+        with psycopg.connect(url, application_name="overhaul:somebody else:1") as other:
+            assert run(url, "vacuum", "public.u").outcome is Outcome.COMPLETED
+
+            assert other.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[PostgresServer]:
+    """Lend a server that tests end."""
+    with PostgresServer(settings={"wal_level": "logical", "max_prepared_transactions": "5"}) as server:
+        yield server
+
+
+@pytest.fixture
+def mortal_url(mortal: PostgresServer) -> str:
+    url = mortal.create_database()
+    change(url, "CREATE TABLE t (a int PRIMARY KEY)", "INSERT INTO t SELECT generate_series(1, 100)")
+    return url
+
+
+class TestServer:
+    def test_its_end_is_a_failure_that_may_be_tried_again(self, mortal: PostgresServer, mortal_url: str) -> None:
+        before = file_of(mortal_url, "t_pkey")
+        with closing(psycopg.connect(mortal_url)) as reader:
+            for statement in SNAPSHOT:
+                reader.execute(statement.encode())
+            running = Running(mortal_url, "reindex")
+            until(
+                lambda: value(
+                    mortal_url, "SELECT count(*) FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%'"
+                )
+            )
+            mortal.restart(Stop.KILLED)
+
+            result = running.result()
+
+        assert result.failure is not None
+        assert (result.failure.reason, result.failure.retryable) == ("CONNECTION_LOST", True)
+        assert result.failure.message.endswith("What was done before stays.")
+        assert (file_of(mortal_url, "t_pkey"), invalid(mortal_url)) == (before, ["t_pkey_ccnew"])
+        assert run(mortal_url, "reindex", attempt=2).verdict is Verdict.EFFECTIVE
+        assert (file_of(mortal_url, "t_pkey") != before, invalid(mortal_url)) == (True, [])
+
+    def test_a_session_that_is_ended_is_the_same(self, mortal: PostgresServer, mortal_url: str) -> None:
+        with holding(mortal_url, "LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE"):
+            running = Running(mortal_url, "vacuum", "public.t", lock_timeout_ms=0)
+            until(lambda: value(mortal_url, "SELECT count(*) FROM pg_locks WHERE NOT granted"))
+            change(mortal_url, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted")
+
+            result = running.result()
+
+        assert result.failure is not None
+        assert result.failure.reason == "CONNECTION_LOST"
+
+    def test_slots_and_prepared_transactions_are_named_as_what_keeps_rows(self, mortal_url: str) -> None:
+        with database(mortal_url) as other:
+            other.execute("BEGIN")
+            other.execute("INSERT INTO t VALUES (1000)")
+            other.execute("PREPARE TRANSACTION 'forgotten'")
+            other.execute("SELECT pg_create_physical_replication_slot('unused')")
+            change(mortal_url, "DELETE FROM t WHERE a < 1000")
+
+            held = run(mortal_url, "vacuum", "public.t")
+
+            other.execute("ROLLBACK PREPARED 'forgotten'")
+            other.execute("SELECT pg_drop_replication_slot('unused')")
+        assert held.verdict is Verdict.NO_EFFECT
+        assert "prepared transaction 'forgotten' (user postgres, for " in held.reason
+        assert run(mortal_url, "vacuum", "public.t").verdict is Verdict.EFFECTIVE
+
+    def test_a_standby_is_told_and_left_alone(self, mortal: PostgresServer, mortal_url: str) -> None:
+        identity = PostgresqlEngine().describe(target(mortal_url)).identity
+        mortal.stop()
+        signal_file = mortal.folder / "data" / "standby.signal"
+        signal_file.touch()
+        mortal.start()
+        try:
+            result = run(mortal_url, "vacuum")
+            told = PostgresqlEngine().describe(target(mortal_url))
+            statements = plan(mortal_url, "vacuum")
+        finally:
+            mortal.stop()
+            signal_file.unlink()
+            mortal.start()
+
+        assert told.identity == identity
+        assert any('"public"."t"' in statement for statement in statements)
+        assert result.failure is not None
+        assert (result.failure.reason, result.failure.retryable) == ("READ_ONLY", False)
+        assert "target_session_attrs=read-write" in result.failure.message

@@ -1,0 +1,3 @@
+from worker_service.operations.postgresql.engine import PostgresqlEngine
+
+__all__ = ["PostgresqlEngine"]

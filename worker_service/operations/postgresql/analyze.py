@@ -1,0 +1,128 @@
+from collections.abc import Sequence
+from dataclasses import replace
+
+from worker_service.domain.outcome import Result, Verdict
+from worker_service.operations.postgresql.catalog import PARENT, PLAIN, Reader, Table, maintained, read_tables
+from worker_service.operations.postgresql.judging import Ledger, counts, judge, missing, version_of, with_numbers
+from worker_service.operations.postgresql.measures import size_measures, table_measures
+from worker_service.operations.postgresql.names import Name
+from worker_service.operations.postgresql.options import COST_DELAY, FlagOption, Options, lock_timeout
+from worker_service.operations.postgresql.progress import ANALYZE, Watch
+from worker_service.operations.postgresql.session import Session
+from worker_service.operations.postgresql.sweep import Step, Swept, sweep
+from worker_service.operations.postgresql.wording import count
+
+_SKIP_LOCKED = FlagOption(name="skip_locked", description="Pass over tables that are locked (default false).")
+_KINDS = (*PLAIN, PARENT)
+_VERSION_18 = 180_000
+_STAT_ROWS = "SELECT count(*) FROM pg_stats"
+# The server passes it over without a word.
+_NEVER = Name(schema="pg_catalog", name="pg_statistic")
+_WORDS = ("table", "tables", "analysed")
+
+
+class Analyze:
+    """Renew the planner's statistics table by table, those of partitioned parents too."""
+
+    name = "analyze"
+    description = "Renew the query planner's statistics of every table and partitioned parent."
+    options = (_SKIP_LOCKED, COST_DELAY, lock_timeout(10_000))
+
+    def check(self, _options: Options, /) -> None:
+        """Take every combination."""
+
+    def plan(self, read: Reader, options: Options, subject: Name | None, /) -> tuple[str, ...]:
+        """One statement a table; before PostgreSQL 18 one a tree of partitions."""
+        version = version_of(read)
+        tables, _ = maintained(_read(read, version, subject), subject=subject)
+        return tuple(step.statement for step in _steps(tables, version, options))
+
+    def run(self, session: Session, subject: Name | None, /) -> Result:
+        """Analyse each; the server's counters tell for which of them that was done."""
+        tables, left_out = maintained(_read(session.rows, session.version, subject), subject=subject)
+        if not tables:
+            return missing("table", subject, session)
+        if left_out:
+            session.log("info", f"{left_out} system catalogues are left to autovacuum.")
+        before = _measures(session, tables)
+        swept = _sweep(session, tables)
+        now = {table.oid: table for table in _read(session.rows, session.version, subject)}
+        counted = counts(session)
+        did = [
+            (old, new)
+            for old in tables
+            if (new := now.get(old.oid)) and _was_done(old, new, swept, counted=counted)
+        ]
+        ledger = Ledger(
+            names=frozenset(table.name for table in tables),
+            done=frozenset(old.name for old, _ in did),
+            swept=replace(swept, gone=swept.gone | {table.name for table in tables if table.oid not in now}),
+        )
+        after = _measures(session, list(now.values()))
+        return judge(ledger, _WORDS, judged(did), before=before, after=with_numbers(after, ledger, _WORDS))
+
+
+def judged(did: Sequence[tuple[Table, Table]]) -> tuple[Verdict, str]:
+    """Say what an analysis did; a table without rows has nothing to tell the planner."""
+    if not any(new.rows > 0 or new.is_parent for _, new in did):
+        return Verdict.NO_EFFECT, "without rows there are no statistics"
+    changed = sum(old.modified_rows for old, _ in did)
+    return Verdict.EFFECTIVE, f"{count(changed, 'row')} had changed since the last time"
+
+
+def _sweep(session: Session, tables: Sequence[Table]) -> Swept:
+    steps = _steps(tables, session.version, session.options)
+    with Watch(session, verb="analyze", total=len(steps), unit="tables", view=ANALYZE) as watch:
+        swept = sweep(session, steps, watch)
+        roots = {table.oid: table.name for table in tables if table.is_parent}
+        covered = {
+            table.name: roots[table.root]
+            for table in tables
+            if table.name not in {step.name for step in steps} and table.root in roots
+        }
+        ran = frozenset(name for name, root in covered.items() if root in swept.ran)
+        swept = replace(swept, ran=swept.ran | ran)
+        # The statement on a root ends with the first partition that fails; the others are done one by one.
+        alone = [table for table in tables if covered.get(table.name) in swept.failures]
+        if not alone or swept.stopped or swept.end:
+            return swept
+        rest = sweep(session, [_step(table, session.version, session.options) for table in alone], watch)
+    return Swept(
+        ran=swept.ran | rest.ran,
+        failures={**swept.failures, **rest.failures},
+        gone=swept.gone | rest.gone,
+        stopped=rest.stopped,
+        end=rest.end,
+    )
+
+
+def _steps(tables: Sequence[Table], version: int, options: Options) -> list[Step]:
+    listed = {table.oid for table in tables}
+    # Before PostgreSQL 18 a root's statement goes through all of its partitions too.
+    alone = [
+        table
+        for table in tables
+        if version >= _VERSION_18 or table.root in {None, table.oid} or table.root not in listed
+    ]
+    ordered = sorted(alone, key=lambda table: (not table.is_parent, -table.pages, str(table.name)))
+    return [_step(table, version, options) for table in ordered]
+
+
+def _step(table: Table, version: int, options: Options) -> Step:
+    words = "(SKIP_LOCKED) " if options.flags[_SKIP_LOCKED.name] else ""
+    only = "ONLY " if table.is_parent and version >= _VERSION_18 else ""
+    return Step(name=table.name, statement=f"ANALYZE {words}{only}{table.name}")
+
+
+def _read(read: Reader, version: int, subject: Name | None) -> list[Table]:
+    return [one for one in read_tables(read, version, kinds=_KINDS, subject=subject) if one.name != _NEVER]
+
+
+def _measures(session: Session, tables: Sequence[Table]) -> dict[str, float]:
+    # The view shows what the role may select from: a maintainer who may read nothing sees no rows.
+    rows = float(session.value(_STAT_ROWS))
+    return size_measures(session.rows) | table_measures(tables) | {"stat_rows": rows}
+
+
+def _was_done(old: Table, new: Table, swept: Swept, *, counted: bool) -> bool:
+    return new.analyzes > old.analyzes or (old.name in swept.ran and not counted)

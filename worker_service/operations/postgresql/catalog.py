@@ -1,0 +1,123 @@
+"""What the server's catalogues say of tables: which there are, how large they are, and what was done to them."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from worker_service.operations.postgresql.names import Name
+
+Reader = Callable[..., list[tuple[Any, ...]]]
+"""Runs a query, with its values after it, and returns the rows."""
+
+SYSTEM = ("pg_catalog", "information_schema")
+PLAIN = ("r", "m")
+PARENT = "p"
+_VERSION_17 = 170_000
+
+# Sizes come from pg_class: to measure a file, the server would wait for the lock of whoever holds the table.
+_TABLES = """
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, greatest(c.relpages, 0), c.reltuples, c.relallvisible,
+       CASE WHEN c.relfrozenxid = '0' THEN 0 ELSE age(c.relfrozenxid) END,
+       CASE WHEN c.relminmxid = '0' THEN 0 ELSE mxid_age(c.relminmxid) END,
+       pg_stat_get_live_tuples(c.oid), pg_stat_get_dead_tuples(c.oid), pg_stat_get_mod_since_analyze(c.oid),
+       pg_stat_get_vacuum_count(c.oid), pg_stat_get_analyze_count(c.oid), pg_relation_filenode(c.oid),
+       CASE WHEN c.relispartition OR c.relkind = 'p' THEN pg_partition_root(c.oid)::oid END, {permitted}
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind::text = ANY (%s) AND c.relpersistence <> 't' AND {chosen}
+  AND (c.relkind <> 'p' OR c.relhassubclass)
+"""
+# A partitioned table or index stands for its parts.
+_MEANT = """
+WITH named AS (
+  SELECT c.oid, c.relkind FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE n.nspname = %s AND c.relname = %s)
+SELECT oid FROM named
+UNION SELECT t.relid FROM named, pg_partition_tree(named.oid) AS t WHERE named.relkind IN ('p', 'I')
+"""
+_OWNER = """(pg_has_role(c.relowner, 'USAGE') OR NOT c.relisshared AND
+             (SELECT pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()))"""
+_MAINTAINER = f"({_OWNER} OR has_table_privilege(c.oid, 'MAINTAIN'))"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table, a materialized view or the parent of partitions, as it was when it was looked at."""
+
+    oid: int
+    name: Name
+    kind: str
+    pages: int
+    rows: float
+    all_visible: int
+    age: int
+    mxid_age: int
+    live_rows: int
+    dead_rows: int
+    modified_rows: int
+    vacuums: int
+    analyzes: int
+    file: int | None
+    root: int | None
+    permitted: bool
+
+    @property
+    def is_system(self) -> bool:
+        """Whether it is one of the system's own catalogues."""
+        return self.name.schema in SYSTEM
+
+    @property
+    def is_parent(self) -> bool:
+        """Whether it has partitions and no rows of its own."""
+        return self.kind == PARENT
+
+
+def read_tables(
+    read: Reader, version: int, *, kinds: Sequence[str] = PLAIN, subject: Name | None = None
+) -> list[Table]:
+    """Read every table of the database but temporary ones, or the one that is named, with its partitions.
+
+    Temporary tables belong to the sessions that made them: the server answers others that all is well and does
+    nothing. What a foreign table or a view shows lies elsewhere.
+    """
+    chosen = "true" if subject is None else "c.oid = ANY (%s)"
+    values = () if subject is None else (meant_by(read, subject),)
+    permitted = _MAINTAINER if version >= _VERSION_17 else _OWNER
+    rows = read(_TABLES.format(permitted=permitted, chosen=chosen), list(kinds), *values)
+    return [_table(row) for row in rows]
+
+
+def meant_by(read: Reader, subject: Name) -> list[int]:
+    """Return the numbers of what a name stands for, none when there is no such thing."""
+    return [row[0] for row in read(_MEANT, subject.schema, subject.name)]
+
+
+def maintained(tables: Iterable[Table], *, subject: Name | None) -> tuple[list[Table], int]:
+    """Leave out the system's catalogues that the role may not maintain; return what is left, and their number.
+
+    A role that was given an application's tables was never meant to have those. One that is named is kept, so
+    that the server's refusal is seen.
+    """
+    every = list(tables)
+    kept = [table for table in every if subject is not None or table.permitted or not table.is_system]
+    return kept, len(every) - len(kept)
+
+
+def _table(row: tuple[Any, ...]) -> Table:
+    return Table(
+        oid=row[0],
+        name=Name(schema=row[1], name=row[2]),
+        kind=row[3],
+        pages=row[4],
+        rows=row[5],
+        all_visible=row[6],
+        age=row[7],
+        mxid_age=row[8],
+        live_rows=row[9],
+        dead_rows=row[10],
+        modified_rows=row[11],
+        vacuums=row[12],
+        analyzes=row[13],
+        file=row[14],
+        root=row[15],
+        permitted=row[16],
+    )

@@ -1,0 +1,70 @@
+from collections.abc import Sequence
+
+from worker_service.domain.outcome import Result, Verdict
+from worker_service.operations.postgresql.catalog import Reader, Table, read_tables
+from worker_service.operations.postgresql.indexes import read_indexes
+from worker_service.operations.postgresql.judging import Ledger, judge, nothing_there, version_of, with_numbers
+from worker_service.operations.postgresql.measures import size_measures, table_measures
+from worker_service.operations.postgresql.names import Name
+from worker_service.operations.postgresql.options import Options, lock_timeout
+from worker_service.operations.postgresql.procedure import skipped
+from worker_service.operations.postgresql.progress import REWRITE, Watch
+from worker_service.operations.postgresql.session import Session
+from worker_service.operations.postgresql.sweep import Step, sweep
+
+_WORDS = ("table", "tables", "clustered")
+_UNMARKED = "no table is marked with an index to be clustered on: ALTER TABLE ... CLUSTER ON marks one."
+_AFTER = "no page is all-visible and no statistics are renewed by it, so run vacuum and analyze next"
+
+
+class Cluster:
+    """Rewrite the tables that are marked for it in the order of their index; each is locked meanwhile."""
+
+    name = "cluster"
+    description = (
+        "Rewrite tables that have a clustering index in its order; locks everybody out of each meanwhile."
+    )
+    options = (lock_timeout(10_000),)
+
+    def check(self, _options: Options, /) -> None:
+        """Take every combination."""
+
+    def plan(self, read: Reader, _options: Options, subject: Name | None, /) -> tuple[str, ...]:
+        """One statement a marked table."""
+        return tuple(step.statement for step in _steps(_marked(read, version_of(read), subject)))
+
+    def run(self, session: Session, subject: Name | None, /) -> Result:
+        """Rewrite each; a new file is what tells that it was done."""
+        tables = _marked(session.rows, session.version, subject)
+        before = size_measures(session.rows) | table_measures(tables)
+        if not tables:
+            return skipped(_nothing(session, subject), before)
+        steps = _steps(tables)
+        with Watch(session, verb="cluster", total=len(steps), unit="tables", view=REWRITE) as watch:
+            swept = sweep(session, steps, watch)
+        now = {table.oid: table for table in read_tables(session.rows, session.version)}
+        done = [table for table in tables if table.oid in now and now[table.oid].file != table.file]
+        ledger = Ledger(
+            names=frozenset(table.name for table in tables),
+            done=frozenset(table.name for table in done),
+            swept=swept,
+        )
+        after = size_measures(session.rows) | table_measures(now[one.oid] for one in tables if one.oid in now)
+        del after["dead_rows"]  # the counters are not told of a rewrite
+        found = (Verdict.EFFECTIVE, _AFTER)
+        return judge(ledger, _WORDS, found, before=before, after=with_numbers(after, ledger, _WORDS))
+
+
+def _marked(read: Reader, version: int, subject: Name | None) -> list[Table]:
+    marked = {index.table_oid for index in read_indexes(read, subject=subject) if index.clustered}
+    own = [one for one in read_tables(read, version, subject=subject) if one.oid in marked and not one.is_system]
+    return sorted(own, key=lambda table: (-table.pages, str(table.name)))
+
+
+def _steps(tables: Sequence[Table]) -> list[Step]:
+    return [Step(name=table.name, statement=f"CLUSTER {table.name}") for table in tables]
+
+
+def _nothing(session: Session, subject: Name | None) -> str:
+    known = subject is None or read_tables(session.rows, session.version, subject=subject)
+    return _UNMARKED if known else nothing_there("table", subject)

@@ -1,0 +1,55 @@
+from typing import Protocol
+
+from worker_service.domain.outcome import Measures, Outcome, Result, Verdict
+from worker_service.operations.postgresql.catalog import Reader
+from worker_service.operations.postgresql.names import Name
+from worker_service.operations.postgresql.options import Option, Options
+from worker_service.operations.postgresql.session import Session
+
+
+class Procedure(Protocol):
+    """How one operation is carried out on a PostgreSQL database, and how it is judged."""
+
+    @property
+    def name(self) -> str:
+        """The operation's name."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """What it does, in one sentence."""
+        ...
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """The options it understands."""
+        ...
+
+    def check(self, options: Options, /) -> None:
+        """Refuse options that exclude each other; raise ``InvalidOperationError``."""
+
+    def plan(self, read: Reader, options: Options, subject: Name | None, /) -> tuple[str, ...]:
+        """Tell the statements that would run, in order; nothing is changed."""
+
+    def run(self, session: Session, subject: Name | None, /) -> Result:
+        """Run the operation and read from the catalogues what it did.
+
+        Raises:
+            OperationCancelledError: it was stopped and nothing of it remains.
+            psycopg.Error: the server refused it before anything was done.
+        """
+
+
+def completed(verdict: Verdict, reason: str, before: Measures, after: Measures) -> Result:
+    """Make the result of an operation that ran to its end."""
+    return Result(outcome=Outcome.COMPLETED, verdict=verdict, reason=reason, before=before, after=after)
+
+
+def skipped(reason: str, measures: Measures) -> Result:
+    """Make the result of an operation that had nothing to do; the reason tells the measure."""
+    return Result(outcome=Outcome.SKIPPED, reason=reason, before=measures, after=measures)
+
+
+def cancelled(reason: str, before: Measures, after: Measures) -> Result:
+    """Make the result of an operation that was stopped on its way."""
+    return Result(outcome=Outcome.CANCELLED, reason=reason, before=before, after=after)

@@ -1,0 +1,172 @@
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from worker_service.domain.operation import Progress
+from worker_service.operations.postgresql.address import connect
+from worker_service.operations.postgresql.prologue import looking_settings, state
+from worker_service.operations.postgresql.session import Session
+
+INTERVAL = 0.5
+"""Seconds between two looks; of a statement that is over sooner nothing more than its number is told."""
+
+_LAST_LOOK = 1.0
+"""Seconds that the end of an operation waits for a look that is under way; what it finds is not told any more."""
+
+HowFar = tuple[int | None, int | None, str]
+"""Done, total and their unit; nothing where the server does not tell."""
+
+_BUILDING = "building index: "
+_NOTHING: HowFar = (None, None, "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A view of the server that tells how far a statement is, and how its columns are read."""
+
+    relation: str
+    read: Callable[[Mapping[str, Any]], HowFar]
+
+
+def _vacuum(row: Mapping[str, Any]) -> HowFar:
+    match row["phase"]:
+        case "scanning heap":
+            return row["heap_blks_scanned"], row["heap_blks_total"], "pages"
+        case "vacuuming heap":
+            # Only the pages with dead rows are gone through again, and how many these are is not told.
+            return row["heap_blks_vacuumed"], None, "pages"
+        case "vacuuming indexes" | "cleaning up indexes" if row.get("indexes_total"):
+            return row["indexes_processed"], row["indexes_total"], "indexes"
+        case _:
+            return _NOTHING
+
+
+def _rewrite(row: Mapping[str, Any]) -> HowFar:
+    if row["phase"] == "seq scanning heap":
+        return row["heap_blks_scanned"], row["heap_blks_total"], "pages"
+    return _NOTHING
+
+
+def _analyze(row: Mapping[str, Any]) -> HowFar:
+    if row["phase"].startswith("acquiring"):
+        return row["sample_blks_scanned"], row["sample_blks_total"], "pages"
+    return _NOTHING
+
+
+def _index(row: Mapping[str, Any]) -> HowFar:
+    phase = row["phase"]
+    if phase.startswith("waiting"):
+        return row["lockers_done"], row["lockers_total"], "transactions"
+    if "loading" in phase:
+        return row["tuples_done"], row["tuples_total"], "rows"
+    # While it sorts, the pages of the scan before still stand there.
+    if "sorting" not in phase and row["blocks_total"]:
+        return row["blocks_done"], row["blocks_total"], "pages"
+    return _NOTHING
+
+
+VACUUM = View(relation="pg_stat_progress_vacuum", read=_vacuum)
+REWRITE = View(relation="pg_stat_progress_cluster", read=_rewrite)
+ANALYZE = View(relation="pg_stat_progress_analyze", read=_analyze)
+INDEX = View(relation="pg_stat_progress_create_index", read=_index)
+
+
+class Watch:
+    """Tells how far a sweep is, from a thread and over a connection of its own.
+
+    In the operation's own connection there is no asking while its statement runs, and in a transaction the
+    views would stand still.
+
+    Args:
+        session: the operation's session.
+        verb: what is done, which is the phase between two long statements.
+        total: how many objects there are.
+        unit: what they are called.
+        view: where the server tells of one statement; ``None`` where it does not.
+    """
+
+    def __init__(self, session: Session, *, verb: str, total: int, unit: str, view: View | None) -> None:
+        self._session = session
+        self._verb = verb
+        self._total = total
+        self._unit = unit
+        self._view = view
+        self._done = 0
+        self._current: tuple[str, float] | None = None
+        self._told: tuple[str, int] = ("", 0)
+        self._guard = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        if self._view is not None:
+            self._thread = threading.Thread(target=self._watch, args=(self._view,), name="progress", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(_LAST_LOOK)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Watch one statement, on the object of that name."""
+        with self._guard:
+            self._current = (name, time.monotonic())
+            self._tell(Progress(phase=self._verb, done=self._done, total=self._total, unit=self._unit))
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._current = None
+                # Those that are tried once more were counted before.
+                self._done = min(self._done + 1, self._total)
+
+    def _watch(self, view: View) -> None:
+        connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        try:
+            while not self._ended.wait(INTERVAL):
+                began = self._current
+                if began is None or time.monotonic() - began[1] < INTERVAL:
+                    continue
+                if connection is None:
+                    connection = connect(self._session.conninfo, "overhaul-look")
+                    state(connection, looking_settings(self._session.version))
+                query = f"SELECT to_jsonb(p) FROM {view.relation} AS p WHERE pid = %s"  # noqa: S608 - a constant
+                rows = connection.execute(query.encode(), [self._session.pid]).fetchall()
+                if rows and rows[0][0].get("phase"):
+                    self._sample(began, view.read(rows[0][0]), rows[0][0]["phase"])
+        except psycopg.Error as error:
+            self._session.log("debug", f"The server does not tell how far it is: {error}")
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def _sample(self, began: tuple[str, float], how_far: HowFar, phase: str) -> None:
+        done, total, unit = how_far
+        # A long phase is cut at its end, so the object's name comes last.
+        place = f" {self._done + 1} of {self._total}" if self._total > 1 else ""
+        told = f"{self._verb}{place}, {phase.removeprefix(_BUILDING)}: {began[0]}"
+        with self._guard:
+            # Meanwhile the next statement may have begun, of which this says nothing.
+            if self._current == began:
+                self._tell(Progress(phase=told, done=done, total=total, unit=unit))
+
+    def _tell(self, progress: Progress) -> None:
+        if progress.done is not None:
+            phase, most = self._told
+            done = max(progress.done, most if phase == progress.phase else 0)
+            if progress.total is not None:
+                done = min(done, progress.total)
+            self._told = (progress.phase, done)
+            progress = Progress(phase=progress.phase, done=done, total=progress.total, unit=progress.unit)
+        self._session.progress(progress)

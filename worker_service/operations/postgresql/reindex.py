@@ -1,0 +1,213 @@
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import psycopg
+
+from worker_service.domain.outcome import FailureCategory, Measures, Result, Verdict
+from worker_service.operations.postgresql.catalog import Reader
+from worker_service.operations.postgresql.failures import failed, failure_of
+from worker_service.operations.postgresql.indexes import (
+    TOAST,
+    Index,
+    is_being_built,
+    leftovers,
+    may_use_toast,
+    read_indexes,
+)
+from worker_service.operations.postgresql.judging import Ledger, judge, nothing_there, with_numbers
+from worker_service.operations.postgresql.measures import size_measures
+from worker_service.operations.postgresql.names import Name
+from worker_service.operations.postgresql.options import FlagOption, Options, lock_timeout
+from worker_service.operations.postgresql.patience import Patience
+from worker_service.operations.postgresql.procedure import skipped
+from worker_service.operations.postgresql.progress import INDEX, Watch
+from worker_service.operations.postgresql.session import Session
+from worker_service.operations.postgresql.sweep import Step, Swept, sweep
+from worker_service.operations.postgresql.wording import count, listed
+
+_CONCURRENTLY = FlagOption(
+    name="concurrently",
+    description="Rebuild beside readers and writers; false locks writers out meanwhile (default true).",
+    default=True,
+)
+_WORDS = ("index", "indexes", "rebuilt")
+_DAMAGING = range(140_000, 140_004)
+
+_SYSTEM = "the system's catalogues cannot be rebuilt beside others"
+_TOAST = "the role may not use the schema pg_toast"
+_EXCLUSION = "an exclusion constraint's index cannot be rebuilt concurrently: run it with concurrently=false"
+
+
+class Reindex:
+    """Rebuild every index, one by one, beside readers and writers."""
+
+    name = "reindex"
+    description = "Rebuild every index, concurrently unless that is switched off."
+    options = (_CONCURRENTLY, lock_timeout(60_000))
+
+    def check(self, _options: Options, /) -> None:
+        """Take every combination."""
+
+    def plan(self, read: Reader, options: Options, subject: Name | None, /) -> tuple[str, ...]:
+        """Drop the leftovers of earlier rebuilds, then one statement an index."""
+        every = read_indexes(read, subject=subject)
+        left = leftovers(_beside(read_indexes(read), every, subject))
+        drops = [drop(index) for index in left if not is_being_built(read, index, [])]
+        chosen, _ = choose(every, left, options, toast=may_use_toast(read), named=subject is not None)
+        return (*drops, *(step.statement for step in _steps(chosen, options)))
+
+    def run(self, session: Session, subject: Name | None, /) -> Result:
+        """Rebuild each; a new file and a valid index are what tells that it was done."""
+        concurrently = bool(session.options.flags[_CONCURRENTLY.name])
+        if concurrently and session.version in _DAMAGING:
+            text = (
+                "PostgreSQL 14.0 to 14.3 damage indexes that they rebuild concurrently: upgrade to 14.4 or later."
+            )
+            return failed("DAMAGES_INDEXES", text, FailureCategory.INVALID)
+        clean_up(session, subject)
+        every = read_indexes(session.rows)
+        wanted = every if subject is None else read_indexes(session.rows, subject=subject)
+        chosen, left_out = choose(
+            wanted, leftovers(every), session.options, toast=may_use_toast(session.rows), named=subject is not None
+        )
+        before = _measures(session, every)
+        if not chosen:
+            return skipped(_nothing(subject, left_out), before)
+        swept = _sweep(session, chosen, concurrently=concurrently)
+        return _judge(session, chosen, swept, before, remaining=clean_up(session, subject), note=_told(left_out))
+
+
+def choose(
+    wanted: Iterable[Index], left: Iterable[Index], options: Options, *, toast: bool, named: bool
+) -> tuple[list[Index], Mapping[str, int]]:
+    """Choose what is rebuilt, the largest first; return it, and how many are left out for which reason.
+
+    Of a whole database the system's own are passed over in silence.
+    """
+    chosen: list[Index] = []
+    why: Counter[str] = Counter()
+    leftover = {index.name for index in left}
+    for index in wanted:
+        if index.name in leftover:
+            continue
+        if index.is_system:
+            why.update([_SYSTEM] if named else [])
+        elif index.table.schema == TOAST and not toast:
+            why.update([_TOAST] if named else [])
+        elif index.exclusion and options.flags[_CONCURRENTLY.name]:
+            why.update([_EXCLUSION])
+        else:
+            chosen.append(index)
+    return sorted(chosen, key=lambda index: (-index.pages, str(index.name))), why
+
+
+def clean_up(session: Session, subject: Name | None) -> list[Index]:
+    """Drop the leftovers of concurrent rebuilds that nobody works on; return those that are still there.
+
+    Those on the tables of a single object's indexes, or all.
+    """
+    every = read_indexes(session.rows)
+    wanted = every if subject is None else read_indexes(session.rows, subject=subject)
+    remaining = []
+    for index in leftovers(_beside(every, wanted, subject)):
+        if is_being_built(session.rows, index, [session.pid]):
+            session.log("info", f"{index.name.shown}: left alone, another session may be building it.")
+            remaining.append(index)
+            continue
+        try:
+            session.repair(drop(index))
+        except psycopg.Error as error:
+            remaining.append(index)
+            session.log("warning", f"{index.name.shown}: could not be dropped: {failure_of(error).message}")
+        else:
+            session.log("info", f"{index.name.shown}: dropped, it was left by a rebuild that was broken off.")
+    return remaining
+
+
+def _beside(every: Iterable[Index], wanted: Iterable[Index], subject: Name | None) -> list[Index]:
+    tables = {index.table_oid for index in wanted}
+    return [index for index in every if subject is None or index.table_oid in tables]
+
+
+def drop(index: Index) -> str:
+    """Word the statement that drops a leftover; one that somebody dropped meanwhile is no error."""
+    return f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}"
+
+
+def _sweep(session: Session, indexes: Sequence[Index], *, concurrently: bool) -> Swept:
+    steps = _steps(indexes, session.options)
+    former = {index.name: index for index in indexes}
+    before_each = Patience(session) if concurrently else lambda _: None
+    with Watch(session, verb="reindex", total=len(steps), unit="indexes", view=INDEX) as watch:
+        return sweep(
+            session,
+            steps,
+            watch,
+            before_each=before_each,
+            again=lambda step: not _rebuilt(session, step, former),
+        )
+
+
+def _judge(
+    session: Session,
+    chosen: Sequence[Index],
+    swept: Swept,
+    before: Measures,
+    *,
+    remaining: Sequence[Index],
+    note: str,
+) -> Result:
+    now = {index.name: index for index in read_indexes(session.rows)}
+    ledger = Ledger(
+        names=frozenset(index.name for index in chosen),
+        done=frozenset(index.name for index in chosen if _is_new(index, now.get(index.name))),
+        swept=swept,
+    )
+    late = [name.shown for name in swept.failures if name in ledger.done]
+    parts = [note] if note else []
+    if late:
+        parts.append(f"in spite of an error at its end: {listed(late)}")
+    if remaining:
+        parts.append(f"invalid leftovers remain: {listed([index.name.shown for index in remaining])}")
+    verdict = Verdict.PARTIALLY_EFFECTIVE if remaining else Verdict.EFFECTIVE
+    after = with_numbers(_measures(session, now.values()), ledger, _WORDS)
+    return judge(ledger, _WORDS, (verdict, "; ".join(parts)), before=before, after=after)
+
+
+def _rebuilt(session: Session, step: Step, former: Mapping[Name, Index]) -> bool:
+    # A time-out at the very end of a rebuild comes after the new index has taken the old one's place.
+    return any(_is_new(former[step.name], now) for now in read_indexes(session.rows, subject=step.name))
+
+
+def _is_new(old: Index, new: Index | None) -> bool:
+    return new is not None and new.valid and new.file != old.file
+
+
+def _steps(indexes: Iterable[Index], options: Options) -> list[Step]:
+    word = " CONCURRENTLY" if options.flags[_CONCURRENTLY.name] else ""
+    return [
+        Step(name=index.name, statement=f"REINDEX INDEX{word} {index.name}", table=index.table_oid)
+        for index in indexes
+    ]
+
+
+def _measures(session: Session, indexes: Iterable[Index]) -> dict[str, float]:
+    own = [index for index in indexes if not index.is_system]
+    return {
+        **size_measures(session.rows),
+        "indexes": float(len(own)),
+        "index_pages": float(sum(index.pages for index in own)),
+        "invalid_indexes": float(sum(not index.valid for index in own)),
+    }
+
+
+def _nothing(subject: Name | None, left_out: Mapping[str, int]) -> str:
+    if left_out:
+        return f"nothing to rebuild; {_told(left_out)}."
+    if subject is None:
+        return "the database has no index but the system's own."
+    return nothing_there("index", subject)
+
+
+def _told(left_out: Mapping[str, int]) -> str:
+    return "; ".join(f"{count(number, 'index', 'indexes')} left out, {why}" for why, number in left_out.items())

@@ -1,0 +1,176 @@
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import errors
+
+from worker_service.domain.errors import OperationCancelledError
+from worker_service.domain.operation import Operation, Progress
+from worker_service.domain.ports import Control
+from worker_service.operations.postgresql.address import Conninfo, beside, connect
+from worker_service.operations.postgresql.options import COST_DELAY, Options
+from worker_service.operations.postgresql.prologue import (
+    application_name,
+    looking_settings,
+    operation_settings,
+    state,
+)
+
+Row = tuple[Any, ...]
+_CANCEL_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """What the server said beside its answer; ``severity`` and ``function`` are the same in every language."""
+
+    severity: str
+    sqlstate: str
+    function: str
+    text: str
+    detail: str = ""
+
+
+class Session:
+    """The connection of one operation, that another thread may stop.
+
+    From then on no further statement starts. What is read to judge what was done comes over a second
+    connection, which no cancel meets.
+
+    Args:
+        conninfo: where the database is.
+        operation: the operation, for the session's name and its timeout.
+        options: the operation's options.
+        control: the worker that runs the operation.
+        stop: set when the operation has to stop.
+    """
+
+    def __init__(
+        self,
+        *,
+        conninfo: Conninfo,
+        operation: Operation,
+        options: Options,
+        control: Control,
+        stop: threading.Event,
+    ) -> None:
+        self.operation = operation
+        self.options = options
+        self.stop = stop
+        self._control = control
+        self._notices: list[Notice] = []
+        self._busy = False
+        self._spare: psycopg.Connection[Row] | None = None
+        self._connection = connect(conninfo, application_name(operation))
+        self._connection.add_notice_handler(self._note)
+        self.conninfo = beside(conninfo, self._connection)
+        self.version: int = self._connection.info.server_version
+        self.pid: int = self._connection.info.backend_pid
+        try:
+            state(self._connection, self._settings())
+        except psycopg.Error:
+            self._connection.close()
+            raise
+
+    def run(self, statement: str) -> Sequence[Notice]:
+        """Run one statement of the operation to its end, and return the server's warnings and notices.
+
+        Raises:
+            OperationCancelledError: the operation was stopped, before or within the statement.
+            psycopg.Error: the server refused it.
+        """
+        if self.stop.is_set():
+            raise OperationCancelledError("The operation was stopped between two statements.")
+        self._notices = []
+        try:
+            self._execute(self._connection, statement)
+        except errors.QueryCanceled as error:
+            if self.stop.is_set():
+                raise OperationCancelledError("The statement was cancelled.") from error
+            raise
+        return self._notices
+
+    def rows(self, query: str, *values: object) -> list[Row]:
+        """Read from the catalogues, also after a stop."""
+        if not self.stop.is_set():
+            try:
+                return self._execute(self._connection, query, values)
+            except errors.QueryCanceled:
+                if not self.stop.is_set():
+                    raise
+        return self._execute(self._beside(), query, values)
+
+    def value(self, query: str, *values: object) -> Any:
+        """Read the first column of the first row."""
+        return self.rows(query, *values)[0][0]
+
+    def repair(self, statement: str) -> None:
+        """Run a statement that cleans up behind the operation, also after a stop."""
+        self._execute(self._beside() if self.stop.is_set() else self._connection, statement)
+
+    def interrupt(self) -> None:
+        """Cancel the statement that runs on the operation's connection; harmless when none does."""
+        if self._busy:
+            with suppress(psycopg.Error):
+                self._connection.cancel_safe(timeout=_CANCEL_SECONDS)
+
+    def checkpoint(self) -> None:
+        """Wait between two statements while the lease is in doubt; raise when the operation has to stop."""
+        self._control.checkpoint()
+
+    def progress(self, progress: Progress) -> None:
+        """Tell how far the operation is."""
+        self._control.progress(progress)
+
+    def log(self, level: str, message: str) -> None:
+        """Append a line to the child job's log."""
+        self._control.log(level, message)
+
+    def close(self) -> None:
+        """Close the connections, which gives back the lock in the target."""
+        for connection in (self._spare, self._connection):
+            if connection is not None:
+                connection.close()
+
+    def _settings(self) -> dict[str, str]:
+        return dict(
+            operation_settings(
+                self.version,
+                lock_timeout_ms=self.options.lock_timeout_ms,
+                timeout=self.operation.timeout,
+                cost_delay_ms=self.options.numbers.get(COST_DELAY.name),
+            )
+        )
+
+    def _beside(self) -> psycopg.Connection[Row]:
+        if self._spare is None:
+            self._spare = connect(self.conninfo, "overhaul-look")
+            readable = dict(looking_settings(self.version)) | {"default_transaction_read_only": "off"}
+            state(self._spare, readable)
+        return self._spare
+
+    def _execute(
+        self, connection: psycopg.Connection[Row], statement: str, values: Sequence[object] = ()
+    ) -> list[Row]:
+        self._busy = connection is self._connection
+        try:
+            # Without values nothing is looked for in the text, so that a name may hold a percent sign.
+            cursor = connection.execute(statement.encode(), values or None)
+            return cursor.fetchall() if cursor.description else []
+        finally:
+            self._busy = False
+
+    def _note(self, said: errors.Diagnostic) -> None:
+        # libpq forgets the notice when this returns.
+        self._notices.append(
+            Notice(
+                severity=said.severity_nonlocalized or said.severity or "",
+                sqlstate=said.sqlstate or "",
+                function=said.source_function or "",
+                text=said.message_primary or "",
+                detail=said.message_detail or "",
+            )
+        )

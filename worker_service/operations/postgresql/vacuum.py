@@ -1,0 +1,194 @@
+from collections.abc import Sequence
+
+import psycopg
+
+from worker_service.domain.errors import InvalidOperationError, OperationCancelledError
+from worker_service.domain.outcome import Result
+from worker_service.operations.postgresql.catalog import Reader, Table, maintained, read_tables
+from worker_service.operations.postgresql.effect import Effect, judged
+from worker_service.operations.postgresql.holders import snapshot_holders
+from worker_service.operations.postgresql.judging import Ledger, counts, judge, missing, version_of, with_numbers
+from worker_service.operations.postgresql.measures import size_measures, table_measures
+from worker_service.operations.postgresql.names import Name
+from worker_service.operations.postgresql.options import (
+    COST_DELAY,
+    ChoiceOption,
+    FlagOption,
+    NumberOption,
+    Options,
+    lock_timeout,
+)
+from worker_service.operations.postgresql.progress import REWRITE, VACUUM, Watch
+from worker_service.operations.postgresql.session import Session
+from worker_service.operations.postgresql.sweep import Step, Swept, sweep
+from worker_service.operations.postgresql.verbose import Heard
+
+_FULL = FlagOption(
+    name="full", description="Rewrite each table, which locks everybody out meanwhile (default false)."
+)
+_FREEZE = FlagOption(
+    name="freeze", description="Freeze every row, against transaction-id wraparound (default false)."
+)
+_ANALYZE = FlagOption(name="analyze", description="Renew the statistics as well (default false).")
+_SKIP_LOCKED = FlagOption(name="skip_locked", description="Pass over tables that are locked (default false).")
+_TRUNCATE = FlagOption(
+    name="truncate",
+    description="Give empty pages at a table's end back (default: as the table is set).",
+    default=None,
+)
+_INDEX_CLEANUP = ChoiceOption(
+    name="index_cleanup",
+    description="Whether dead entries of indexes are removed: auto, on or off (default auto).",
+    default="auto",
+    choices=("auto", "on", "off"),
+)
+_PARALLEL = NumberOption(
+    name="parallel", description="Processes for one table's indexes (default: as the server chooses).", most=1024
+)
+_VERSION_16 = 160_000
+_LIMITS = """
+SELECT current_setting('autovacuum_freeze_max_age')::bigint,
+       current_setting('autovacuum_multixact_freeze_max_age')::bigint
+"""
+_NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
+_UPDATE_LIMITS = "VACUUM (ONLY_DATABASE_STATS)"
+_WORDS = ("table", "tables", "vacuumed")
+
+
+class Vacuum:
+    """Remove dead rows, table by table: those nearest to wraparound first, then the largest."""
+
+    name = "vacuum"
+    description = "Remove dead rows and freeze old ones, table by table; full rewrites them."
+    options = (
+        _FULL,
+        _FREEZE,
+        _ANALYZE,
+        _SKIP_LOCKED,
+        _TRUNCATE,
+        _INDEX_CLEANUP,
+        _PARALLEL,
+        COST_DELAY,
+        lock_timeout(10_000),
+    )
+
+    def check(self, options: Options, /) -> None:
+        """Refuse what the server would refuse for every table."""
+        if options.flags[_FULL.name]:
+            for name in (_PARALLEL.name,):
+                if options.numbers[name]:
+                    raise InvalidOperationError(f"The option {name!r} does not go with full: leave one out.")
+            for name in (_SKIP_LOCKED.name, _TRUNCATE.name):
+                if options.flags[name]:
+                    raise InvalidOperationError(f"The option {name!r} does not go with full: leave one out.")
+
+    def plan(self, read: Reader, options: Options, subject: Name | None, /) -> tuple[str, ...]:
+        """One statement a table."""
+        version = version_of(read)
+        every = read_tables(read, version, subject=subject)
+        tables, _ = chosen(every, subject, full=bool(options.flags[_FULL.name]))
+        words = _words(options, version)
+        statements = tuple(_statement(words, table) for table in in_order(tables, *read(_LIMITS)[0]))
+        return (*statements, _UPDATE_LIMITS) if version >= _VERSION_16 and statements else statements
+
+    def run(self, session: Session, subject: Name | None, /) -> Result:
+        """Vacuum each; what the catalogues and the server's counters say before and after is what was done."""
+        every = read_tables(session.rows, session.version, subject=subject)
+        full = bool(session.options.flags[_FULL.name])
+        tables, left_out = chosen(every, subject, full=full)
+        if not tables:
+            return missing("table", subject, session)
+        if left_out:
+            session.log("info", f"{left_out} system catalogues are left to autovacuum.")
+        before = size_measures(session.rows) | table_measures(tables)
+        since = session.value(_NOW)
+        heard = Heard()
+        swept = _sweep(session, in_order(tables, *session.rows(_LIMITS)[0]), heard)
+        now = {table.oid: table for table in read_tables(session.rows, session.version, subject=subject)}
+        pairs = [(table, now[table.oid]) for table in tables if table.oid in now]
+        after = size_measures(session.rows) | table_measures(new for _, new in pairs)
+        if full:
+            del after["dead_rows"]  # the counters are not told of a rewrite
+        counted = counts(session)
+        did = [(old, new) for old, new in pairs if _was_done(old, new, swept, full=full, counted=counted)]
+        ledger = Ledger(
+            names=frozenset(table.name for table in tables),
+            done=frozenset(old.name for old, _ in did),
+            swept=swept,
+        )
+        holders = snapshot_holders(session.rows, since, [session.pid])
+        found = judged(Effect.of(did, heard), holders)
+        return judge(ledger, _WORDS, found, before=before, after=with_numbers(after, ledger, _WORDS))
+
+
+def in_order(tables: Sequence[Table], freeze_age: int, multixact_age: int) -> list[Table]:
+    """Put the tables first that autovacuum would force, the oldest before, then the largest."""
+
+    def rank(table: Table) -> tuple[bool, int, int, str]:
+        near = table.age > freeze_age or table.mxid_age > multixact_age
+        return not near, -max(table.age, table.mxid_age) if near else 0, -table.pages, str(table.name)
+
+    return sorted(tables, key=rank)
+
+
+def chosen(tables: Sequence[Table], subject: Name | None, *, full: bool) -> tuple[list[Table], int]:
+    """Choose what is vacuumed, and tell how many catalogues are left out; all of them would be locked in full."""
+    kept, left_out = maintained(tables, subject=subject)
+    if not full or subject is not None:
+        return kept, left_out
+    own = [table for table in kept if not table.is_system]
+    return own, left_out + len(kept) - len(own)
+
+
+def _sweep(session: Session, tables: Sequence[Table], heard: Heard) -> Swept:
+    words = _words(session.options, session.version)
+    steps = [Step(name=table.name, statement=_statement(words, table)) for table in tables]
+    view = REWRITE if session.options.flags[_FULL.name] else VACUUM
+    with Watch(session, verb="vacuum", total=len(steps), unit="tables", view=view) as watch:
+        swept = sweep(session, steps, watch, hear=heard.hear)
+    if session.version >= _VERSION_16 and swept.ran and not swept.stopped and not swept.end:
+        _update_limits(session)
+    return swept
+
+
+def _update_limits(session: Session) -> None:
+    """Bring the database's own age up to date; each statement left this out, for it reads all of pg_class."""
+    try:
+        session.run(_UPDATE_LIMITS)
+    except (psycopg.Error, OperationCancelledError) as error:
+        session.log("warning", f"The database's own transaction-id age was not renewed: {error}")
+
+
+def _words(options: Options, version: int) -> list[str]:
+    words = ["VERBOSE"]
+    words += [
+        word
+        for flag, word in (
+            (_FULL, "FULL"),
+            (_FREEZE, "FREEZE"),
+            (_ANALYZE, "ANALYZE"),
+            (_SKIP_LOCKED, "SKIP_LOCKED"),
+        )
+        if options.flags[flag.name]
+    ]
+    truncate, parallel = options.flags[_TRUNCATE.name], options.numbers[_PARALLEL.name]
+    if truncate is not None:
+        words.append(f"TRUNCATE {str(truncate).lower()}")
+    if options.words[_INDEX_CLEANUP.name] != _INDEX_CLEANUP.default:
+        words.append(f"INDEX_CLEANUP {options.words[_INDEX_CLEANUP.name]}")
+    if parallel is not None:
+        words.append(f"PARALLEL {parallel}")
+    if version >= _VERSION_16:
+        words.append("SKIP_DATABASE_STATS")
+    return words
+
+
+def _statement(words: Sequence[str], table: Table) -> str:
+    return f"VACUUM ({', '.join(words)}) {table.name}"
+
+
+def _was_done(old: Table, new: Table, swept: Swept, *, full: bool, counted: bool) -> bool:
+    if full:
+        return old.file != new.file
+    # Without counters, or where they come late, the server's word has to do.
+    return new.vacuums > old.vacuums or (old.name in swept.ran and not counted)

@@ -1,0 +1,109 @@
+import threading
+from dataclasses import replace
+
+import psycopg
+
+from worker_service.domain.errors import OperationCancelledError, TargetUnavailableError
+from worker_service.domain.operation import WORKER_TYPE, Operation
+from worker_service.domain.outcome import FailureCategory, Outcome, Result
+from worker_service.domain.ports import Control
+from worker_service.operations.postgresql.address import Conninfo
+from worker_service.operations.postgresql.exclusion import end_former_attempts, hold
+from worker_service.operations.postgresql.failures import failed, failed_with, failure_of
+from worker_service.operations.postgresql.identity import identity_of
+from worker_service.operations.postgresql.names import Name
+from worker_service.operations.postgresql.operations import find
+from worker_service.operations.postgresql.procedure import Procedure
+from worker_service.operations.postgresql.session import Session
+
+_STANDBY = (
+    "The server is a standby, which only reads: name the primary in the target's URL, or all servers with "
+    "?target_session_attrs=read-write."
+)
+
+
+class PostgresqlWorker:
+    """Runs the operations of one lease in one database.
+
+    Args:
+        conninfo: where the database is.
+        expected: the database's identity as it was registered; ``None`` when any will do.
+        control: the worker that holds the lease.
+    """
+
+    worker_type = WORKER_TYPE
+
+    def __init__(self, *, conninfo: Conninfo, expected: str | None, control: Control) -> None:
+        self._conninfo = conninfo
+        self._expected = expected
+        self._control = control
+        self._stop = threading.Event()
+        self._guard = threading.Lock()
+        self._session: Session | None = None
+        self._running = False
+
+    def validate(self, operation: Operation) -> None:
+        """Check the operation's name, options and object."""
+        find(operation)
+
+    def execute(self, operation: Operation) -> Result:
+        """Run the operation while holding the database against every other operation of Overhaul."""
+        procedure, options, subject = find(operation)
+        self._begin()
+        try:
+            self._control.checkpoint()
+            session = Session(
+                conninfo=self._conninfo,
+                operation=operation,
+                options=options,
+                control=self._control,
+                stop=self._stop,
+            )
+            try:
+                self._session = session
+                return self._run(session, procedure, subject)
+            except OperationCancelledError:
+                return Result(outcome=Outcome.CANCELLED, reason="stopped; the database is as it was.")
+            finally:
+                self._leave(session)
+        except psycopg.Error as error:
+            return failed_with(failure_of(error))
+        finally:
+            self._running = False
+
+    def interrupt(self) -> None:
+        """Cancel the statement that runs, and let no other start; harmless when no operation runs."""
+        with self._guard:
+            if self._running:
+                self._stop.set()
+            session = self._session
+        if session:
+            session.interrupt()
+
+    def _run(self, session: Session, procedure: Procedure, subject: Name | None) -> Result:
+        if session.value("SELECT pg_is_in_recovery()"):
+            return failed("READ_ONLY", _STANDBY, FailureCategory.UNAVAILABLE)
+        try:
+            identity = identity_of(session.rows) if self._expected else None
+        except TargetUnavailableError as error:
+            return failed("PERMISSION_DENIED", str(error), FailureCategory.PERMISSION)
+        if self._expected not in {None, identity}:
+            text = "Another database is in the place of the one that was registered: register the target again."
+            return failed("TARGET_REPLACED", text, FailureCategory.UNAVAILABLE)
+        end_former_attempts(session)
+        hold(session)
+        try:
+            return procedure.run(session, subject)
+        except psycopg.OperationalError as error:
+            failure = failure_of(error)
+            return failed_with(replace(failure, message=f"{failure.message} What was done before stays."))
+
+    def _begin(self) -> None:
+        with self._guard:
+            self._stop.clear()
+            self._running = True
+
+    def _leave(self, session: Session) -> None:
+        with self._guard:
+            self._session = None
+        session.close()
