@@ -76,6 +76,7 @@ class TestVacuum:
             database.run("SET GLOBAL innodb_optimize_fulltext_only = OFF")
 
         assert result.verdict is Verdict.NO_EFFECT
+        assert result.after["tables_rebuilt"] == 0
         assert database.spaces() == spaces
 
     def test_a_table_with_a_history_is_rebuilt_and_keeps_it(self, database: Database) -> None:
@@ -267,6 +268,14 @@ class TestSettings:
         assert "error 1205" in result.reason
         assert after["held"] == before["held"]
         assert after["zero"] != before["zero"]
+
+    def test_words_without_a_number_are_understood(self, changed: Database) -> None:
+        with changed.server.connect() as other, other.cursor() as cursor:
+            cursor.execute("FLUSH TABLES WITH READ LOCK")
+            result = changed.maintain("vacuum", lock_timeout_s=1)
+
+        assert failure(result).category is FailureCategory.LOCKED
+        assert "error 1205" in result.reason
 
 
 class TestLocks:
