@@ -114,8 +114,6 @@ class UnitOfWork:
     @property
     def now(self) -> Instant:
         """The store's time, the same for all that the transaction does."""
-        # Not a cached_property: before Python 3.12 those of all instances share a lock, and whoever waits for the
-        # database with that held keeps the transactions of other connections from ending.
         if self._now is None:
             self._now = self._moment()
         return self._now

@@ -1,4 +1,4 @@
-from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from worker_service.domain.errors import InvalidTargetError
@@ -15,6 +15,11 @@ class PostgresqlEngine:
 
     name = "postgresql"
     schemes = frozenset({"postgresql", "postgres"})
+
+    def __init__(self) -> None:
+        self._loaded: Serving | None = None
+        # Targets are described by several threads.
+        self._loading = Lock()
 
     def check(self, target: Target) -> None:
         """Check the form of the URL; raise ``InvalidTargetError``, also when the driver is missing."""
@@ -37,13 +42,20 @@ class PostgresqlEngine:
         """
         return self._serving.plan(target, operation)
 
-    @cached_property
+    @property
     def _serving(self) -> "Serving":
-        try:
-            # A worker that serves files alone neither needs the driver nor waits for it.
-            from worker_service.operations.postgresql.serving import Serving  # noqa: PLC0415
-        except ImportError as error:
-            raise InvalidTargetError(
-                f"The driver for PostgreSQL is missing ({error}): pip install 'overhaul[postgresql]'"
-            ) from error
-        return Serving()
+        with self._loading:
+            if self._loaded is None:
+                self._loaded = _load()
+            return self._loaded
+
+
+def _load() -> "Serving":
+    try:
+        # A worker that serves files alone neither needs the driver nor waits for it.
+        from worker_service.operations.postgresql.serving import Serving  # noqa: PLC0415
+    except ImportError as error:
+        raise InvalidTargetError(
+            f"The driver for PostgreSQL is missing ({error}): pip install 'overhaul[postgresql]'"
+        ) from error
+    return Serving()
