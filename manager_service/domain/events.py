@@ -13,6 +13,7 @@ class BulkChangeKind(StrEnum):
     CREATED = auto()
     ENDED = auto()
     RETRIED = auto()
+    PLANNED = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from tests.simulation.virtual_loop import OWNER
 from worker_service.catalogue import Served
-from worker_service.domain.operation import Lock, Operation, OperationSpec
+from worker_service.domain.lock import Lock
+from worker_service.domain.operation import Operation, OperationSpec
 from worker_service.domain.outcome import Failure, FailureCategory, Outcome, ReleaseReason, Result, Verdict
 from worker_service.domain.ports import Control, OperationWorker
 from worker_service.domain.target import Target, TargetDescription

@@ -6,7 +6,8 @@ import apsw
 import pytest
 
 from worker_service.domain.errors import InvalidTargetError, TargetBusyError, TargetUnavailableError
-from worker_service.domain.operation import Lock, Operation
+from worker_service.domain.lock import Lock
+from worker_service.domain.operation import Operation
 from worker_service.domain.target import Target
 from worker_service.operations.sqlite import SqliteEngine, filelock, identity, space
 from worker_service.operations.sqlite.checkpoint import inside_wal_reset_race

@@ -10,7 +10,8 @@ from worker_service.domain.errors import (
     TargetBusyError,
     TargetUnavailableError,
 )
-from worker_service.domain.operation import WORKER_TYPE, Lock, Operation, OperationSpec, Progress
+from worker_service.domain.lock import Lock
+from worker_service.domain.operation import WORKER_TYPE, Operation, OperationSpec, Progress
 from worker_service.domain.outcome import Outcome, Result, Verdict
 from worker_service.domain.ports import Control
 from worker_service.domain.target import Target, TargetDescription

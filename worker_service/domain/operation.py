@@ -3,6 +3,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
+from worker_service.domain.inspection import Inspection
+from worker_service.domain.lock import Lock
+
 WORKER_TYPE = "database_maintenance_operation"
 
 
@@ -19,6 +22,7 @@ class Operation:
         child_job_id: the child job this attempt belongs to.
         parent_job_id: the parent job, which is the correlation id of every log line.
         attempt: the number of this attempt, from 1.
+        inspection: what ``inspect`` looks for; ``None`` with every other operation.
     """
 
     name: str
@@ -29,6 +33,7 @@ class Operation:
     child_job_id: str = ""
     parent_job_id: str = ""
     attempt: int = 1
+    inspection: Inspection | None = None
 
 
 class OptionType(StrEnum):
@@ -53,14 +58,6 @@ class OptionSpec:
     minimum: int | None = None
     maximum: int | None = None
     values: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lock:
-    """An opaque key that the operation holds while it runs; exclusive keys never overlap."""
-
-    key: str
-    exclusive: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

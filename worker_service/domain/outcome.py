@@ -3,6 +3,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum, auto
 
+from worker_service.domain.inspection import InspectionResult
+
 Measures = Mapping[str, float]
 """Named numbers read from the target: bytes, pages, rows, counts. A name ends in its unit if it has one."""
 
@@ -70,7 +72,8 @@ class Result:
 
     ``verdict`` is set for a completed outcome, ``failure`` for a failed one, ``release`` for a released one.
     ``reason`` is a sentence that explains the verdict, the skip or the cancel. ``before`` and ``after`` are
-    empty where nothing could be measured. ``retry_after`` asks for a delay before the next attempt.
+    empty where nothing could be measured. ``retry_after`` asks for a delay before the next attempt. ``inspection``
+    is what a completed ``inspect`` found.
     """
 
     outcome: Outcome
@@ -81,3 +84,4 @@ class Result:
     failure: Failure | None = None
     release: ReleaseReason | None = None
     retry_after: timedelta | None = None
+    inspection: InspectionResult | None = None

@@ -263,9 +263,11 @@ class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Scope.ValueType
     SCOPE_DATABASE: _Scope.ValueType  # 1
     """One child per target and operation, on the whole database."""
     SCOPE_TABLE: _Scope.ValueType  # 2
-    """One child per table. Refused with INVALID_REQUEST by managers that cannot plan it yet."""
+    """One child per table and operation, as far as the engine does it to tables. An `inspect` child of each target finds
+    them first.
+    """
     SCOPE_INDEX: _Scope.ValueType  # 3
-    """One child per index. Refused with INVALID_REQUEST by managers that cannot plan it yet."""
+    """One child per index and operation, as far as the engine does it to indexes; the others are done to tables."""
 
 class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
     """What the objects of a parent job's children are."""
@@ -275,9 +277,11 @@ SCOPE_UNSPECIFIED: Scope.ValueType  # 0
 SCOPE_DATABASE: Scope.ValueType  # 1
 """One child per target and operation, on the whole database."""
 SCOPE_TABLE: Scope.ValueType  # 2
-"""One child per table. Refused with INVALID_REQUEST by managers that cannot plan it yet."""
+"""One child per table and operation, as far as the engine does it to tables. An `inspect` child of each target finds
+them first.
+"""
 SCOPE_INDEX: Scope.ValueType  # 3
-"""One child per index. Refused with INVALID_REQUEST by managers that cannot plan it yet."""
+"""One child per index and operation, as far as the engine does it to indexes; the others are done to tables."""
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
 
 class _FailureMode:
@@ -363,6 +367,79 @@ WAIT_REASON_WINDOW_CLOSED: WaitReason.ValueType  # 9
 WAIT_REASON_THROTTLED: WaitReason.ValueType  # 10
 """A throttle of the worker's owner holds it back. Reserved for throttling."""
 Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015
+
+@_typing.final
+class Selection(_message.Message):
+    """Which objects are meant, by the names that an `inspect` child finds. A pattern knows `*` for any text, `?` for one
+    character and `[...]` for one of some; it has to fit the whole name, such as `public.orders`, or the name without its
+    schema.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCLUDE_FIELD_NUMBER: _builtins.int
+    EXCLUDE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def include(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only objects that fit one of these. Empty: all. At most 100, of at most 256 characters each."""
+
+    @_builtins.property
+    def exclude(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """None of these, whatever `include` says. As many."""
+
+    def __init__(
+        self,
+        *,
+        include: _abc.Iterable[_builtins.str] | None = ...,
+        exclude: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude", b"exclude", "include", b"include"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Selection: _TypeAlias = Selection  # noqa: Y015
+
+@_typing.final
+class Threshold(_message.Message):
+    """When an operation is worth its while. Of several that fit a child the most specific counts: one that names the object
+    before one that names the target, before one that names the operation, before one that names none; the last among
+    equals.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONDITION_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    OBJECT_FIELD_NUMBER: _builtins.int
+    condition: _builtins.str
+    """What has to hold of the measures of the object, such as `dead_ratio > 0.1 and size_bytes >= 1e6`: names, numbers,
+    comparisons, `and`, `or`, `not` and parentheses; a name by itself means that it is not 0. At most 1,000
+    characters.
+    """
+    operation: _builtins.str
+    """The operation it is for. Empty: all."""
+    target: _builtins.str
+    """The target it is for. Empty: all."""
+    object: _builtins.str
+    """The objects it is for, as a pattern of Selection. Empty: all."""
+    def __init__(
+        self,
+        *,
+        condition: _builtins.str = ...,
+        operation: _builtins.str = ...,
+        target: _builtins.str = ...,
+        object: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "object", b"object", "operation", b"operation", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Threshold: _TypeAlias = Threshold  # noqa: Y015
 
 @_typing.final
 class OperationSpec(_message.Message):

@@ -60,6 +60,8 @@ class _BulkChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BulkCh
     """Pending children became CANCELLED, or FAILED by the deadline."""
     BULK_CHANGE_KIND_RETRIED: _BulkChangeKind.ValueType  # 3
     """Failed children became PENDING in a new round."""
+    BULK_CHANGE_KIND_PLANNED: _BulkChangeKind.ValueType  # 4
+    """An `inspect` child completed, and what it found became children."""
 
 class BulkChangeKind(_BulkChangeKind, metaclass=_BulkChangeKindEnumTypeWrapper):
     """What was done to many children at once."""
@@ -72,6 +74,8 @@ BULK_CHANGE_KIND_ENDED: BulkChangeKind.ValueType  # 2
 """Pending children became CANCELLED, or FAILED by the deadline."""
 BULK_CHANGE_KIND_RETRIED: BulkChangeKind.ValueType  # 3
 """Failed children became PENDING in a new round."""
+BULK_CHANGE_KIND_PLANNED: BulkChangeKind.ValueType  # 4
+"""An `inspect` child completed, and what it found became children."""
 Global___BulkChangeKind: _TypeAlias = BulkChangeKind  # noqa: Y015
 
 @_typing.final
@@ -135,18 +139,24 @@ class CreateParentJobRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     ALLOW_UNKNOWN_TARGETS_FIELD_NUMBER: _builtins.int
+    SELECTION_FIELD_NUMBER: _builtins.int
+    ONLY_IF_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes the call idempotent: any text of 1 to 128 printable characters, best a UUID. Unset: not idempotent."""
     name: _builtins.str
     """A name for people, at most 256 characters. Unset: made from operations and targets."""
     scope: _job_pb2.Scope.ValueType
-    """What the children's objects are. Unset: DATABASE."""
+    """What the children's objects are. Unset: DATABASE. With TABLE, INDEX or only_if a child `inspect` of each target comes
+    first; what it finds becomes further children.
+    """
     priority: _builtins.int
     """Higher goes first. From -100 to 100, default 0."""
     max_parallel: _builtins.int
     """The most children that run at once. 0: no limit."""
     dry_run: _builtins.bool
-    """Answers what would be created and stores nothing."""
+    """Answers what would be created and stores nothing. With TABLE, INDEX or only_if the targets have to be inspected, so a
+    parent job is made all the same; the children that it plans end SKIPPED at once, with the statements as reason.
+    """
     allow_unknown_targets: _builtins.bool
     """Accepts targets that no worker ever served: their children wait for one."""
     @_builtins.property
@@ -181,6 +191,16 @@ class CreateParentJobRequest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels to find the job by: at most 64, keys and values of at most 256 characters."""
 
+    @_builtins.property
+    def selection(self) -> _job_pb2.Selection:
+        """Which objects are meant; only with TABLE or INDEX. Unset: all."""
+
+    @_builtins.property
+    def only_if(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Threshold]:
+        """When operations are worth their while. Children of which it does not hold end SKIPPED, with the measure. At most
+        1,000. Unset: always.
+        """
+
     def __init__(
         self,
         *,
@@ -199,10 +219,12 @@ class CreateParentJobRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         dry_run: _builtins.bool = ...,
         allow_unknown_targets: _builtins.bool = ...,
+        selection: _job_pb2.Selection | None = ...,
+        only_if: _abc.Iterable[_job_pb2.Threshold] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_request_id", b"_request_id", "deadline", b"deadline", "failure_policy", b"failure_policy", "request_id", b"request_id", "retry_policy", b"retry_policy", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_request_id", b"_request_id", "deadline", b"deadline", "failure_policy", b"failure_policy", "request_id", b"request_id", "retry_policy", b"retry_policy", "selection", b"selection", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_request_id", b"_request_id", "allow_unknown_targets", b"allow_unknown_targets", "deadline", b"deadline", "dry_run", b"dry_run", "failure_policy", b"failure_policy", "labels", b"labels", "max_parallel", b"max_parallel", "name", b"name", "operations", b"operations", "priority", b"priority", "request_id", b"request_id", "retry_policy", b"retry_policy", "scope", b"scope", "target_labels", b"target_labels", "targets", b"targets", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_request_id", b"_request_id", "allow_unknown_targets", b"allow_unknown_targets", "deadline", b"deadline", "dry_run", b"dry_run", "failure_policy", b"failure_policy", "labels", b"labels", "max_parallel", b"max_parallel", "name", b"name", "only_if", b"only_if", "operations", b"operations", "priority", b"priority", "request_id", b"request_id", "retry_policy", b"retry_policy", "scope", b"scope", "selection", b"selection", "target_labels", b"target_labels", "targets", b"targets", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
     _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015

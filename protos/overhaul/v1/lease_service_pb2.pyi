@@ -585,6 +585,7 @@ class Lease(_message.Message):
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
     ACCEPT_WITHIN_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    INSPECTION_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
     """The fencing token."""
     attempt: _builtins.int
@@ -615,6 +616,10 @@ class Lease(_message.Message):
     def timeout(self) -> _duration_pb2.Duration:
         """The longest the operation may run; unset is no limit. The worker enforces it."""
 
+    @_builtins.property
+    def inspection(self) -> Global___Inspection:
+        """With the operation `inspect`: what to look for. Otherwise unset."""
+
     def __init__(
         self,
         *,
@@ -629,16 +634,153 @@ class Lease(_message.Message):
         lease_duration: _duration_pb2.Duration | None = ...,
         accept_within: _duration_pb2.Duration | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        inspection: Global___Inspection | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "accept_within", b"accept_within", "lease_duration", b"lease_duration", "object", b"object", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "accept_within", b"accept_within", "inspection", b"inspection", "lease_duration", b"lease_duration", "object", b"object", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "accept_within", b"accept_within", "attempt", b"attempt", "child_job_id", b"child_job_id", "lease_duration", b"lease_duration", "lease_id", b"lease_id", "object", b"object", "operation", b"operation", "options", b"options", "parent_job_id", b"parent_job_id", "target", b"target", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "accept_within", b"accept_within", "attempt", b"attempt", "child_job_id", b"child_job_id", "inspection", b"inspection", "lease_duration", b"lease_duration", "lease_id", b"lease_id", "object", b"object", "operation", b"operation", "options", b"options", "parent_job_id", b"parent_job_id", "target", b"target", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__object: _TypeAlias = _typing.Literal["object"]  # noqa: Y015
     _WhichOneofArgType__object: _TypeAlias = _typing.Literal["_object", b"_object"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__object) -> _WhichOneofReturnType__object | None: ...
 
 Global___Lease: _TypeAlias = Lease  # noqa: Y015
+
+@_typing.final
+class Inspection(_message.Message):
+    """What an `inspect` child looks for. It changes nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    SELECTION_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
+    scope: _job_pb2.Scope.ValueType
+    """What the objects are to be: for each operation the engine takes the narrowest it knows that is no narrower."""
+    preview: _builtins.bool
+    """Whether the statements are to be told."""
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.OperationSpec]:
+        """What is to be done to them, in this order."""
+
+    @_builtins.property
+    def selection(self) -> _job_pb2.Selection:
+        """Which of them are meant; the others are left out of the answer."""
+
+    def __init__(
+        self,
+        *,
+        scope: _job_pb2.Scope.ValueType = ...,
+        operations: _abc.Iterable[_job_pb2.OperationSpec] | None = ...,
+        selection: _job_pb2.Selection | None = ...,
+        preview: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operations", b"operations", "preview", b"preview", "scope", b"scope", "selection", b"selection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Inspection: _TypeAlias = Inspection  # noqa: Y015
+
+@_typing.final
+class InspectionResult(_message.Message):
+    """What an `inspect` child found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEASURES_FIELD_NUMBER: _builtins.int
+    LOCKS_FIELD_NUMBER: _builtins.int
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def measures(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of the measures, none twice, at most 64. A name ends in its unit if it has one."""
+
+    @_builtins.property
+    def locks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lock]:
+        """Locks that whatever is done to one of the objects holds. At most 16."""
+
+    @_builtins.property
+    def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___InspectedObject]:
+        """The objects, none twice; the order is that of the children."""
+
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The operations that are named by their places below, of those of the inspection."""
+
+    def __init__(
+        self,
+        *,
+        measures: _abc.Iterable[_builtins.str] | None = ...,
+        locks: _abc.Iterable[Global___Lock] | None = ...,
+        objects: _abc.Iterable[Global___InspectedObject] | None = ...,
+        operations: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["locks", b"locks", "measures", b"measures", "objects", b"objects", "operations", b"operations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectionResult: _TypeAlias = InspectionResult  # noqa: Y015
+
+@_typing.final
+class InspectedObject(_message.Message):
+    """An object that was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    MEASURES_FIELD_NUMBER: _builtins.int
+    LOCKS_FIELD_NUMBER: _builtins.int
+    PREVIEWS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    object: _builtins.str
+    """Its name, as in Lease.object; unset for the whole database."""
+    size_bytes: _builtins.int
+    """How large it is, in bytes; larger ones go first. 0: unknown."""
+    left_out: _builtins.str
+    """Why nothing is to be done to it all the same; its children end SKIPPED with this. Empty: something is."""
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Which operations are to be done to it, by their places in `operations` above, from 0."""
+
+    @_builtins.property
+    def measures(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """A number for each of the names, in their order; NaN where it is not known."""
+
+    @_builtins.property
+    def locks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lock]:
+        """Locks that it holds beside those of all. None of either: those that were offered for the whole database."""
+
+    @_builtins.property
+    def previews(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With a preview: for each of the operations the statements, and whom their locks keep out."""
+
+    def __init__(
+        self,
+        *,
+        object: _builtins.str | None = ...,
+        operations: _abc.Iterable[_builtins.int] | None = ...,
+        size_bytes: _builtins.int = ...,
+        measures: _abc.Iterable[_builtins.float] | None = ...,
+        locks: _abc.Iterable[Global___Lock] | None = ...,
+        previews: _abc.Iterable[_builtins.str] | None = ...,
+        left_out: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "object", b"object"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "left_out", b"left_out", "locks", b"locks", "measures", b"measures", "object", b"object", "operations", b"operations", "previews", b"previews", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__object: _TypeAlias = _typing.Literal["object"]  # noqa: Y015
+    _WhichOneofArgType__object: _TypeAlias = _typing.Literal["_object", b"_object"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__object) -> _WhichOneofReturnType__object | None: ...
+
+Global___InspectedObject: _TypeAlias = InspectedObject  # noqa: Y015
 
 @_typing.final
 class HeldLease(_message.Message):
@@ -832,6 +974,7 @@ class OperationResult(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     RELEASED_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
+    INSPECTION_FIELD_NUMBER: _builtins.int
     child_job_id: _builtins.str
     """The child job."""
     lease_id: _builtins.str
@@ -864,6 +1007,10 @@ class OperationResult(_message.Message):
     def retry_after(self) -> _duration_pb2.Duration:
         """With RELEASED or a retryable failure: the least wait before the next attempt. Unset: the policy's."""
 
+    @_builtins.property
+    def inspection(self) -> Global___InspectionResult:
+        """What a completed `inspect` found. Required with it, otherwise unset."""
+
     def __init__(
         self,
         *,
@@ -879,10 +1026,11 @@ class OperationResult(_message.Message):
         failure: _job_pb2.Failure | None = ...,
         released: Global___ReleaseReason.ValueType = ...,
         retry_after: _duration_pb2.Duration | None = ...,
+        inspection: Global___InspectionResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "retry_after", b"retry_after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "inspection", b"inspection", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attempt", b"attempt", "before", b"before", "child_job_id", b"child_job_id", "failure", b"failure", "lease_id", b"lease_id", "outcome", b"outcome", "reason", b"reason", "released", b"released", "report_id", b"report_id", "retry_after", b"retry_after", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attempt", b"attempt", "before", b"before", "child_job_id", b"child_job_id", "failure", b"failure", "inspection", b"inspection", "lease_id", b"lease_id", "outcome", b"outcome", "reason", b"reason", "released", b"released", "report_id", b"report_id", "retry_after", b"retry_after", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

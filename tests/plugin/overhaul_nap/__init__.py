@@ -10,9 +10,9 @@ import threading
 import time
 
 from worker_service.domain.errors import InvalidOperationError, InvalidTargetError, OperationCancelledError
+from worker_service.domain.lock import Lock
 from worker_service.domain.operation import (
     WORKER_TYPE,
-    Lock,
     Operation,
     OperationSpec,
     OptionSpec,

@@ -1,5 +1,6 @@
 from worker_service.domain.errors import InvalidOperationError
-from worker_service.domain.operation import Lock, Operation, OperationSpec
+from worker_service.domain.lock import Lock
+from worker_service.domain.operation import Operation, OperationSpec
 from worker_service.operations.mariadb.analyze import Analyze
 from worker_service.operations.mariadb.check import IntegrityCheck
 from worker_service.operations.mariadb.options import Options, read_options, unknown

@@ -1,5 +1,6 @@
 from worker_service.domain.errors import TargetUnavailableError
-from worker_service.domain.operation import Lock, Operation
+from worker_service.domain.lock import Lock
+from worker_service.domain.operation import Operation
 from worker_service.domain.ports import Control
 from worker_service.domain.target import Target, TargetDescription
 from worker_service.operations.mariadb.address import Address

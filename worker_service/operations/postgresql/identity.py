@@ -1,5 +1,5 @@
 from worker_service.domain.errors import TargetUnavailableError
-from worker_service.domain.operation import Lock
+from worker_service.domain.lock import Lock
 from worker_service.operations.postgresql.catalog import Reader
 
 _MAY = "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"

@@ -1,5 +1,6 @@
 from worker_service.domain.errors import InvalidOperationError
-from worker_service.domain.operation import Lock, Operation, OperationSpec
+from worker_service.domain.lock import Lock
+from worker_service.domain.operation import Operation, OperationSpec
 from worker_service.operations.postgresql.amcheck import Amcheck
 from worker_service.operations.postgresql.analyze import Analyze
 from worker_service.operations.postgresql.cluster import Cluster

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from worker_service.domain.errors import InvalidTargetError
-from worker_service.domain.operation import Lock
+from worker_service.domain.lock import Lock
 from worker_service.domain.target import Target
 from worker_service.operations.sqlite.location import Location
 

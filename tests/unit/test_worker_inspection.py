@@ -1,0 +1,83 @@
+import math
+
+import pytest
+
+from overhaul.v1 import job_pb2
+from overhaul.v1 import lease_service_pb2 as wire
+from worker_service.domain.inspection import InspectedObject, InspectionResult, Scope, Selection
+from worker_service.domain.lock import Lock
+from worker_service.manager_client import convert
+
+
+class TestSelection:
+    @pytest.mark.parametrize(
+        ("include", "exclude", "taken"),
+        [
+            ((), (), True),
+            (("public.*",), (), True),
+            (("orders",), (), True),
+            (("ord[a-f]rs",), (), True),
+            (("PUBLIC.*",), (), False),
+            (("order",), (), False),
+            (("audit.*", "public.o*"), (), True),
+            ((), ("orders",), False),
+            (("orders",), ("public.*",), False),
+        ],
+    )
+    def test_a_pattern_fits_the_whole_name_or_the_one_without_its_schema(
+        self, include: tuple[str, ...], exclude: tuple[str, ...], taken: bool
+    ) -> None:
+        assert Selection(include=include, exclude=exclude).takes("public.orders", "orders") is taken
+
+
+class TestWire:
+    def test_what_is_looked_for_is_read(self) -> None:
+        message = wire.Inspection(
+            scope=job_pb2.SCOPE_INDEX,
+            operations=[job_pb2.OperationSpec(name="vacuum", options={"freeze": "true"})],
+            selection=job_pb2.Selection(include=["a*"], exclude=["b*"]),
+            preview=True,
+        )
+
+        found = convert.inspection(message)
+
+        assert found.scope is Scope.INDEX
+        assert [(wanted.name, wanted.options) for wanted in found.operations] == [("vacuum", {"freeze": "true"})]
+        assert found.selection == Selection(include=("a*",), exclude=("b*",))
+        assert found.preview
+
+    def test_a_scope_of_a_newer_manager_is_the_database(self) -> None:
+        message = wire.Inspection()
+        message.ParseFromString(b"\x08\x63")
+
+        assert convert.inspection(message).scope is Scope.DATABASE
+
+    def test_names_are_told_once_and_a_measure_that_is_not_known_is_not_a_number(self) -> None:
+        found = InspectionResult(
+            locks=(Lock(key="database", exclusive=False),),
+            objects=(
+                InspectedObject(
+                    object="public.a",
+                    operations=("vacuum", "analyze"),
+                    size_bytes=8192,
+                    measures={"dead_rows": 3},
+                    locks=(Lock(key="a"),),
+                    previews=("VACUUM a", "ANALYZE a"),
+                ),
+                InspectedObject(operations=("analyze",), measures={"pages": 1}, left_out="it is a view"),
+            ),
+        )
+
+        message = convert.inspection_result(found)
+
+        first, second = message.objects
+        assert list(message.operations) == ["vacuum", "analyze"]
+        assert list(message.measures) == ["dead_rows", "pages"]
+        assert [(lock.key, lock.exclusive) for lock in message.locks] == [("database", False)]
+        assert (first.object, list(first.operations), first.size_bytes) == ("public.a", [0, 1], 8192)
+        assert first.measures[0] == 3
+        assert math.isnan(first.measures[1])
+        assert [(lock.key, lock.exclusive) for lock in first.locks] == [("a", True)]
+        assert list(first.previews) == ["VACUUM a", "ANALYZE a"]
+        assert not second.HasField("object")
+        assert (list(second.operations), second.left_out) == ([1], "it is a view")
