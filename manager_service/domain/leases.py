@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum, auto
 
 from manager_service.domain.fleet import WorkerDirective
-from manager_service.domain.model import Failure, LogEntry, Progress, Span
+from manager_service.domain.inspection import Inspection, InspectionResult
+from manager_service.domain.model import Failure, LogEntry, PlannedChild, Progress, Span
 from manager_service.domain.states import Outcome, Verdict
 
 
@@ -35,7 +36,10 @@ class LeaseDirective(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The right to run one attempt of one child job; ``lease_id`` is its fencing token."""
+    """The right to run one attempt of one child job; ``lease_id`` is its fencing token.
+
+    ``inspection`` is set with the operation ``inspect``.
+    """
 
     lease_id: str
     attempt: int
@@ -46,6 +50,7 @@ class Lease:
     target: str
     object: str | None
     timeout: Span | None
+    inspection: Inspection | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +96,10 @@ class HeartbeatAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """How one attempt ended, as its worker says."""
+    """How one attempt ended, as its worker says.
+
+    ``inspection`` is what a completed ``inspect`` found, ``planned`` the children that come of it.
+    """
 
     child_job_id: str
     lease_id: str
@@ -105,6 +113,8 @@ class Report:
     failure: Failure | None = None
     released: ReleaseReason | None = None
     retry_after: Span | None = None
+    inspection: InspectionResult | None = None
+    planned: tuple[PlannedChild, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

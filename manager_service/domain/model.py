@@ -34,6 +34,24 @@ class RequestedOperation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which objects are meant, by patterns of their names; without any all are."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """When an operation is worth its while; ``operation``, ``target`` and ``object`` are empty for all."""
+
+    condition: str
+    operation: str = ""
+    target: str = ""
+    object: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
     """How often and when a child job is tried again; the two budgets are counted apart."""
 
@@ -46,7 +64,11 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """What a client asked for, with every default filled in. Stored with the parent job."""
+    """What a client asked for, with every default filled in. Stored with the parent job.
+
+    ``inspections`` is how many ``inspect`` children were made at first: while there are no others, the parent job
+    is planning.
+    """
 
     name: str
     operations: tuple[RequestedOperation, ...]
@@ -58,6 +80,10 @@ class JobSpec:
     timeout: Span | None = None
     deadline: Instant | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    selection: Selection = field(default_factory=Selection)
+    only_if: tuple[Threshold, ...] = ()
+    dry_run: bool = False
+    inspections: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +91,10 @@ class PlannedChild:
     """A child job to be made.
 
     Children with the same ``lane`` share an exclusive lock key: they run one after the other, in the order of
-    the plan. ``size`` orders lanes, the largest first; 0 is unknown.
+    the plan. ``size`` orders lanes, the largest first; 0 is unknown. ``locks`` are the keys it holds, each
+    exclusive or not; without any it holds those that are offered for the whole database. One that is ``skipped``
+    ends when it is made, for the ``reason``; of another that tells why it was chosen. ``before`` is what was
+    measured.
     """
 
     target: str
@@ -74,6 +103,10 @@ class PlannedChild:
     object: str | None = None
     lane: str
     size: int = 0
+    locks: Mapping[str, bool] = field(default_factory=dict)
+    skipped: bool = False
+    reason: str = ""
+    before: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

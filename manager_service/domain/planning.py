@@ -9,6 +9,7 @@ from typing import Any
 from manager_service.domain.checks import Violations
 from manager_service.domain.errors import InvalidRequestError
 from manager_service.domain.fleet import OfferedOperation, Offers, OptionSpec, OptionType
+from manager_service.domain.inspection import INSPECT, MAX_CHILDREN, is_inspected
 from manager_service.domain.lanes import lanes
 from manager_service.domain.model import (
     Instant,
@@ -23,16 +24,16 @@ from manager_service.domain.request import JobRequest, RetryWish, request_hash, 
 from manager_service.domain.states import Counts, Scope, parent_job_state
 
 DEFAULT_OPERATIONS = tuple(RequestedOperation(name=name) for name in ("vacuum", "analyze", "reindex"))
-MAX_CHILDREN = 1_000_000
 MAX_DRY_RUN_CHILDREN = 100_000
 
+_INSPECTION = RequestedOperation(name=INSPECT)
 _LONGEST_NAME = 256
 _NAMED_TARGETS = 3
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 def plan(request: JobRequest, offers: Offers, now: Instant) -> Plan:
-    """Make the plan of a request.
+    """Make the plan of a request: its children, or those that find out which there will be.
 
     Args:
         request: the request as it was sent.
@@ -46,26 +47,39 @@ def plan(request: JobRequest, offers: Offers, now: Instant) -> Plan:
         raise InvalidRequestError(wrong)
     targets = request.targets or tuple(offers)
     operations = request.operations or DEFAULT_OPERATIONS
-    _refuse_impossible(request, targets, operations, offers)
+    inspected = is_inspected(request.scope, request.only_if)
+    _refuse_impossible(request, targets, operations, offers, inspected=inspected)
+    spec = _spec(request, targets, operations)
+    if inspected:
+        spec = replace(spec, inspections=len(targets))
     return Plan(
         request_id=request.request_id,
         request_hash=request_hash(request),
-        spec=_spec(request, targets, operations),
-        children=_children(targets, operations, offers),
+        spec=spec,
+        children=_children(targets, (_INSPECTION,) if inspected else operations, offers),
     )
 
 
 def _refuse_impossible(
-    request: JobRequest, targets: tuple[str, ...], operations: tuple[RequestedOperation, ...], offers: Offers
+    request: JobRequest,
+    targets: tuple[str, ...],
+    operations: tuple[RequestedOperation, ...],
+    offers: Offers,
+    *,
+    inspected: bool,
 ) -> None:
     found = Violations()
     if not targets:
         found.add("target_labels", "no known target has all these labels; see the list of targets")
-    children = len(targets) * len(operations)
-    most = MAX_DRY_RUN_CHILDREN if request.dry_run else MAX_CHILDREN
+    children = len(targets) if inspected else len(targets) * len(operations)
+    previewed = request.dry_run and not inspected
+    most = MAX_DRY_RUN_CHILDREN if previewed else MAX_CHILDREN
     if children > most:
-        what = "a dry run answers" if request.dry_run else "a parent job has"
+        what = "a dry run answers" if previewed else "a parent job has"
         found.add("operations", f"would make {children} children; {what} at most {most}: split the request")
+    if inspected and (lacking := [name for name, by_name in offers.items() if INSPECT not in by_name]):
+        text = f"{_named(lacking)} cannot be inspected by its worker; leave out scope and only_if, or upgrade it"
+        found.add("only_if" if request.only_if else "scope", text)
     for index, operation in enumerate(operations):
         _check_operation(found, f"operations[{index}]", operation, offers)
     found.refuse()
@@ -163,6 +177,9 @@ def _spec(request: JobRequest, targets: tuple[str, ...], operations: tuple[Reque
         timeout=request.timeout,
         deadline=request.deadline,
         labels=request.labels,
+        selection=request.selection,
+        only_if=request.only_if,
+        dry_run=request.dry_run,
     )
 
 

@@ -202,6 +202,10 @@ class LeaseVerbs(Protocol):
     async def report(self, session_id: str, reports: Sequence[Report], poll: Poll | None) -> ReportAnswer:
         """Record reports by compare-and-set on (child, lease, attempt), then grant the next leases.
 
+        The children that a completed ``inspect`` planned are made in the same transaction, unless their parent job
+        is stopping. An ``inspect`` that planned nothing at all, and one of which too many children would come, has
+        failed.
+
         Raises:
             SessionUnknownError: there is no such open session.
         """

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from manager_service.domain.checks import MAX_NAME, MAX_TEXT, Violations
+from manager_service.domain.conditions import ConditionError, condition
 from manager_service.domain.errors import FieldViolation
-from manager_service.domain.model import MILLISECOND, Instant, RequestedOperation, Span
+from manager_service.domain.inspection import INSPECT
+from manager_service.domain.model import MILLISECOND, Instant, RequestedOperation, Selection, Span, Threshold
 from manager_service.domain.states import FailurePolicy, Scope
 
 MAX_TARGETS = 50_000
@@ -19,6 +21,8 @@ MAX_MULTIPLIER = 10
 MAX_COUNT = 1_000_000
 MAX_OPTION_TEXT = 4_096
 MAX_OPTIONS = 64
+MAX_PATTERNS = 100
+MAX_THRESHOLDS = 1_000
 LAST_INSTANT: Instant = 253_402_300_799_999_999
 
 
@@ -52,6 +56,8 @@ class JobRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     dry_run: bool = False
     allow_unknown_targets: bool = False
+    selection: Selection = field(default_factory=Selection)
+    only_if: tuple[Threshold, ...] = ()
 
 
 def request_hash(request: JobRequest) -> str:
@@ -76,7 +82,8 @@ def request_violations(request: JobRequest, now: Instant) -> tuple[FieldViolatio
     found.labels("labels", request.labels)
     _check_targets(found, request)
     _check_operations(found, request.operations)
-    _check_scope(found, request.scope)
+    _check_selection(found, request)
+    _check_thresholds(found, request)
     _check_retry(found, request.retry)
     _check_limits(found, request)
     _check_deadline(found, request.deadline, now)
@@ -105,12 +112,38 @@ def _check_operations(found: Violations, operations: tuple[RequestedOperation, .
                 path = f"operations[{index}].options[{name[:MAX_TEXT]}]"
                 if found.name(path, name, longest=MAX_NAME):
                     found.text(path, text, longest=MAX_OPTION_TEXT)
+        if operation.name == INSPECT:
+            found.add(f"operations[{index}].name", "inspect comes by itself with scope table or index, or only_if")
     found.once("operations", [operation.name for operation in operations], part=".name")
 
 
-def _check_scope(found: Violations, scope: Scope | None) -> None:
-    if scope not in (None, Scope.DATABASE):
-        found.add("scope", f"{scope} is not planned by this manager yet; use database")
+def _check_selection(found: Violations, request: JobRequest) -> None:
+    selection = request.selection
+    if request.scope in (None, Scope.DATABASE) and selection != Selection():
+        found.add("selection", "goes with the scopes table and index; a database has no parts to choose")
+    for part, patterns in (("include", selection.include), ("exclude", selection.exclude)):
+        if found.count(f"selection.{part}", patterns, MAX_PATTERNS):
+            for index, pattern in enumerate(patterns):
+                found.name(f"selection.{part}[{index}]", pattern, longest=MAX_TEXT)
+
+
+def _check_thresholds(found: Violations, request: JobRequest) -> None:
+    if not found.count("only_if", request.only_if, MAX_THRESHOLDS):
+        return
+    operations, targets = {operation.name for operation in request.operations}, set(request.targets)
+    for index, threshold in enumerate(request.only_if):
+        path = f"only_if[{index}]"
+        try:
+            condition(threshold.condition)
+        except ConditionError as error:
+            found.add(f"{path}.condition", str(error))
+        found.text(f"{path}.object", threshold.object)
+        if threshold.object and request.scope in (None, Scope.DATABASE):
+            found.add(f"{path}.object", "goes with the scopes table and index; leave it out for a whole database")
+        if operations and threshold.operation and threshold.operation not in operations:
+            found.add(f"{path}.operation", f"{threshold.operation[:MAX_TEXT]!r} is not among the operations")
+        if targets and threshold.target and threshold.target not in targets:
+            found.add(f"{path}.target", f"{threshold.target[:MAX_TEXT]!r} is not among the targets")
 
 
 def _check_retry(found: Violations, retry: RetryWish) -> None:

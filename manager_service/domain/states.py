@@ -194,6 +194,11 @@ def parent_job_state(
     return _final_state(counts, policy, cancel_requested=cancel_requested)
 
 
+def is_planning(counts: Counts, inspections: int) -> bool:
+    """Tell whether there are no children yet but those that find out which there will be."""
+    return counts.open > 0 and counts.total <= inspections
+
+
 def _final_state(counts: Counts, policy: FailurePolicy, *, cancel_requested: bool) -> ParentJobState:
     if cancel_requested and counts.cancelled:
         return ParentJobState.CANCELLED

@@ -8,11 +8,13 @@ from manager_service.domain.checks import MAX_NAME, MAX_TEXT, Violations, is_uui
 from manager_service.domain.errors import ProtocolVersionUnsupportedError
 from manager_service.domain.fleet import (
     MAX_SERVED_TARGETS,
+    Lock,
     OfferedOperation,
     OptionSpec,
     Registration,
     ServedTarget,
 )
+from manager_service.domain.inspection import InspectedObject, InspectionResult
 from manager_service.domain.leases import Heartbeat, LogBatch, Poll, Report
 from manager_service.domain.model import Span
 from manager_service.domain.request import LAST_INSTANT
@@ -28,6 +30,8 @@ MAX_VALUES = 64
 MAX_REASON = 4_096
 MAX_LINE_BYTES = 8_192
 MAX_PARALLEL = 1_000
+MAX_OBJECTS = 1_000_000
+MAX_SIZE = 1 << 60
 LEVELS = frozenset({"debug", "info", "warning", "error"})
 
 
@@ -76,9 +80,7 @@ def _check_offer(found: Violations, path: str, offer: OfferedOperation) -> None:
         for index, option in enumerate(offer.options):
             _check_option(found, f"{path}.options[{index}]", option)
         found.once(f"{path}.options", [option.name for option in offer.options], part=".name")
-    if found.count(f"{path}.locks", offer.locks, MAX_LOCKS):
-        for index, lock in enumerate(offer.locks):
-            found.name(f"{path}.locks[{index}].key", lock.key, longest=MAX_KEY)
+    _check_locks(found, f"{path}.locks", offer.locks)
 
 
 def _check_option(found: Violations, path: str, option: OptionSpec) -> None:
@@ -141,6 +143,8 @@ def _check_report(found: Violations, path: str, report: Report) -> None:
     if report.failure is not None:
         found.text(f"{path}.failure.reason", report.failure.reason, longest=MAX_NAME)
         _check_length(found, f"{path}.failure.message", report.failure.message, MAX_REASON)
+    if report.inspection is not None:
+        _check_inspection(found, f"{path}.inspection", report.inspection)
     _check_measures(found, f"{path}.before", report.before)
     _check_measures(found, f"{path}.after", report.after)
 
@@ -167,6 +171,37 @@ def _check_companions(found: Violations, path: str, report: Report) -> None:
     if report.retry_after is not None and not again:
         found.add(f"{path}.retry_after", "goes with RELEASED or a retryable failure only")
     found.span(f"{path}.retry_after", report.retry_after)
+
+
+def _check_inspection(found: Violations, path: str, inspection: InspectionResult) -> None:
+    _check_locks(found, f"{path}.locks", inspection.locks)
+    if not found.count(f"{path}.objects", inspection.objects, MAX_OBJECTS):
+        return
+    names = {name for item in inspection.objects for name in item.measures}
+    _check_measures(found, f"{path}.measures", dict.fromkeys(names, 0.0))
+    for index, item in enumerate(inspection.objects):
+        _check_object(found, f"{path}.objects[{index}]", item)
+    found.once(f"{path}.objects", [item.object or "" for item in inspection.objects], part=".object")
+
+
+def _check_object(found: Violations, path: str, item: InspectedObject) -> None:
+    if item.object is not None and not 0 < len(item.object) <= MAX_KEY:
+        found.add(f"{path}.object", f"has {len(item.object)} characters; from 1 to {MAX_KEY} are allowed")
+    if not 0 <= item.size_bytes <= MAX_SIZE:
+        found.add(f"{path}.size_bytes", "must not be negative, nor more than an exbibyte")
+    if not all(map(math.isfinite, item.measures.values())):
+        found.add(f"{path}.measures", "must be finite numbers, or NaN where they are not known")
+    if item.locks:
+        _check_locks(found, f"{path}.locks", item.locks)
+    found.once(f"{path}.operations", item.operations)
+    for text in (*item.previews, item.left_out):
+        _check_length(found, path, text, MAX_REASON)
+
+
+def _check_locks(found: Violations, path: str, locks: Sequence[Lock]) -> None:
+    if found.count(path, locks, MAX_LOCKS):
+        for index, lock in enumerate(locks):
+            found.name(f"{path}[{index}].key", lock.key, longest=MAX_KEY)
 
 
 def _check_measures(found: Violations, path: str, measures: Mapping[str, float]) -> None:

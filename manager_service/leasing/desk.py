@@ -1,11 +1,14 @@
 import asyncio
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import structlog
 
+from manager_service.domain.errors import ChildJobNotFoundError, ParentJobNotFoundError
 from manager_service.domain.fleet import Registration, Timing
 from manager_service.domain.leases import LogBatch, Poll, Report, ReportAnswer
 from manager_service.domain.model import Instant
+from manager_service.domain.planned import planned
 from manager_service.domain.ports import Clock, Hints, IdSource, JobStore
 from manager_service.domain.watch import ProgressFeed
 from manager_service.leasing.checks import check_logs, check_registration, check_reports
@@ -119,7 +122,20 @@ class LeaseDesk:
         if poll:
             self._sessions.polled(session_id)
             self._parking.end(session_id, below=poll.sequence)
+        if any(report.inspection is not None for report in reports):
+            reports = [await self._planned(report) for report in reports]
         return await self._store.report(session_id, reports, None if self._parking.stopping else poll)
+
+    async def _planned(self, report: Report) -> Report:
+        """Plan what an ``inspect`` found, before the transaction: what a parent job asks for never changes."""
+        if report.inspection is None:
+            return report
+        try:
+            child, _ = await self._store.child_job(report.child_job_id)
+            parent = await self._store.parent_job(child.parent_job_id)
+        except (ChildJobNotFoundError, ParentJobNotFoundError):
+            return replace(report, inspection=None)  # stale, as the store will find
+        return await asyncio.to_thread(planned, report, child, parent)
 
     async def append_logs(self, batch: LogBatch) -> int | None:
         """Store lines of a live attempt; return the next offset, ``None`` when the lease is gone.

@@ -6,6 +6,7 @@ import structlog
 
 from manager_service.domain.errors import FieldViolation, InvalidRequestError, TargetNotFoundError
 from manager_service.domain.fleet import OfferedOperation, Offers
+from manager_service.domain.inspection import INSPECT, is_inspected
 from manager_service.domain.model import ParentJob, Plan, PlannedChild
 from manager_service.domain.planning import DEFAULT_OPERATIONS, plan, planned_parent
 from manager_service.domain.ports import Clock, JobStore
@@ -49,7 +50,7 @@ class Creation:
         if (before := await self._created_before(request)) is not None:
             return before
         planned = await self._plan(request)
-        if request.dry_run:
+        if _is_preview(request):
             return Preview(parent_job=planned_parent(planned, self._clock.wall()), children=planned.children)
         created = await self._store.create_parent_job(planned)
         log.info(
@@ -62,7 +63,7 @@ class Creation:
 
     async def _created_before(self, request: JobRequest) -> ParentJob | None:
         """Find what the same request made; its deadline may have passed or its target be forgotten since."""
-        if request.request_id is None or request.dry_run:
+        if request.request_id is None or _is_preview(request):
             return None
         return await self._store.requested_parent_job(request.request_id, request_hash(request))
 
@@ -89,6 +90,8 @@ class Creation:
         if len(request.targets) <= _PAGE:
             return await self._store.offers(request.targets)
         asked = frozenset(operation.name for operation in request.operations or DEFAULT_OPERATIONS)
+        if is_inspected(request.scope, request.only_if):
+            asked |= {INSPECT}
         offers = await self._offers_in_pages(request.targets, asked)
         found = {name for by_name in offers.values() for name in by_name}
         return offers if not offers or asked <= found else await self._offers_in_pages(request.targets, None)
@@ -113,3 +116,8 @@ class Creation:
             if len(page) < _PAGE:
                 return found
             after = page[-1].name
+
+
+def _is_preview(request: JobRequest) -> bool:
+    """Tell whether a request is answered without a parent job; what has to be inspected needs one all the same."""
+    return request.dry_run and not is_inspected(request.scope, request.only_if)

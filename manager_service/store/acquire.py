@@ -7,6 +7,7 @@ from sqlalchemy import bindparam, insert, select, update
 
 from manager_service.domain.errors import SessionSupersededError
 from manager_service.domain.fleet import SessionState
+from manager_service.domain.inspection import INSPECT, wanted_of
 from manager_service.domain.leases import Lease, Poll
 from manager_service.domain.states import ChildJobState
 from manager_service.store.choosing import Pick, choose
@@ -177,4 +178,5 @@ def _lease(row: Any, parent: ParentInWork, *, lease_id: str, attempt: int) -> Le
         target=row.target,
         object=row.object,
         timeout=parent.spec.timeout,
+        inspection=wanted_of(parent.spec) if row.operation == INSPECT else None,
     )

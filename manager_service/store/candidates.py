@@ -26,8 +26,8 @@ from manager_service.store.unit_of_work import UnitOfWork
 # How many ready heads, of whatever target, are walked past in order before each served target is asked for its
 # best one.
 _WINDOW = 64
-# How many heads of one target and operation are looked at: they differ in their parent jobs only.
-_PER_OPERATION = 8
+# How many heads of one target and operation are looked at: they differ in their parent jobs, or their objects.
+_PER_OPERATION = 16
 # How many served targets are looked at together.
 _AT_ONCE = 64
 
@@ -170,7 +170,8 @@ def candidates(tx: UnitOfWork, room: Room, offers: Offers, *, wanted: int) -> Ge
     """Return heads that the session may lease but perhaps for locks and the parent jobs' limits, the best first.
 
     The walk is lazy: who has enough closes it. A head may come twice. Heads of one target and operation share
-    their keys, so where one of them may not go, the walk seeks the next operation instead of the next head.
+    their keys, but for those of its parts, so where one of them may not go, the walk seeks the next operation
+    instead of the next head.
     Closed parent jobs may have tens of thousands of heads in front: where there are some, the first heads of the
     others come next, as far as none between them was left out.
     """
@@ -189,11 +190,13 @@ def candidates(tx: UnitOfWork, room: Room, offers: Offers, *, wanted: int) -> Ge
             return
     served = {"session_id": offers.session_id, "closed": closed, "now": tx.now}
     names: list[str] = []
+    parted: set[str] = set()
     with closing(tx.batches(SERVED_HEADS, wanted, **served)) as best:
         for heads in best:
             names += [head.target for head in heads]
+            parted.update(head.target for head in heads if head.locks is not None)
             yield from reader.prepare(heads)
-    for target, operation in _free_operations(names, room, offers):
+    for target, operation in _free_operations(names, parted, room, offers):
         yield from tx.rows(OPERATION_HEADS, target=target, operation=operation, **served)
 
 
@@ -215,13 +218,16 @@ class Reader:
         return open_heads
 
 
-def _free_operations(served: list[str], room: Room, offers: Offers) -> Iterator[tuple[str, str]]:
-    """Return the targets and operations whose keys are free; offers and keys are read for many at once."""
+def _free_operations(served: list[str], parted: set[str], room: Room, offers: Offers) -> Iterator[tuple[str, str]]:
+    """Return the targets and operations whose keys are free; offers and keys are read for many at once.
+
+    Heads on the parts of a target have keys of their own: of those that are ``parted`` nothing can be told before.
+    """
     for begin in range(0, len(served), _AT_ONCE):
         names = served[begin : begin + _AT_ONCE]
         offers.read(names)
         room.learn(key for name in names for locks in offers.on(name).values() for key in locks)
         for name in names:
             for operation, locks in offers.on(name).items():
-                if room.on(name) and room.free(locks):
+                if room.on(name) and (name in parted or room.free(locks)):
                     yield name, operation

@@ -1,9 +1,9 @@
 """Make a parent job and its children."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import bindparam, insert, select
 
 from manager_service.domain.errors import RequestIdReusedError
 from manager_service.domain.events import BulkChangeKind
@@ -14,6 +14,7 @@ from manager_service.store.parents import PARENT_OF_REQUEST, ParentInWork
 from manager_service.store.rows import spec_text, text_of
 from manager_service.store.statements import Statement
 from manager_service.store.tables import (
+    HELD,
     READY,
     child_jobs,
     parent_counts,
@@ -28,6 +29,14 @@ from manager_service.store.writer import Bulk, pieces
 _INSERT_PARENT = Statement(insert(parent_jobs))
 _INSERT_COUNTS = Statement(insert(parent_counts))
 _INSERT_LABEL = Statement(insert(parent_labels))
+_c = child_jobs.c
+_LAST = Statement(
+    select(_c.position)
+    .with_hint(child_jobs, "INDEXED BY uq_child_jobs_parent_id_position")
+    .where(_c.parent_id == bindparam("parent_id"))
+    .order_by(_c.position.desc())
+    .limit(1)
+)
 
 
 def create_parent_job(tx: UnitOfWork, plan: Plan) -> Bulk[Created]:
@@ -38,16 +47,41 @@ def create_parent_job(tx: UnitOfWork, plan: Plan) -> Bulk[Created]:
     parent = _insert_parent(tx, plan)
     targets = ({"target": target} for target in sorted({child.target for child in plan.children}))
     yield from tx.copy_many(parent_targets, pieces(targets), parent_id=parent.id)
-    children = Children(tx, parent, plan)
-    alike = {"parent_id": parent.id, "create_time": tx.now}
-    yield from tx.copy_many(child_jobs, pieces(children.rows()), **alike, **_NEW_CHILD)
-    at_once = {"parent_id": parent.id, "rank": -plan.spec.priority, "available_time": tx.now, "hold": READY}
-    yield from tx.copy_many(queue, pieces(children.heads()), **at_once)
+    yield from _insert_children(tx, parent, plan.children)
     if plan.spec.deadline is not None:
         tx.fall_due()
-    parent.moved(None, ChildJobState.PENDING, len(plan.children))
     parent.bulk_changed(BulkChangeKind.CREATED, len(plan.children))
     return Created(parent_job=tx.parent(parent.id).as_parent_job(), existing=False)
+
+
+def add_children(tx: UnitOfWork, parent: ParentInWork, planned: Sequence[PlannedChild]) -> Bulk[None]:
+    """Add children to a parent job that the transaction has for itself, behind those that it has."""
+    if not planned:
+        return
+    [last] = tx.rows(_LAST, parent_id=parent.id)
+    # There are no more lanes than children.
+    yield from _insert_children(tx, parent, planned, position=last.position + 1, lane=last.position + 1)
+    parent.bulk_changed(BulkChangeKind.PLANNED, len(planned))
+
+
+def _insert_children(
+    tx: UnitOfWork, parent: ParentInWork, planned: Sequence[PlannedChild], *, position: int = 0, lane: int = 0
+) -> Bulk[None]:
+    """Write children and the heads of their lanes, and count them; positions and lanes go on from these."""
+    children = Children(tx, parent, planned, position=position, lane=lane)
+    alike = {"parent_id": parent.id, "create_time": tx.now}
+    yield from tx.copy_many(child_jobs, pieces(children.rows()), **alike, **_NEW_CHILD)
+    at_once = {
+        "parent_id": parent.id,
+        "rank": -parent.spec.priority,
+        "available_time": tx.now,
+        "hold": HELD if parent.paused else READY,
+    }
+    yield from tx.copy_many(queue, pieces(children.heads()), **at_once)
+    skipped = sum(child.skipped for child in planned)
+    parent.moved(None, ChildJobState.PENDING, len(planned) - skipped)
+    if skipped:
+        parent.moved(None, ChildJobState.SKIPPED, skipped)
 
 
 def _known(tx: UnitOfWork, plan: Plan) -> Created | None:
@@ -63,7 +97,7 @@ def _insert_parent(tx: UnitOfWork, plan: Plan) -> ParentInWork:
     parent = ParentInWork(
         id=tx.ids.new_id(),
         spec=plan.spec,
-        state=ParentJobState.RUNNING,
+        state=ParentJobState.PLANNING if plan.spec.inspections else ParentJobState.RUNNING,
         counts=Counts(),
         sequence=0,
         last_turn=0,
@@ -103,36 +137,51 @@ def _without_key(row: dict[str, Any]) -> dict[str, Any]:
 
 
 class Children:
-    """The rows of a plan's children, and of the heads of their lanes."""
+    """The rows of planned children, and of the heads of their lanes.
 
-    def __init__(self, tx: UnitOfWork, parent: ParentInWork, plan: Plan) -> None:
+    Args:
+        tx: the transaction.
+        parent: their parent job.
+        planned: the children in their order.
+        position: the place of the first.
+        lane: the number of the first lane.
+    """
+
+    def __init__(
+        self, tx: UnitOfWork, parent: ParentInWork, planned: Sequence[PlannedChild], *, position: int, lane: int
+    ) -> None:
         self._tx = tx
         self._parent = parent
-        self._plan = plan
+        self._planned = planned
+        self._position = position
+        self._first_lane = lane
         self._lanes: dict[str, int] = {}
-        self._heads: list[tuple[str, PlannedChild]] = []
-        self._sizes: list[int] = []
+        self._heads: dict[int, tuple[str, PlannedChild]] = {}
+        self._sizes: dict[int, int] = {}
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Return one row per child, in the order of the plan; the first child of each lane becomes its head."""
+        """Return one row per child, in their order; the first of each lane that waits becomes its head."""
         new_id, lanes, heads, sizes = self._tx.ids.new_id, self._lanes, self._heads, self._sizes
-        for position, child in enumerate(self._plan.children):
+        for position, child in enumerate(self._planned, self._position):
             child_id = new_id()
             lane = lanes.setdefault(child.lane, len(lanes))
-            if lane == len(heads):
-                heads.append((child_id, child))
-                sizes.append(child.size)
-            elif child.size > sizes[lane]:
-                sizes[lane] = child.size
+            if not child.skipped:
+                heads.setdefault(lane, (child_id, child))
+                sizes[lane] = max(sizes.get(lane, 0), child.size)
             yield {
                 "id": child_id,
                 "position": position,
-                "lane": lane,
+                "lane": self._first_lane + lane,
                 "target": child.target,
                 "operation": child.operation,
                 "options": text_of(child.options),
                 "object": child.object,
+                "locks": text_of(child.locks) or None,
                 "size": child.size,
+                "state": _SKIPPED if child.skipped else _PENDING,
+                "reason": child.reason,
+                "before": text_of(child.before),
+                "end_time": self._tx.now if child.skipped else None,
             }
 
     def heads(self) -> Iterator[dict[str, Any]]:
@@ -141,27 +190,25 @@ class Children:
         Their turns begin after the last granted one of their rank, so that parent jobs share fairly, and go on one
         by one, so that the lanes of one parent job go round.
         """
-        first = max(self._tx.turn(-self._plan.spec.priority), self._parent.last_turn) + 1
-        order = sorted(range(len(self._heads)), key=lambda lane: -self._sizes[lane])
+        first = max(self._tx.turn(-self._parent.spec.priority), self._parent.last_turn) + 1
+        order = sorted(self._heads, key=lambda lane: -self._sizes[lane])
         for turn, lane in enumerate(order, first):
             child_id, child = self._heads[lane]
             self._parent.last_turn = turn
-            self._tx.ready(child_id, child.target)
+            if not self._parent.paused:
+                self._tx.ready(child_id, child.target)
             yield {"child_id": child_id, "target": child.target, "operation": child.operation, "turn": turn}
 
 
+_PENDING, _SKIPPED = ChildJobState.PENDING.value, ChildJobState.SKIPPED.value
 _NEW_CHILD: dict[str, Any] = {
     "attempts": 0,
     "failures": 0,
     "losses": 0,
     "version": 1,
-    "state": ChildJobState.PENDING.value,
     "verdict": None,
-    "reason": "",
     "failure": None,
-    "before": "",
     "after": "",
     "available_time": None,
     "start_time": None,
-    "end_time": None,
 }

@@ -12,7 +12,7 @@ ROOM = (_t.max_parallel - _live_on_target).label("room")
 # What a claim has to know of a head, and of its child to lease it.
 HEAD = (
     *(queue.c[name] for name in ("child_id", "parent_id", "target", "operation", "rank", "turn", "hold")),
-    *(child_jobs.c[name] for name in ("options", "object", "attempts", "failures", "losses", "version")),
+    *(child_jobs.c[name] for name in ("options", "object", "locks", "attempts", "failures", "losses", "version")),
     _p.max_parallel,
     ROOM,
 )
@@ -26,6 +26,6 @@ SHARED = func.pg_try_advisory_xact_lock_shared(
 )
 # Not a plain comparison: a planner that knows a few parent jobs would go through all that run, for each head.
 IS_OPEN = (
-    _p.state.concat(literal_column("''")) == literal_column("'running'"),
+    _p.state.concat(literal_column("''")).in_([literal_column("'running'"), literal_column("'planning'")]),
     (_p.deadline.is_(None)) | (_p.deadline > bindparam("now")),
 )

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import bindparam, select
 
 from manager_service.store.locks import Locks
-from manager_service.store.rows import locks_by_operation
+from manager_service.store.rows import locks_by_operation, locks_of_child
 from manager_service.store.statements import Among, Statement
 from manager_service.store.tables import session_targets
 from manager_service.store.unit_of_work import UnitOfWork
@@ -82,5 +82,6 @@ class Offers:
                     self._kept.keep(self._id, row.target, locks)
 
     def locks_of(self, head: Any) -> Locks | None:
-        """Return the keys that a head's operation takes; ``None`` if it is not offered."""
-        return self.on(head.target).get(head.operation)
+        """Return the keys that a head takes, its own or its operation's; ``None`` if that is not offered."""
+        offered = self.on(head.target).get(head.operation)
+        return offered if offered is None or head.locks is None else locks_of_child(head.locks)

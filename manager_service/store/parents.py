@@ -8,7 +8,14 @@ from sqlalchemy import bindparam, func, select, update
 
 from manager_service.domain.events import BulkChangeKind
 from manager_service.domain.model import Instant, JobSpec, ParentJob
-from manager_service.domain.states import ChildJobState, Counts, ParentJobState, Verdict, parent_job_state
+from manager_service.domain.states import (
+    ChildJobState,
+    Counts,
+    ParentJobState,
+    Verdict,
+    is_planning,
+    parent_job_state,
+)
 from manager_service.store.rows import counts_in, counts_text, spec_of
 from manager_service.store.statements import Among, Statement
 from manager_service.store.tables import leases, parent_counts, parent_jobs
@@ -65,6 +72,7 @@ UPDATE_COUNTS = Statement(
     )
 )
 
+_OPEN = (ParentJobState.PLANNING, ParentJobState.RUNNING)
 _NO_CHANGE: Mapping[str, Any] = {
     "child_id": None,
     "previous_state": None,
@@ -135,7 +143,7 @@ class ParentInWork:
     @property
     def stopping(self) -> bool:
         """Whether no further child of it may start."""
-        return self.state is not ParentJobState.RUNNING or self.cancel_requested
+        return self.state not in _OPEN or self.cancel_requested
 
     def moved(self, previous: ChildJobState | None, state: ChildJobState | None, number: int = 1) -> None:
         """Count children from one state to another; no state is outside."""
@@ -211,7 +219,12 @@ class ParentInWork:
         counts = self.settled_counts()
         was = self.state
         if not was.final or self.reopened:
-            self.state = parent_job_state(counts, self.spec.failure_policy, cancel_requested=self.cancel_requested)
+            self.state = parent_job_state(
+                counts,
+                self.spec.failure_policy,
+                cancel_requested=self.cancel_requested,
+                planning=is_planning(counts, self.spec.inspections),
+            )
         if not self.exact:
             return False
         if self.state.final and self.end_time is None:

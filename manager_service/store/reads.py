@@ -38,6 +38,7 @@ _CHILD_COLUMNS = (
     _c.options,
     _c.target,
     _c.object,
+    _c.locks,
     _state.label("state"),
     _c.verdict,
     _c.reason,

@@ -1,19 +1,26 @@
 """Record how attempts ended."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import insert, select
 
 from manager_service.domain.attempts import end_by_report
+from manager_service.domain.inspection import INSPECT, MAX_CHILDREN
 from manager_service.domain.leases import Lease, Poll, Report, ReportAnswer, ReportStatus
+from manager_service.domain.model import Failure
+from manager_service.domain.planned import failed_report, nothing_found, too_many
+from manager_service.domain.states import ChildJobState, Outcome
 from manager_service.store.acquire import Polls, grant
+from manager_service.store.create import add_children
 from manager_service.store.endings import Ended, budget_of, end_attempts
 from manager_service.store.lanes import SUCCESSORS
 from manager_service.store.sessions import ask_session, open_session
-from manager_service.store.statements import Among, Statement
-from manager_service.store.tables import attempts, stale_reports
+from manager_service.store.statements import Among, Rows, Statement
+from manager_service.store.tables import attempts, child_jobs, stale_reports
 from manager_service.store.unit_of_work import UnitOfWork
+from manager_service.store.writer import Bulk
 
 _STALE_KEPT = 8
 
@@ -27,6 +34,10 @@ _STALE = Statement(
         Among(stale_reports.c.child_id, "ids")
     )
 )
+# In the order in which parent jobs are had.
+_PARENTS_OF = Statement(
+    select(child_jobs.c.parent_id).distinct().where(Among(child_jobs.c.id, "ids")).order_by(child_jobs.c.parent_id)
+)
 _INSERT_STALE = Statement(insert(stale_reports))
 
 
@@ -34,6 +45,46 @@ def report(
     tx: UnitOfWork, polls: Polls, session_id: str, reports: Sequence[Report], poll: Poll | None
 ) -> ReportAnswer:
     """Record reports of live leases, sort the others out, then grant the next leases."""
+    sorted_out = _sort(tx, session_id, reports)
+    return _answer(tx, polls, sorted_out, poll)
+
+
+def report_planning(
+    tx: UnitOfWork, polls: Polls, session_id: str, reports: Sequence[Report], poll: Poll | None
+) -> Bulk[ReportAnswer]:
+    """Do as ``report``, where some reports plan children: these are made in the same transaction."""
+    for row in tx.rows(_PARENTS_OF, ids=[item.child_job_id for item in reports if item.planned]):
+        tx.own(row.parent_id)
+    sorted_out = _sort(tx, session_id, reports)
+    for number, (item, ended) in enumerate(zip(sorted_out.recorded, sorted_out.ended, strict=True)):
+        parent = tx.parent(ended.lease.parent_id)
+        if not item.planned or ended.ending.state is not ChildJobState.COMPLETED or parent.stopping:
+            continue
+        if parent.settled_counts().total + len(item.planned) > MAX_CHILDREN:
+            sorted_out.ended[number] = _ended(tx, ended.lease, item, refused=too_many(len(item.planned)))
+        else:
+            yield from add_children(tx, parent, item.planned)
+    return _answer(tx, polls, sorted_out, poll)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sorted:
+    """Reports with those of live leases told from the others.
+
+    ``statuses`` has a place for each report, empty for those that are ``late``; ``ended`` is how each of the
+    ``recorded`` ones ends its lease.
+    """
+
+    session: Any
+    live: dict[str, Any]
+    following: Rows
+    statuses: list[ReportStatus | None]
+    recorded: list[Report]
+    ended: list[Ended]
+    late: list[Report]
+
+
+def _sort(tx: UnitOfWork, session_id: str, reports: Sequence[Report]) -> _Sorted:
     tx.exclusion.hold_session(session_id)
     asked = ask_session(tx, session_id)
     children = [item.child_job_id for item in reports]
@@ -42,24 +93,27 @@ def report(
     session = open_session(tx, session_id, asked)
     live = {row.child_id: row for row in held()}
     tx.parents(row.parent_id for row in live.values())  # all at once, not one for each report
-    statuses: list[ReportStatus | None] = []
-    ended: list[Ended] = []
-    late: list[Report] = []
+    found = _Sorted(session=session, live=live, following=following, statuses=[], recorded=[], ended=[], late=[])
     for item in reports:
         lease = live.get(item.child_job_id)
         if lease is not None and _fits(lease, session_id, item):
             del live[item.child_job_id]
-            ended.append(_ended(tx, lease, item))
-            statuses.append(ReportStatus.RECORDED)
+            found.recorded.append(item)
+            found.ended.append(_ended(tx, lease, item))
+            found.statuses.append(ReportStatus.RECORDED)
         else:
-            late.append(item)
-            statuses.append(None)
-    end_attempts(tx, ended, following)
-    answers = iter(_sort_out(tx, late, live))
+            found.late.append(item)
+            found.statuses.append(None)
+    return found
+
+
+def _answer(tx: UnitOfWork, polls: Polls, found: _Sorted, poll: Poll | None) -> ReportAnswer:
+    end_attempts(tx, found.ended, found.following)
+    answers = iter(_sort_out(tx, found.late, found.live))
     leases: tuple[Lease, ...] = ()
     if poll is not None:
-        leases = grant(tx, polls, session, poll, ended=len(ended))
-    return ReportAnswer(statuses=tuple(status or next(answers) for status in statuses), leases=leases)
+        leases = grant(tx, polls, found.session, poll, ended=len(found.ended))
+    return ReportAnswer(statuses=tuple(status or next(answers) for status in found.statuses), leases=leases)
 
 
 def _fits(lease: Any, session_id: str, item: Report) -> bool:
@@ -67,15 +121,19 @@ def _fits(lease: Any, session_id: str, item: Report) -> bool:
     return (lease.lease_id, lease.attempt, lease.session_id) == (item.lease_id, item.attempt, session_id)
 
 
-def _ended(tx: UnitOfWork, lease: Any, item: Report) -> Ended:
+def _ended(tx: UnitOfWork, lease: Any, item: Report, refused: Failure | None = None) -> Ended:
+    """Decide how a live lease ends; what is ``refused`` is a failure, whatever the worker reported."""
+    if lease.operation == INSPECT and item.outcome is Outcome.COMPLETED and item.planned is None:
+        refused = nothing_found()
+    decisive = item if refused is None else failed_report(item, refused)
     budget = budget_of(lease, tx.parents([lease.parent_id])[lease.parent_id])
-    ending = end_by_report(budget, item, now=tx.now, jitter=tx.ids.random())
+    ending = end_by_report(budget, decisive, now=tx.now, jitter=tx.ids.random())
     return Ended(
         lease=lease,
         ending=ending,
         outcome=item.outcome,
         report_id=item.report_id,
-        failure=item.failure,
+        failure=decisive.failure,
         reason=item.reason or ending.reason,
     )
 

@@ -51,7 +51,7 @@ def retry_parent_job(tx: UnitOfWork, parent_job_id: str) -> Bulk[ParentJob]:
     """Make the failed children pending again, with fresh budgets; the first of each lane is its head."""
     tx.own(parent_job_id)
     parent = tx.parent(parent_job_id)
-    if parent.state is ParentJobState.RUNNING and parent.round > 1:
+    if parent.state in (ParentJobState.PLANNING, ParentJobState.RUNNING) and parent.round > 1:
         return parent.as_parent_job()
     if not parent.state.final or not parent.settled_counts().failed:
         raise WrongStateError(parent_job_id, parent.state.value, "retried")

@@ -8,7 +8,7 @@ from typing import Any
 
 from manager_service.domain.events import BulkChange, BulkChangeKind, ChildJobChange, Event, ParentJobChange
 from manager_service.domain.fleet import OfferedOperation
-from manager_service.domain.model import Failure, JobSpec, RequestedOperation, RetryPolicy
+from manager_service.domain.model import Failure, JobSpec, RequestedOperation, RetryPolicy, Selection, Threshold
 from manager_service.domain.states import (
     ChildJobState,
     Counts,
@@ -64,8 +64,22 @@ def spec_of(text: str) -> JobSpec:
             "scope": Scope(value["scope"]),
             "retry_policy": RetryPolicy(**value["retry_policy"]),
             "failure_policy": FailurePolicy(**{**policy, "mode": FailureMode(policy["mode"])}),
+            # What an older release stored has neither.
+            "selection": _selection(value.get("selection", {})),
+            "only_if": tuple(Threshold(**threshold) for threshold in value.get("only_if", ())),
         }
     )
+
+
+def _selection(value: Mapping[str, list[str]]) -> Selection:
+    return Selection(**{name: tuple(patterns) for name, patterns in value.items()})
+
+
+@lru_cache(maxsize=4_096)
+def locks_of_child(text: str) -> Mapping[str, bool]:
+    """Return the keys that a child holds by itself, each exclusive or not."""
+    value: dict[str, bool] = json.loads(text)
+    return value
 
 
 def operations_text(operations: tuple[OfferedOperation, ...]) -> str:

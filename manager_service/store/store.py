@@ -45,7 +45,7 @@ from manager_service.store.reads import (
     read_requested_parent_job,
 )
 from manager_service.store.register import deregister, register
-from manager_service.store.report import report
+from manager_service.store.report import report, report_planning
 from manager_service.store.retention import delete_parent_job, prune, trim_events
 from manager_service.store.retry import retry_parent_job
 from manager_service.store.statements import Connection
@@ -229,7 +229,12 @@ class SqlJobStore:
 
     async def report(self, session_id: str, reports: Sequence[Report], poll: Poll | None) -> ReportAnswer:
         """Record reports and grant the next leases."""
-        answer: ReportAnswer = await self._write(report, self._polls, session_id, reports, poll, key=session_id)
+        arguments = (self._polls, session_id, reports, poll)
+        answer: ReportAnswer
+        if any(item.planned for item in reports):
+            answer = await self._steer(report_planning, *arguments, key=session_id)
+        else:
+            answer = await self._write(report, *arguments, key=session_id)
         return answer
 
     async def deregister(self, session_id: str) -> None:

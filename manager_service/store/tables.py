@@ -144,6 +144,8 @@ child_jobs = Table(
     Column("object", Text),
     Column("size", BigInteger, nullable=False),
     Column("create_time", BigInteger, nullable=False),
+    # The keys that it holds while it is live, where they are not those of its operation on the whole database.
+    Column("locks", Text),
     # Written when an attempt ends, and by a retry of the parent job.
     Column("attempts", Integer, nullable=False),
     Column("failures", Integer, nullable=False),

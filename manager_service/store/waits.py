@@ -9,7 +9,7 @@ from manager_service.domain.fleet import SessionState
 from manager_service.domain.model import Instant
 from manager_service.domain.states import WaitReason
 from manager_service.domain.waiting import WaitFacts, wait_reason
-from manager_service.store.rows import locks_by_operation, spec_of
+from manager_service.store.rows import locks_by_operation, locks_of_child, spec_of
 from manager_service.store.statements import Among, Connection, Statement
 from manager_service.store.tables import (
     child_jobs,
@@ -143,6 +143,8 @@ class Waits:
         return ""
 
     def _locks(self, row: Any) -> Mapping[str, bool]:
+        if row.locks is not None:
+            return locks_of_child(row.locks)
         offers = self._offering(row)
         return locks_by_operation(offers[0].operations)[row.operation] if offers else {}
 

@@ -130,6 +130,8 @@ class TestRequests:
             labels={"l": "w"},
             dry_run=True,
             allow_unknown_targets=True,
+            selection=job_pb2.Selection(include=["a*"], exclude=["b"]),
+            only_if=[job_pb2.Threshold(condition="c > 1", operation="vacuum", target="a", object="o*")],
         )
         assert {field.name for field, _ in message.ListFields()} == {
             field.name for field in message.DESCRIPTOR.fields

@@ -6,7 +6,7 @@ import pytest
 from manager_service.domain.errors import InvalidRequestError
 from manager_service.domain.fleet import OfferedOperation, OptionSpec, OptionType
 from manager_service.domain.lanes import lanes
-from manager_service.domain.model import SECOND, RequestedOperation, RetryPolicy
+from manager_service.domain.model import SECOND, RequestedOperation, RetryPolicy, Selection, Threshold
 from manager_service.domain.planning import MAX_DRY_RUN_CHILDREN, plan, planned_parent
 from manager_service.domain.request import LAST_INSTANT, MAX_TARGETS, JobRequest, RetryWish, request_hash
 from manager_service.domain.states import FailureMode, FailurePolicy, ParentJobState, Scope
@@ -46,6 +46,25 @@ class TestPlan:
             ("a", "analyze"),
             ("a", "reindex"),
         ]
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"scope": Scope.TABLE}, {"scope": Scope.INDEX}, {"only_if": (Threshold(condition="rows > 1"),)}],
+    )
+    def test_what_is_not_known_yet_is_found_out_by_one_child_of_each_target(self, changes: dict[str, Any]) -> None:
+        offers = (offered("vacuum"), offered("inspect"))
+        asked = request(targets=("b", "a"), operations=operations("vacuum"), dry_run=True, **changes)
+
+        planned = plan(asked, known(target("a", *offers), target("b", *offers)), NOW)
+
+        assert [(child.target, child.operation) for child in planned.children] == [
+            ("b", "inspect"),
+            ("a", "inspect"),
+        ]
+        assert planned.spec.inspections == 2
+        assert planned.spec.operations == operations("vacuum")
+        assert planned.spec.dry_run
+        assert planned.spec.only_if == asked.only_if
 
     def test_defaults_are_filled_in(self) -> None:
         spec = plan(request(), known(target("app")), NOW).spec
@@ -183,8 +202,21 @@ class TestRefusedFields:
             ({"operations": operations("vacuum", "vacuum")}, "operations[1].name", "twice"),
             ({"operations": operations("")}, "operations[0].name", "empty"),
             ({"operations": operations("vacuum", **{"": "x"})}, "operations[0].options[]", "empty"),
-            ({"scope": Scope.TABLE}, "scope", "table"),
-            ({"scope": Scope.INDEX}, "scope", "index"),
+            ({"scope": Scope.TABLE}, "scope", "target 'app' cannot be inspected by its worker"),
+            ({"only_if": (Threshold(condition="a"),)}, "only_if", "cannot be inspected"),
+            ({"operations": operations("inspect")}, "operations[0].name", "comes by itself"),
+            ({"selection": Selection(include=("a",))}, "selection", "goes with the scopes"),
+            ({"selection": Selection(include=("",))}, "selection.include[0]", "empty"),
+            ({"selection": Selection(exclude=("a",) * 101)}, "selection.exclude", "at most 100"),
+            ({"only_if": (Threshold(condition="a ="),)}, "only_if[0].condition", "no condition"),
+            ({"only_if": (Threshold(condition="a", object="o"),)}, "only_if[0].object", "scopes table and index"),
+            ({"only_if": (Threshold(condition="a", target="b"),)}, "only_if[0].target", "not among the targets"),
+            (
+                {"only_if": (Threshold(condition="a", operation="b"),), "operations": operations("vacuum")},
+                "only_if[0].operation",
+                "not among the operations",
+            ),
+            ({"only_if": (Threshold(condition="a"),) * 1_001}, "only_if", "at most 1000"),
             ({"priority": 101}, "priority", "from -100 to 100"),
             ({"priority": -101}, "priority", "from -100 to 100"),
             ({"max_parallel": -1}, "max_parallel", "from 0"),

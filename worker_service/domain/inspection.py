@@ -72,6 +72,7 @@ class InspectedObject:
             what is offered for the whole database.
         previews: for each of the operations the statements that would run, and whom their locks keep out.
         left_out: why nothing is to be done to it all the same; empty where something is.
+        urgent: whether it goes first, whatever its size: the whole database is in danger while it waits.
     """
 
     object: str | None = None
@@ -81,6 +82,7 @@ class InspectedObject:
     locks: tuple[Lock, ...] = ()
     previews: tuple[str, ...] = ()
     left_out: str = ""
+    urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

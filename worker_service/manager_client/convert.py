@@ -225,6 +225,7 @@ def _inspected(
         locks=locks(item.locks),
         previews=item.previews,
         left_out=item.left_out,
+        urgent=item.urgent,
     )
 
 

@@ -16,6 +16,7 @@ from manager_service.domain.model import (
     PlannedChild,
     Progress,
     RetryPolicy,
+    Selection,
     StaleReport,
 )
 from manager_service.domain.states import ChildJobState, Counts, FailurePolicy
@@ -53,7 +54,15 @@ def parent_job(job: ParentJob) -> job_pb2.ParentJob:
         create_time=timestamp(job.create_time),
         start_time=timestamp(job.start_time),
         end_time=timestamp(job.end_time),
+        selection=selection(spec.selection) if spec.selection != Selection() else None,
+        only_if=[job_pb2.Threshold(**asdict(item)) for item in spec.only_if],
+        dry_run=spec.dry_run,
     )
+
+
+def selection(value: Selection) -> job_pb2.Selection:
+    """Convert which objects are meant."""
+    return job_pb2.Selection(include=value.include, exclude=value.exclude)
 
 
 def _retry_policy(policy: RetryPolicy) -> job_pb2.RetryPolicy:

@@ -1,9 +1,13 @@
 """What workers say and are told, between the wire and the domain."""
 
-from manager_service.api.convert import enums
+import math
+from collections.abc import Iterable
+
+from manager_service.api.convert import enums, jobs
 from manager_service.api.convert.scalars import duration, instant, span
 from manager_service.domain.errors import FieldViolation, InvalidRequestError
-from manager_service.domain.fleet import Timing
+from manager_service.domain.fleet import Lock, Timing
+from manager_service.domain.inspection import InspectedObject, Inspection, InspectionResult
 from manager_service.domain.leases import (
     Heartbeat,
     HeartbeatAnswer,
@@ -47,6 +51,16 @@ def lease(value: Lease, timing: Timing) -> lease_service_pb2.Lease:
         lease_duration=duration(timing.lease_duration),
         accept_within=duration(timing.accept_within),
         timeout=duration(value.timeout),
+        inspection=_inspection(value.inspection) if value.inspection is not None else None,
+    )
+
+
+def _inspection(value: Inspection) -> lease_service_pb2.Inspection:
+    return lease_service_pb2.Inspection(
+        scope=enums.SCOPE.out(value.scope),
+        operations=[job_pb2.OperationSpec(name=item.name, options=item.options) for item in value.operations],
+        selection=jobs.selection(value.selection),
+        preview=value.preview,
     )
 
 
@@ -114,7 +128,40 @@ def report(item: lease_service_pb2.OperationResult, path: str) -> Report:
         failure=_failure(item.failure, f"{path}.failure") if item.HasField("failure") else None,
         released=enums.RELEASE_REASON.read(item.released, f"{path}.released"),
         retry_after=span(item, "retry_after"),
+        inspection=_found(item.inspection, f"{path}.inspection") if item.HasField("inspection") else None,
     )
+
+
+def _found(found: lease_service_pb2.InspectionResult, path: str) -> InspectionResult:
+    """Read what was found; raise ``InvalidRequestError`` where places and numbers do not fit to their names."""
+    for index, item in enumerate(found.objects):
+        if len(item.measures) != len(found.measures):
+            text = f"has {len(item.measures)} numbers for {len(found.measures)} names"
+            raise InvalidRequestError([FieldViolation(f"{path}.objects[{index}].measures", text)])
+        if any(not 0 <= place < len(found.operations) for place in item.operations):
+            text = f"has a place that is none of the {len(found.operations)} operations"
+            raise InvalidRequestError([FieldViolation(f"{path}.objects[{index}].operations", text)])
+    return InspectionResult(
+        objects=tuple(_object(item, found) for item in found.objects), locks=_locks(found.locks)
+    )
+
+
+def _object(item: lease_service_pb2.InspectedObject, found: lease_service_pb2.InspectionResult) -> InspectedObject:
+    measured = zip(found.measures, item.measures, strict=True)
+    return InspectedObject(
+        object=item.object if item.HasField("object") else None,
+        operations=tuple(found.operations[place] for place in item.operations),
+        size_bytes=item.size_bytes,
+        measures={name: value for name, value in measured if not math.isnan(value)},
+        locks=_locks(item.locks),
+        previews=tuple(item.previews),
+        left_out=item.left_out,
+        urgent=item.urgent,
+    )
+
+
+def _locks(items: Iterable[lease_service_pb2.Lock]) -> tuple[Lock, ...]:
+    return tuple(Lock(key=item.key, exclusive=item.exclusive) for item in items)
 
 
 def _failure(value: job_pb2.Failure, path: str) -> Failure:

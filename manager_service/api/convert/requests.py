@@ -4,7 +4,7 @@ from manager_service.api.convert import enums
 from manager_service.api.convert.scalars import instant, span
 from manager_service.domain.checks import MAX_TEXT, Violations, is_uuid
 from manager_service.domain.errors import ChildJobNotFoundError, ParentJobNotFoundError
-from manager_service.domain.model import RequestedOperation
+from manager_service.domain.model import RequestedOperation, Selection, Threshold
 from manager_service.domain.ports import ChildJobFilter, ParentJobFilter
 from manager_service.domain.request import JobRequest, RetryWish
 from manager_service.domain.states import FailureMode, FailurePolicy
@@ -45,6 +45,11 @@ def job_request(request: job_service_pb2.CreateParentJobRequest) -> JobRequest:
         labels=dict(request.labels),
         dry_run=request.dry_run,
         allow_unknown_targets=request.allow_unknown_targets,
+        selection=Selection(include=tuple(request.selection.include), exclude=tuple(request.selection.exclude)),
+        only_if=tuple(
+            Threshold(condition=item.condition, operation=item.operation, target=item.target, object=item.object)
+            for item in request.only_if
+        ),
     )
 
 

@@ -667,6 +667,9 @@ class ParentJob(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    SELECTION_FIELD_NUMBER: _builtins.int
+    ONLY_IF_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id. Set by CreateParentJob."""
     type: _builtins.str
@@ -689,6 +692,8 @@ class ParentJob(_message.Message):
     """The most children that run at once; 0 is no limit."""
     round: _builtins.int
     """How often RetryParentJob reopened it, plus one."""
+    dry_run: _builtins.bool
+    """Whether it only plans: its further children end SKIPPED, with the statements as reason."""
     @_builtins.property
     def counts(self) -> Global___ChildJobCounts:
         """The children by state."""
@@ -729,6 +734,14 @@ class ParentJob(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it reached a final state; unset before."""
 
+    @_builtins.property
+    def selection(self) -> Global___Selection:
+        """Which objects are meant; unset for all."""
+
+    @_builtins.property
+    def only_if(self) -> _containers.RepeatedCompositeFieldContainer[Global___Threshold]:
+        """When operations are worth their while."""
+
     def __init__(
         self,
         *,
@@ -753,10 +766,13 @@ class ParentJob(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        selection: Global___Selection | None = ...,
+        only_if: _abc.Iterable[Global___Threshold] | None = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "failure_policy", b"failure_policy", "retry_policy", b"retry_policy", "start_time", b"start_time", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "failure_policy", b"failure_policy", "retry_policy", b"retry_policy", "selection", b"selection", "start_time", b"start_time", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "counts", b"counts", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "failure_policy", b"failure_policy", "id", b"id", "labels", b"labels", "max_parallel", b"max_parallel", "name", b"name", "operations", b"operations", "paused", b"paused", "priority", b"priority", "retry_policy", b"retry_policy", "round", b"round", "scope", b"scope", "sequence", b"sequence", "start_time", b"start_time", "state", b"state", "timeout", b"timeout", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "counts", b"counts", "create_time", b"create_time", "deadline", b"deadline", "dry_run", b"dry_run", "end_time", b"end_time", "failure_policy", b"failure_policy", "id", b"id", "labels", b"labels", "max_parallel", b"max_parallel", "name", b"name", "only_if", b"only_if", "operations", b"operations", "paused", b"paused", "priority", b"priority", "retry_policy", b"retry_policy", "round", b"round", "scope", b"scope", "selection", b"selection", "sequence", b"sequence", "start_time", b"start_time", "state", b"state", "timeout", b"timeout", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -739,12 +739,15 @@ class InspectedObject(_message.Message):
     LOCKS_FIELD_NUMBER: _builtins.int
     PREVIEWS_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
+    URGENT_FIELD_NUMBER: _builtins.int
     object: _builtins.str
     """Its name, as in Lease.object; unset for the whole database."""
     size_bytes: _builtins.int
     """How large it is, in bytes; larger ones go first. 0: unknown."""
     left_out: _builtins.str
     """Why nothing is to be done to it all the same; its children end SKIPPED with this. Empty: something is."""
+    urgent: _builtins.bool
+    """Whether it goes first, whatever its size: the whole database is in danger while it waits."""
     @_builtins.property
     def operations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Which operations are to be done to it, by their places in `operations` above, from 0."""
@@ -771,10 +774,11 @@ class InspectedObject(_message.Message):
         locks: _abc.Iterable[Global___Lock] | None = ...,
         previews: _abc.Iterable[_builtins.str] | None = ...,
         left_out: _builtins.str = ...,
+        urgent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "object", b"object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "left_out", b"left_out", "locks", b"locks", "measures", b"measures", "object", b"object", "operations", b"operations", "previews", b"previews", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "left_out", b"left_out", "locks", b"locks", "measures", b"measures", "object", b"object", "operations", b"operations", "previews", b"previews", "size_bytes", b"size_bytes", "urgent", b"urgent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__object: _TypeAlias = _typing.Literal["object"]  # noqa: Y015
     _WhichOneofArgType__object: _TypeAlias = _typing.Literal["_object", b"_object"]  # noqa: Y015

@@ -1,0 +1,179 @@
+"""From what an ``inspect`` child found to further children: which objects are worth which operations."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+
+from manager_service.domain.conditions import condition
+from manager_service.domain.fleet import Lock
+from manager_service.domain.lanes import lanes
+from manager_service.domain.model import JobSpec, PlannedChild, RequestedOperation, Selection, Threshold
+from manager_service.domain.states import Scope
+
+INSPECT = "inspect"
+MAX_CHILDREN = 1_000_000
+_URGENT = 1 << 60
+_NAMED = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What an ``inspect`` child looks for."""
+
+    scope: Scope
+    operations: tuple[RequestedOperation, ...]
+    selection: Selection
+    preview: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectedObject:
+    """An object that an ``inspect`` child found.
+
+    Attributes:
+        object: its name; ``None`` for the whole database.
+        operations: what is to be done to it, by name.
+        size_bytes: how large it is; 0 is unknown.
+        measures: numbers by name, those that are known.
+        locks: what is held beside the locks of all objects while something is done to it.
+        previews: the statements of each of the operations; empty where they were not asked for.
+        left_out: why nothing is to be done to it all the same; empty where something is.
+        urgent: whether it goes first, whatever its size.
+    """
+
+    object: str | None = None
+    operations: tuple[str, ...] = ()
+    size_bytes: int = 0
+    measures: Mapping[str, float] = field(default_factory=dict)
+    locks: tuple[Lock, ...] = ()
+    previews: tuple[str, ...] = ()
+    left_out: str = ""
+    urgent: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectionResult:
+    """What an ``inspect`` child found; ``locks`` are held whatever is done to one of the objects."""
+
+    objects: tuple[InspectedObject, ...] = ()
+    locks: tuple[Lock, ...] = ()
+
+
+class PlanError(Exception):
+    """What was found cannot become children; the message says what to do about the request."""
+
+
+def is_inspected(scope: Scope | None, only_if: Sequence[Threshold]) -> bool:
+    """Tell whether the targets of a request have to be inspected before its children are known."""
+    return scope not in (None, Scope.DATABASE) or bool(only_if)
+
+
+def wanted_of(spec: JobSpec) -> Inspection:
+    """Return what the ``inspect`` children of a parent job look for."""
+    return Inspection(scope=spec.scope, operations=spec.operations, selection=spec.selection, preview=spec.dry_run)
+
+
+def children_of(spec: JobSpec, target: str, found: InspectionResult) -> tuple[PlannedChild, ...]:
+    """Plan what was found on a target: for each object the operations in the order of the request.
+
+    Raises:
+        PlanError: these are too many children, or a threshold asks for what none of the objects has.
+    """
+    number = sum(len(item.operations) for item in found.objects)
+    if number > MAX_CHILDREN:
+        raise PlanError(
+            f"{number} children would be made of target {target!r}; a parent job has at most {MAX_CHILDREN}: "
+            "select fewer objects"
+        )
+    thresholds = _Thresholds(spec.only_if, target)
+    thresholds.refuse_unknown(found.objects)
+    pairs = [
+        (item, wanted) for item in found.objects for wanted in spec.operations if wanted.name in item.operations
+    ]
+    locks = {id(item): _merged((*found.locks, *item.locks)) for item in found.objects}
+    # Without keys of its own a child holds those of the whole database, as all such do.
+    keys = ([key for key, alone in locks[id(item)].items() if alone] or [f"target:{target}"] for item, _ in pairs)
+    return tuple(
+        replace(
+            _judged(spec, item, wanted.name, thresholds),
+            target=target,
+            options=wanted.options,
+            lane=lane,
+            locks=locks[id(item)],
+        )
+        for (item, wanted), lane in zip(pairs, lanes(keys), strict=True)
+    )
+
+
+def _merged(locks: Iterable[Lock]) -> Mapping[str, bool]:
+    merged: dict[str, bool] = {}
+    for lock in locks:
+        merged[lock.key] = lock.exclusive or merged.get(lock.key, False)
+    return merged
+
+
+def _judged(spec: JobSpec, item: InspectedObject, operation: str, thresholds: "_Thresholds") -> PlannedChild:
+    """Return a child with why it is done or skipped."""
+    worth, reason = (False, f"left out: {item.left_out}") if item.left_out else thresholds.judge(item, operation)
+    if worth and spec.dry_run:
+        preview = dict(zip(item.operations, item.previews, strict=False)).get(operation, "")
+        worth, reason = False, ": ".join(part for part in ("planned", preview, reason) if part)
+    return PlannedChild(
+        target="",
+        operation=operation,
+        object=item.object,
+        lane="",
+        size=item.size_bytes + (_URGENT if item.urgent else 0),
+        skipped=not worth,
+        reason=reason,
+        before=item.measures if reason else {},
+    )
+
+
+class _Thresholds:
+    """The thresholds that may count on a target, the most specific first."""
+
+    def __init__(self, thresholds: Sequence[Threshold], target: str) -> None:
+        ranked = enumerate(item for item in thresholds if item.target in ("", target))
+        order = sorted(
+            ranked, key=lambda of: (bool(of[1].object), bool(of[1].target), bool(of[1].operation), of[0])
+        )
+        self._ranked = tuple(item for _, item in reversed(order))
+
+    def judge(self, item: InspectedObject, operation: str) -> tuple[bool, str]:
+        """Tell whether an operation is worth its while, and why; where nobody asked it is, without a reason."""
+        threshold = self._of(item, operation)
+        if threshold is None:
+            return True, ""
+        asked = condition(threshold.condition)
+        told = asked.told(item.measures)
+        if asked.holds(item.measures):
+            return True, f"only if {asked.text}: {told}"
+        return False, f"not worth its while, only if {asked.text}: {told}"
+
+    def refuse_unknown(self, objects: Sequence[InspectedObject]) -> None:
+        """Refuse names that none of the objects has a measure of; raise ``PlanError``."""
+        known = {name for item in objects for name in item.measures}
+        for name in (name for item in self._ranked for name in condition(item.condition).names):
+            if objects and name not in known:
+                there = ", ".join(sorted(known)[:_NAMED]) or "none"
+                more = " ..." if len(known) > _NAMED else ""
+                raise PlanError(
+                    f"only_if asks for {name!r}, which no object has a measure of; there are {there}{more}"
+                )
+
+    def _of(self, item: InspectedObject, operation: str) -> Threshold | None:
+        fitting = (
+            threshold
+            for threshold in self._ranked
+            if threshold.operation in ("", operation)
+            and (not threshold.object or fits(threshold.object, item.object))
+        )
+        return next(fitting, None)
+
+
+def fits(pattern: str, name: str | None) -> bool:
+    """Tell whether an object has a name that fits a pattern: the whole of it, or what follows its last dot."""
+    if not pattern:
+        return True
+    return name is not None and (fnmatchcase(name, pattern) or fnmatchcase(name.rsplit(".", 1)[-1], pattern))

@@ -1,0 +1,41 @@
+"""What a report of an ``inspect`` child becomes: the children that it plans, or a failure."""
+
+from dataclasses import replace
+
+from manager_service.domain.inspection import INSPECT, MAX_CHILDREN, PlanError, children_of
+from manager_service.domain.leases import Report
+from manager_service.domain.model import ChildJob, Failure, ParentJob
+from manager_service.domain.states import FailureCategory, Outcome
+
+
+def planned(report: Report, child: ChildJob, parent: ParentJob) -> Report:
+    """Return a report with the children that come of what was found; where that cannot be, as one of a failure."""
+    if report.inspection is None or report.outcome is not Outcome.COMPLETED or child.operation != INSPECT:
+        return replace(report, inspection=None)
+    try:
+        return replace(report, inspection=None, planned=children_of(parent.spec, child.target, report.inspection))
+    except PlanError as error:
+        return failed_report(report, _failure("CANNOT_PLAN", str(error), FailureCategory.INVALID))
+
+
+def failed_report(report: Report, failure: Failure) -> Report:
+    """Return a report as one of a failure."""
+    return replace(report, outcome=Outcome.FAILED, verdict=None, failure=failure, inspection=None, planned=None)
+
+
+def nothing_found() -> Failure:
+    """Return the failure of an ``inspect`` that its worker calls completed without telling what it found."""
+    text = (
+        "the worker did not tell what it found; it is another release than the manager, or its engine has a defect"
+    )
+    return _failure("NOTHING_FOUND", text, FailureCategory.INTERNAL)
+
+
+def too_many(number: int) -> Failure:
+    """Return the failure of an ``inspect`` that found more than its parent job may have of children."""
+    text = f"{number} more children would make more than {MAX_CHILDREN} of the parent job: select fewer objects"
+    return _failure("CANNOT_PLAN", text, FailureCategory.INVALID)
+
+
+def _failure(reason: str, message: str, category: FailureCategory) -> Failure:
+    return Failure(reason=reason, message=message, category=category, retryable=False)
