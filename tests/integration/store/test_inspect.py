@@ -1,12 +1,13 @@
 """Children that are planned by what an ``inspect`` child found."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from manager_service.domain import events
-from manager_service.domain.fleet import Lock
+from manager_service.domain.fleet import Lock, OfferedOperation
 from manager_service.domain.inspection import Inspection
 from manager_service.domain.leases import Lease, ReportStatus
 from manager_service.domain.model import ParentJob, PlannedChild, RequestedOperation, Selection, Threshold
@@ -42,10 +43,11 @@ async def parent_job(world: World, *targets: str, **spec: Any) -> ParentJob:
 
 async def server(world: World, *names: str, max_parallel: int = 10, **fields: Any) -> FakeWorker:
     """Register a worker of targets whose operations take the whole database for themselves, but for inspecting."""
+    operations = tuple(
+        OfferedOperation(name=name, locks=(Lock(key=DATABASE, exclusive=name != "inspect"),)) for name in OFFERED
+    )
     targets = [
-        served_target(
-            name, operations=OFFERED, locks=(Lock(key=DATABASE, exclusive=False),), max_parallel=max_parallel
-        )
+        replace(served_target(name, max_parallel=max_parallel), operations=operations)
         for name in names or ("orders",)
     ]
     return await world.worker(*targets, **fields)
