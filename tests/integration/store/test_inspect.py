@@ -365,7 +365,7 @@ class TestLocks:
             # Their first heads, more than a claim walks past in order, are all of tables that are held.
             await parent_job(world)
             await planned(world, worker, tables)
-        await parent_job(world)
+        await parent_job(world, priority=-1)
         await planned(world, worker, [vacuum("free", operation="analyze")])
 
         assert [lease.object for lease in await worker.acquire()] == ["free"]
