@@ -3,7 +3,7 @@
 import json
 import signal
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum, auto
 from importlib.metadata import version
 from pathlib import Path
@@ -106,6 +106,16 @@ def serve(
     slots: Annotated[
         int, typer.Option(envvar="OVERHAUL_SLOTS", min=1, max=1000, help="How many operations run at once.")
     ] = 2,
+    max_parallel: Annotated[
+        int,
+        typer.Option(
+            envvar="OVERHAUL_MAX_PARALLEL",
+            min=1,
+            max=1000,
+            help="How many operations run at once on one target, on different objects of it. A target of the file "
+            "may say otherwise.",
+        ),
+    ] = 1,
     drain_grace: Annotated[
         float,
         typer.Option(
@@ -159,7 +169,7 @@ def serve(
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     from worker_service.app import serve as run  # noqa: PLC0415 - --help and --version load nothing heavy
 
-    sources = _sources(context, target, config_file)
+    sources = replace(_sources(context, target, config_file), max_parallel=max_parallel)
     config = settings.WorkerConfig(
         manager=manager,
         targets=sources.targets(),

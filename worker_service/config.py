@@ -20,6 +20,7 @@ FILE_KEYS = frozenset(
         "targets",
         "name",
         "slots",
+        "max_parallel",
         "drain_grace",
         "connect_timeout",
         "labels",
@@ -38,11 +39,13 @@ class Sources:
         command_line: the targets of the command line.
         file: the configuration file.
         content: what the file said when the worker started.
+        max_parallel: how many operations may run at once on a target that does not say it itself.
     """
 
     command_line: tuple[TargetOrder, ...] = ()
     file: Path | None = None
     content: Mapping[str, Any] = field(default_factory=dict)
+    max_parallel: int = 1
 
     def again(self) -> "Sources":
         """Read the file anew; raise ``ConfigurationError`` where it cannot be."""
@@ -50,11 +53,12 @@ class Sources:
 
     def targets(self) -> tuple[TargetOrder, ...]:
         """Return the targets; raise ``ConfigurationError`` where one is not of a form that can be read."""
-        return (
+        orders = (
             self.command_line
             or environment_targets(from_environment("OVERHAUL_TARGETS"))
             or file_targets(self.content)
         )
+        return tuple(replace(order, max_parallel=order.max_parallel or self.max_parallel) for order in orders)
 
     def differing(self, other: "Sources") -> list[str]:
         """Return which options but the targets are not what they are there."""
@@ -158,8 +162,8 @@ def _file_target(table: Mapping[str, Any]) -> TargetOrder:
     for key in ("name", "url", "engine", "identity"):
         if key in table and not isinstance(table[key], str):
             raise ConfigurationError(f"In a [[targets]] table, {key} has to be text.")
-    parallel = table.get("max_parallel", 1)
-    if not isinstance(parallel, int) or isinstance(parallel, bool) or parallel < 1:
+    parallel = table.get("max_parallel")
+    if parallel is not None and (not isinstance(parallel, int) or isinstance(parallel, bool) or parallel < 1):
         raise ConfigurationError("In a [[targets]] table, max_parallel has to be a whole number from 1.")
     if not table.get("url"):
         raise ConfigurationError("A [[targets]] table of the configuration file needs a url.")

@@ -17,14 +17,17 @@ NAME_LENGTH = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetOrder:
-    """A target as the user asked for it; ``name`` and ``engine`` are ``None`` where they are to be found."""
+    """A target as the user asked for it; ``name`` and ``engine`` are ``None`` where they are to be found.
+
+    Without a ``max_parallel`` of its own it has that of the worker.
+    """
 
     url: str = field(repr=False)
     name: str | None = None
     engine: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     identity: str | None = None
-    max_parallel: int = 1
+    max_parallel: int | None = None
 
 
 def parse_target(text: str) -> TargetOrder:
@@ -102,7 +105,7 @@ def _resolve(order: TargetOrder, name: str, engines: Engines, before: Served | N
         engine=engine.name,
         labels=order.labels,
         identity=order.identity,
-        max_parallel=order.max_parallel,
+        max_parallel=order.max_parallel or 1,
     )
     found = Served(target=target, engine=engine)
     if found != before:

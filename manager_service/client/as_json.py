@@ -36,6 +36,7 @@ def parent_job(parent: job_pb2.ParentJob) -> Json:
         "name": parent.name,
         "state": word(parent, "state"),
         "counts": counts(parent.counts),
+        "dry_run": parent.dry_run,
         "create_time": time(parent, "create_time"),
         "start_time": time(parent, "start_time"),
         "end_time": time(parent, "end_time"),

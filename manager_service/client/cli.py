@@ -49,6 +49,7 @@ def make_app() -> typer.Typer:
     )
     app.command()(run.run)
     app.command()(create.create)
+    app.command()(create.plan)
     app.command()(jobs.get)
     app.command("list")(jobs.list_jobs)
     app.command()(jobs.watch)

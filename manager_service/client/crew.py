@@ -17,6 +17,9 @@ MANAGER, WORKER = "overhaul-manager", "overhaul-worker"
 GRACE, KILL_AFTER = 10.0, 5.0
 QUICK_GRACE, QUICK_KILL_AFTER = 1.5, 1.5
 
+_SLOTS = 2
+"""The worker's own default."""
+
 TEMPORARY = "temporary"
 FOLDER_PREFIX = "overhaul-run-"
 """The manager knows it too: it removes an empty folder of this name around its own."""
@@ -48,6 +51,8 @@ class Commands:
             *self.worker,
             *("--manager", "-", "--stdin-lifeline", "--distinct-targets", "--log-level", "warning"),
             *(() if slots is None else ("--slots", str(slots))),
+            # Nobody else shares the targets: the locks alone say what may run side by side.
+            *("--max-parallel", str(slots or _SLOTS)),
             *(part for target in targets for part in ("--target", target)),
         ]
 

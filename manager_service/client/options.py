@@ -16,6 +16,14 @@ class Output(StrEnum):
     JSON = auto()
 
 
+class Scope(StrEnum):
+    """What the children of a parent job are done to."""
+
+    DATABASE = auto()
+    TABLE = auto()
+    INDEX = auto()
+
+
 class ParentState(StrEnum):
     """The states of a parent job that a list can be narrowed to."""
 
@@ -37,5 +45,12 @@ ManagerOption = Annotated[
 OutputOption = Annotated[
     Output,
     typer.Option("--output", envvar="OVERHAUL_OUTPUT", help="A table for people or JSON for programs."),
+]
+OperationOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[:OPT=VAL,...]",
+        help="An operation; repeat for more, in their order.  [default: vacuum, analyze, reindex]",
+    ),
 ]
 ParentJobArgument = Annotated[str, typer.Argument(metavar="ID", help="The parent job's id.", show_envvar=False)]

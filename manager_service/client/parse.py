@@ -5,7 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import typer
 
+from manager_service.client.thresholds import Threshold
+
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_WHERE = re.compile(r"(?P<operation>[^@/]*)(?:@(?P<target>[^/]+))?(?:/(?P<object>.+))?")
 SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -52,3 +55,15 @@ def operation(text: str) -> tuple[str, dict[str, str]]:
     if not name or (colon and not options):
         raise typer.BadParameter(f"{text!r} is not an operation; write NAME or NAME:option=value,option=value")
     return name, pairs(options.split(",")) if options else {}
+
+
+def threshold(text: str) -> Threshold:
+    """Read ``CONDITION``, or ``OPERATION@TARGET/OBJECT: CONDITION`` with any of the three parts left out."""
+    where, colon, condition = text.rpartition(":")
+    match = _WHERE.fullmatch(where.strip())
+    if not condition.strip() or match is None or (colon and not where.strip()):
+        raise typer.BadParameter(
+            f"{text!r} is no threshold; write a condition such as 'dead_ratio > 0.1', or one for some alone such "
+            "as 'vacuum@orders/public.big*: dead_ratio > 0.3'"
+        )
+    return Threshold(condition=condition.strip(), **match.groupdict(default=""))

@@ -17,6 +17,9 @@ ELLIPSIS_TARGETS = 5
 WHOLE = 36
 """As wide as an id: a column that is never broken."""
 
+_PLANNED = "planned"
+"""How the reason of a child begins that a dry run planned."""
+
 Row = Sequence[str]
 
 
@@ -74,6 +77,36 @@ def child_table(children: Iterable[job_pb2.ChildJob]) -> FittedTable:
     return FittedTable(columns, rows)
 
 
+def is_inspection(child: job_pb2.ChildJob) -> bool:
+    """Tell whether a child finds out which others there are to be."""
+    return child.operation == "inspect"
+
+
+def is_planned(child: job_pb2.ChildJob) -> bool:
+    """Tell whether a child of a dry run would be done; of another the reason says why not."""
+    return child.state == job_pb2.CHILD_JOB_STATE_PENDING or child.reason.startswith(_PLANNED)
+
+
+def plan_table(children: Iterable[job_pb2.ChildJob]) -> FittedTable:
+    """Return what would be done in the order of the plan, with the statements, and what not and why."""
+    columns = (
+        Column(head="operation"),
+        Column(head="object", least=8),
+        Column(head="size"),
+        Column(head="plan", least=WHOLE),
+    )
+    rows = [
+        (
+            child.operation,
+            _place(child),
+            decimal(int(child.before["size_bytes"])) if "size_bytes" in child.before else "",
+            child.reason.removeprefix(_PLANNED).removeprefix(": ") or "planned",
+        )
+        for child in children
+    ]
+    return FittedTable(columns, rows)
+
+
 def parent_table(parents: Iterable[job_pb2.ParentJob]) -> FittedTable:
     """Return parent jobs, one a row."""
     columns = (
@@ -89,7 +122,9 @@ def parent_table(parents: Iterable[job_pb2.ParentJob]) -> FittedTable:
         (
             parent.id,
             parent.name,
-            spoken(parent, "state") + (" (paused)" if parent.paused else ""),
+            spoken(parent, "state")
+            + (" (paused)" if parent.paused else "")
+            + (" (plan)" if parent.dry_run else ""),
             f"{ended(parent.counts)}/{parent.counts.total}",
             str(parent.counts.failed or ""),
             _clock(parent, "create_time"),

@@ -1,11 +1,13 @@
 """What a client asks for, in Python's own types."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
+from manager_service.client.options import Scope
+from manager_service.client.thresholds import Threshold
 from overhaul.v1 import job_pb2, job_service_pb2
 
 
@@ -28,6 +30,8 @@ class JobRequest:
     ``None`` and empty take the manager's defaults: vacuum, analyze and reindex, three failures and three
     losses per child, no limits. ``timeout`` bounds one attempt of one operation, ``deadline`` (which must have
     a time zone) the whole job. ``max_failed`` ends the job when more children failed; ``fail_fast`` is its 0.
+    With the scopes table and index the children are done to the objects that fit ``include`` and not ``exclude``;
+    ``only_if`` skips those that are not worth their while.
     """
 
     targets: Sequence[str] = ()
@@ -44,6 +48,10 @@ class JobRequest:
     max_failures: int | None = None
     max_losses: int | None = None
     allow_unknown_targets: bool = False
+    scope: Scope | None = None
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    only_if: Sequence[str | Threshold] = ()
 
     def to_wire(self, *, request_id: str | None, dry_run: bool = False) -> job_service_pb2.CreateParentJobRequest:
         """Return the message that asks for it."""
@@ -62,6 +70,14 @@ class JobRequest:
             labels=self.labels,
             dry_run=dry_run,
             allow_unknown_targets=self.allow_unknown_targets,
+            scope=_SCOPES[self.scope],
+            selection=self._selection(),
+            only_if=[_threshold(item) for item in self.only_if],
+        )
+
+    def _selection(self) -> job_pb2.Selection | None:
+        return (
+            job_pb2.Selection(include=self.include, exclude=self.exclude) if self.include or self.exclude else None
         )
 
     def _retry_policy(self) -> job_pb2.RetryPolicy | None:
@@ -75,6 +91,18 @@ class JobRequest:
         if self.max_failed is None:
             return None
         return job_pb2.FailurePolicy(mode=job_pb2.FAILURE_MODE_MAX_FAILED, max_failed_children=self.max_failed)
+
+
+_SCOPES: Mapping[Scope | None, "job_pb2.Scope.ValueType"] = {
+    None: job_pb2.SCOPE_UNSPECIFIED,
+    Scope.DATABASE: job_pb2.SCOPE_DATABASE,
+    Scope.TABLE: job_pb2.SCOPE_TABLE,
+    Scope.INDEX: job_pb2.SCOPE_INDEX,
+}
+
+
+def _threshold(item: str | Threshold) -> job_pb2.Threshold:
+    return job_pb2.Threshold(condition=item) if isinstance(item, str) else job_pb2.Threshold(**asdict(item))
 
 
 def _operation(operation: str | Operation) -> Operation:

@@ -12,8 +12,10 @@ from manager_service.client.crew import TEMPORARY, WORKER, Commands, Crew, Ready
 from manager_service.client.errors import ClientError
 from manager_service.client.follow import follow
 from manager_service.client.interrupts import Interrupts
+from manager_service.client.options import Scope
 from manager_service.client.processes import ProgramEndedError, starting
 from manager_service.client.request import JobRequest, Operation
+from manager_service.client.thresholds import Threshold
 from manager_service.client.views import View
 from overhaul.v1 import job_pb2
 
@@ -27,6 +29,16 @@ class RunRequest:
     store: str = TEMPORARY
     slots: int | None = None
     timeout: timedelta | None = None
+    scope: Scope | None = None
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    only_if: Sequence[Threshold] = ()
+    dry_run: bool = False
+
+    @property
+    def inspects(self) -> bool:
+        """Whether the targets are inspected first."""
+        return self.scope not in (None, Scope.DATABASE) or bool(self.only_if)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +115,19 @@ def _as_text(operation: Operation) -> str:
 
 async def _maintain(ready: Ready, request: RunRequest, interrupted: asyncio.Event, view: View) -> RunEnd:
     async with ManagerClient(ready.address) as client:
-        created = await client.create_parent_job(
-            JobRequest(targets=ready.targets, operations=request.operations, timeout=request.timeout)
+        asked = JobRequest(
+            targets=ready.targets,
+            operations=request.operations,
+            timeout=request.timeout,
+            scope=request.scope,
+            include=request.include,
+            exclude=request.exclude,
+            only_if=request.only_if,
         )
+        if request.dry_run:
+            created = (await client.plan_parent_job(asked)).parent_job
+        else:
+            created = await client.create_parent_job(asked)
         cancelling = asyncio.create_task(_cancel_at(interrupted, client, created.id, view))
         try:
             with view:

@@ -10,7 +10,7 @@ from manager_service.client.errors import ClientError
 from manager_service.client.exits import ExitCode, code_of_error, code_of_job, sentence
 from manager_service.client.processes import ProgramEndedError, ProgramNotStartedError
 from manager_service.client.run import RunRequest, StoppedError, plan, run
-from manager_service.client.showing import show_end
+from manager_service.client.showing import show_end, show_plan
 from manager_service.client.talk import complain, put, tell
 from manager_service.client.views import choose_view
 from manager_service.client.words import safe
@@ -25,13 +25,14 @@ def run_and_show(request: RunRequest, *, as_object: bool) -> ExitCode:
     end = _ended(run(request, COMMANDS, choose_view()))
     if isinstance(end, ExitCode):
         return end
-    show_end(end.parent_job, end.child_jobs, as_object=as_object)
+    show = show_plan if request.dry_run else show_end
+    show(end.parent_job, end.child_jobs, as_object=as_object)
     if request.store != TEMPORARY:
         tell(f"the history is kept in {request.store}; `overhaul-manager serve --store` shows it")
     return ExitCode.INTERRUPTED if end.interrupted else code_of_job(end.parent_job)
 
 
-def show_plan(request: RunRequest, *, as_object: bool) -> ExitCode:
+def show_statements(request: RunRequest, *, as_object: bool) -> ExitCode:
     """Print the statements that would run, and return the exit code."""
     planned = _ended(plan(request, COMMANDS))
     if isinstance(planned, ExitCode):

@@ -137,6 +137,23 @@ def show_end(parent_job: job_pb2.ParentJob, children: Sequence[job_pb2.ChildJob]
     tell(f"job {parent_job.id} {spoken(parent_job, 'state')}")
 
 
+def show_plan(parent_job: job_pb2.ParentJob, children: Sequence[job_pb2.ChildJob], *, as_object: bool) -> None:
+    """Print what would be done to which objects, and what would not and why."""
+    if as_object:
+        put(as_json.text(as_json.job(parent_job, children)))
+        return
+    if not parent_job.id:
+        render.console().print(render.child_table(children))
+        tell(f"would create {len(children)} child jobs; nothing was stored")
+        return
+    planned = [child for child in children if not render.is_inspection(child)]
+    left_out = sum(not render.is_planned(child) for child in planned)
+    render.console().print(render.plan_table(planned))
+    _print_reasons([child for child in children if render.is_inspection(child)])
+    left = f", {left_out} left out" if left_out else ""
+    tell(f"would create {len(planned) - left_out} child jobs{left}; nothing was changed")
+
+
 def show_parent(parent_job: job_pb2.ParentJob, *, as_object: bool) -> None:
     """Print a parent job alone."""
     if as_object:

@@ -29,6 +29,7 @@ PARENT = {
         "cancelled": 0,
         "skipped": 0,
     },
+    "dry_run": False,
     "create_time": "2026-01-31T04:05:06.000000Z",
     "start_time": "2026-01-31T04:05:07.000000Z",
     "end_time": "2026-01-31T04:05:09.500000Z",
@@ -118,6 +119,60 @@ def finished(manager: FakeManager) -> FakeManager:
     return manager
 
 
+def planning(manager: FakeManager, *children: job_pb2.ChildJob, **parent: Any) -> FakeManager:
+    """Script a plan that takes a parent job of its own."""
+    planned = wire.completed_parent_job(dry_run=True, **parent)
+    manager.answers("CreateParentJob", job_service_pb2.CreateParentJobResponse(parent_job=wire.parent_job()))
+    manager.answers("GetParentJob", job_service_pb2.GetParentJobResponse(parent_job=planned))
+    manager.answers("ListChildJobs", job_service_pb2.ListChildJobsResponse(child_jobs=children))
+    manager.answers("WatchParentJob", [wire.snapshot(planned)])
+    return manager
+
+
+@pytest.fixture
+def inspected(manager: FakeManager) -> FakeManager:
+    """A manager with a plan: one table is worth its while, another is not."""
+    skipped = {"state": job_pb2.CHILD_JOB_STATE_SKIPPED, "before": {"size_bytes": 2_000_000}}
+    return planning(
+        manager,
+        wire.completed_child_job(operation="inspect", reason="found 2 tables"),
+        wire.child_job(object="users", reason="planned: VACUUM users: only if rows > 1: rows 2", **skipped),
+        wire.child_job(object="visits", reason="not worth its while, only if rows > 1: rows 0", **skipped),
+    )
+
+
+class TestPlan:
+    def test_it_shows_what_would_be_done_and_what_not(self, inspected: FakeManager) -> None:
+        table = overhaul(inspected, "plan", "app", "--operation", "vacuum", "--only-if", "rows > 1")
+
+        [request] = inspected.requests("CreateParentJob")
+        assert table.exit_code == 0
+        assert request.dry_run
+        assert (list(request.targets), request.scope) == (["app"], job_pb2.SCOPE_TABLE)
+        assert [item.condition for item in request.only_if] == ["rows > 1"]
+        assert "app.users" in table.stdout
+        assert "2.0 MB" in table.stdout
+        assert "VACUUM users: only if rows > 1: rows 2" in table.stdout
+        assert "not worth its while" in table.stdout
+        assert "inspect app: found 2 tables" in table.stdout
+
+    def test_as_an_object_it_has_every_child(self, inspected: FakeManager) -> None:
+        whole = printed(overhaul(inspected, "plan", "app", "--output", "json"))
+
+        assert [child["object"] for child in whole["child_jobs"]] == [None, "users", "visits"]
+        assert whole["parent_job"]["dry_run"] is True
+
+    def test_what_could_not_be_inspected_is_told(self, manager: FakeManager) -> None:
+        failure = job_pb2.Failure(reason="X", message="the server is away")
+        child = wire.child_job(operation="inspect", state=job_pb2.CHILD_JOB_STATE_FAILED, failure=failure)
+        planning(manager, child, state=job_pb2.PARENT_JOB_STATE_FAILED)
+
+        table = overhaul(manager, "plan", "app")
+
+        assert table.exit_code == 1
+        assert "inspect app: the server is away" in table.stdout
+
+
 class TestCreate:
     def test_it_prints_the_parent_alone(self, manager: FakeManager) -> None:
         manager.answers("CreateParentJob", CREATED)
@@ -140,7 +195,9 @@ class TestCreate:
             *("--operation", "analyze:limit=400,full=true", "--name", "nightly", "--priority", "-3"),
             *("--max-parallel", "2", "--timeout", "1h30m", "--deadline", "2030-01-31T04:00:00+00:00"),
             *("--label", "team=data", "--max-failed", "1", "--max-failures", "4", "--max-losses", "5"),
-            *("--allow-unknown-targets", "--request-id", "mine"),
+            *("--allow-unknown-targets", "--request-id", "mine", "--scope", "table"),
+            *("--include", "public.*", "--exclude", "audit", "--exclude", "*_old"),
+            *("--only-if", "dead_ratio > 0.1", "--only-if", "vacuum@app/big*: rows > 1e6"),
         )
 
         [request] = manager.requests("CreateParentJob")
@@ -156,6 +213,15 @@ class TestCreate:
         assert (request.retry_policy.max_failures, request.retry_policy.max_losses) == (4, 5)
         assert request.allow_unknown_targets
         assert request.request_id == "mine"
+        assert request.scope == job_pb2.SCOPE_TABLE
+        assert (list(request.selection.include), list(request.selection.exclude)) == (
+            ["public.*"],
+            ["audit", "*_old"],
+        )
+        assert list(request.only_if) == [
+            job_pb2.Threshold(condition="dead_ratio > 0.1"),
+            job_pb2.Threshold(condition="rows > 1e6", operation="vacuum", target="app", object="big*"),
+        ]
 
     def test_options_come_from_the_environment_too(self, manager: FakeManager) -> None:
         manager.answers("CreateParentJob", CREATED)
@@ -182,6 +248,15 @@ class TestCreate:
         assert "app.users" in table.stdout
         assert whole["parent_job"]["id"] is None
         assert [(child["id"], child["object"]) for child in whole["child_jobs"]] == [(None, "users")]
+
+    def test_a_dry_run_that_inspects_waits_for_what_is_found(self, inspected: FakeManager) -> None:
+        table = overhaul(inspected, "create", "--target", "app", "--scope", "table", "--dry-run")
+
+        [request] = inspected.requests("CreateParentJob")
+        assert table.exit_code == 0
+        assert request.dry_run
+        assert "VACUUM users" in table.stdout
+        assert "would create 1 child jobs, 1 left out; nothing was changed" in table.stderr
 
     def test_watched_it_exits_by_the_end(self, finished: FakeManager) -> None:
         table = overhaul(finished, "create", "--target", "app", "--watch")

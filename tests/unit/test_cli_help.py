@@ -23,7 +23,7 @@ def shown(*arguments: str) -> str:
 
 def test_every_command_is_there() -> None:
     assert list(COMMANDS) == [
-        *("run", "create", "get", "list", "watch", "cancel", "pause", "resume", "retry", "delete", "logs"),
+        *("run", "create", "plan", "get", "list", "watch", "cancel", "pause", "resume", "retry", "delete", "logs"),
         *("workers", "targets", "drain", "forget"),
     ]
 

@@ -6,6 +6,7 @@ import pytest
 import typer
 
 from manager_service.client import parse
+from manager_service.client.thresholds import Threshold
 
 
 class TestSpan:
@@ -60,3 +61,27 @@ class TestOperation:
     def test_others_are_refused(self, text: str) -> None:
         with pytest.raises(typer.BadParameter):
             parse.operation(text)
+
+
+class TestThreshold:
+    @pytest.mark.parametrize(
+        ("text", "read"),
+        [
+            ("rows > 1", Threshold(condition="rows > 1")),
+            ("vacuum: rows > 1", Threshold(condition="rows > 1", operation="vacuum")),
+            ("@app:rows", Threshold(condition="rows", target="app")),
+            ("/a:b*: rows", Threshold(condition="rows", object="a:b*")),
+            (
+                "vacuum@app/public.*: x",
+                Threshold(condition="x", operation="vacuum", target="app", object="public.*"),
+            ),
+            ("vacuum/a/b: x", Threshold(condition="x", operation="vacuum", object="a/b")),
+        ],
+    )
+    def test_it_is_read(self, text: str, read: Threshold) -> None:
+        assert parse.threshold(text) == read
+
+    @pytest.mark.parametrize("text", ["", " ", ": rows", "vacuum:", "@: rows", "@/: rows", "vacuum@: rows"])
+    def test_others_are_refused(self, text: str) -> None:
+        with pytest.raises(typer.BadParameter, match="is no threshold"):
+            parse.threshold(text)

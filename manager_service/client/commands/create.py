@@ -1,4 +1,4 @@
-"""`overhaul create`: ask a manager for a parent job."""
+"""`overhaul create` and `overhaul plan`: ask a manager for a parent job, or for what it would be."""
 
 # ruff: noqa: PLC0415 - gRPC and rich are imported inside the commands, so that `--help` does not wait for them
 
@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from manager_service.client import parse
-from manager_service.client.options import DEFAULT_MANAGER, ManagerOption, Output, OutputOption
+from manager_service.client.commands.objects import ExcludeOption, IncludeOption, OnlyIfOption, ScopeOption
+from manager_service.client.options import (
+    DEFAULT_MANAGER,
+    ManagerOption,
+    OperationOption,
+    Output,
+    OutputOption,
+    Scope,
+)
 
 if TYPE_CHECKING:
     from manager_service.client.client import ManagerClient
@@ -23,13 +31,11 @@ def create(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Every known target with this label; repeat to narrow."),
     ] = None,
-    operation: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME[:OPT=VAL,...]",
-            help="An operation; repeat for more, in their order.  [default: vacuum, analyze, reindex]",
-        ),
-    ] = None,
+    operation: OperationOption = None,
+    scope: ScopeOption = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
+    only_if: OnlyIfOption = None,
     name: Annotated[str, typer.Option(help="A name for people.", show_default=False)] = "",
     priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher goes first.")] = 0,
     max_parallel: Annotated[int, typer.Option(min=0, help="The most children at once; 0 is no limit.")] = 0,
@@ -73,7 +79,10 @@ def create(
     manager: ManagerOption = DEFAULT_MANAGER,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Create a maintenance job: one child job per target and operation."""
+    """Create a maintenance job: one child job per target and operation, or per table or index.
+
+    With --scope table or index, or --only-if, a child of each target finds out what there is, and measures it.
+    """
     from manager_service.client.request import JobRequest, Operation
     from manager_service.client.session import carry_out
 
@@ -95,9 +104,13 @@ def create(
         max_failures=max_failures,
         max_losses=max_losses,
         allow_unknown_targets=allow_unknown_targets,
+        scope=scope,
+        include=include or (),
+        exclude=exclude or (),
+        only_if=[parse.threshold(text) for text in only_if or ()],
     )
     if dry_run:
-        carry_out(manager, lambda client: _plan(client, request, output))
+        carry_out(manager, lambda client: show_planned(client, request, output))
     carry_out(
         manager,
         lambda client: _create(client, request, request_id, watch=watch, output=output),
@@ -105,15 +118,55 @@ def create(
     )
 
 
-async def _plan(client: "ManagerClient", request: "JobRequest", output: Output) -> None:
-    from manager_service.client import as_json, render, talk
+def plan(
+    targets: Annotated[
+        list[str], typer.Argument(metavar="TARGET...", help="The targets by name.", show_envvar=False)
+    ],
+    *,
+    operation: OperationOption = None,
+    scope: ScopeOption = Scope.TABLE,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
+    only_if: OnlyIfOption = None,
+    manager: ManagerOption = DEFAULT_MANAGER,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show what a job would do to each object, in order, and what is left out and why; nothing is changed.
 
-    plan = await client.plan_parent_job(request)
-    if output is Output.JSON:
-        talk.put(as_json.text(as_json.job(plan.parent_job, plan.child_jobs)))
-    else:
-        talk.tell(f"would create {len(plan.child_jobs)} child jobs; nothing was stored")
-        render.console().print(render.child_table(plan.child_jobs))
+    The workers inspect their targets for it: the statements, whom their locks keep out, and the measures by which
+    each object was chosen are what `create` with the same options would go by. The default scope is table.
+    """
+    from manager_service.client.request import JobRequest, Operation
+    from manager_service.client.session import carry_out
+
+    request = JobRequest(
+        targets=targets,
+        operations=[
+            Operation(name=called, options=given) for called, given in map(parse.operation, operation or ())
+        ],
+        scope=scope,
+        include=include or (),
+        exclude=exclude or (),
+        only_if=[parse.threshold(text) for text in only_if or ()],
+    )
+    carry_out(manager, lambda client: show_planned(client, request, output))
+
+
+async def show_planned(client: "ManagerClient", request: "JobRequest", output: Output) -> "ExitCode | None":
+    """Show what a request would make; where the targets have to be inspected for it, wait for that."""
+    from manager_service.client.exits import code_of_job
+    from manager_service.client.follow import follow
+    from manager_service.client.showing import show_plan
+    from manager_service.client.views import choose_view
+
+    planned = await client.plan_parent_job(request)
+    parent, children = planned.parent_job, list(planned.child_jobs)
+    if parent.id:
+        with choose_view() as view:
+            parent = await follow(client, parent.id, view)
+        children = [child async for child in client.list_child_jobs(parent.id)]
+    show_plan(parent, children, as_object=output is Output.JSON)
+    return code_of_job(parent) if parent.id else None
 
 
 async def _create(

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from manager_service.client import parse
-from manager_service.client.options import Output, OutputOption
+from manager_service.client.commands.objects import ExcludeOption, IncludeOption, OnlyIfOption, ScopeOption
+from manager_service.client.options import OperationOption, Output, OutputOption
 
 
 def run(
@@ -17,13 +18,11 @@ def run(
         typer.Argument(metavar="TARGET...", help="Databases: a path, a URL or NAME=URL.", show_envvar=False),
     ],
     *,
-    operation: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME[:OPT=VAL,...]",
-            help="An operation; repeat for more, in their order.  [default: vacuum, analyze, reindex]",
-        ),
-    ] = None,
+    operation: OperationOption = None,
+    scope: ScopeOption = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
+    only_if: OnlyIfOption = None,
     store: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Keep the job's history there, such as sqlite:///overhaul.db."),
@@ -48,7 +47,7 @@ def run(
     from manager_service.client.crew import TEMPORARY
     from manager_service.client.request import Operation
     from manager_service.client.run import RunRequest
-    from manager_service.client.running import run_and_show, show_plan
+    from manager_service.client.running import run_and_show, show_statements
 
     named = [Operation(name=name, options=options) for name, options in map(parse.operation, operation or ())]
     request = RunRequest(
@@ -57,6 +56,12 @@ def run(
         store=store or TEMPORARY,
         slots=slots,
         timeout=timeout,
+        scope=scope,
+        include=include or (),
+        exclude=exclude or (),
+        only_if=[parse.threshold(text) for text in only_if or ()],
+        dry_run=dry_run,
     )
-    end = show_plan if dry_run else run_and_show
+    # What the targets hold is asked of a worker alone where no objects have to be chosen.
+    end = show_statements if dry_run and not request.inspects else run_and_show
     raise typer.Exit(end(request, as_object=output is Output.JSON))
