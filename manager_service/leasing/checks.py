@@ -185,8 +185,8 @@ def _check_inspection(found: Violations, path: str, inspection: InspectionResult
 
 
 def _check_object(found: Violations, path: str, item: InspectedObject) -> None:
-    if item.object is not None and not 0 < len(item.object) <= MAX_KEY:
-        found.add(f"{path}.object", f"has {len(item.object)} characters; from 1 to {MAX_KEY} are allowed")
+    if item.object is not None and (not 0 < len(item.object) <= MAX_KEY or "\0" in item.object):
+        found.add(f"{path}.object", f"must be a name of 1 to {MAX_KEY} characters")
     if not 0 <= item.size_bytes <= MAX_SIZE:
         found.add(f"{path}.size_bytes", "must not be negative, nor more than an exbibyte")
     if not all(map(math.isfinite, item.measures.values())):
