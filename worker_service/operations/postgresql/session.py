@@ -47,6 +47,8 @@ class Session:
         options: the operation's options.
         control: the worker that runs the operation.
         stop: set when the operation has to stop.
+
+    ``identity`` tells which database this is, once that is known.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Session:
         self.operation = operation
         self.options = options
         self.stop = stop
+        self.identity = ""
         self._control = control
         self._notices: list[Notice] = []
         self._busy = False
