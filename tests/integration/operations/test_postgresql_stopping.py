@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -231,9 +232,9 @@ class TestProgress:
 
 
 class TestLockInTheTarget:
-    def test_two_operations_never_run_in_one_database(self, url: str) -> None:
+    def test_nothing_runs_beside_an_operation_on_the_whole_database(self, url: str) -> None:
         with holding(url, "LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE"):
-            running = Running(url, "vacuum", "public.t", lock_timeout_ms=0)
+            running = Running(url, "vacuum", lock_timeout_ms=0)
             until(lambda: value(url, "SELECT count(*) FROM pg_locks WHERE NOT granted"))
 
             with pytest.raises(TargetBusyError, match=rf"Another operation.*overhaul:{CHILD}:1"):
@@ -246,6 +247,50 @@ class TestLockInTheTarget:
         run(url, "analyze", "public.t")
 
         assert value(url, "SELECT pg_try_advisory_lock(%s, %s)", *LOCK)
+
+
+class TestTheLocksEnd:
+    """A server frees what a connection held only a moment after the connection has ended."""
+
+    @pytest.fixture
+    def slow(self, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+        """Lend a database whose server takes no notice of the end of a connection."""
+        unnoticed: list[Any] = []
+
+        def leave_open(connection: Any) -> None:
+            unnoticed.append(connection)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(psycopg.Connection, "close", leave_open)
+            yield url
+        for connection in unnoticed:
+            connection.close()
+
+    def test_it_is_given_back_with_the_operation(self, slow: str) -> None:
+        results = [
+            run(slow, "analyze", subject, child=f"child-{subject}") for subject in ("public.t", None, "public.u")
+        ]
+
+        assert {one.outcome for one in results} == {Outcome.COMPLETED}
+
+    def test_a_cancel_that_came_too_late_does_not_keep_it(
+        self, slow: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        struck: list[object] = []
+        execute = psycopg.Connection.execute
+
+        def strike_the_first(self: Any, query: Any, *more: Any, **named: Any) -> Any:
+            if "unlock" in str(query) and not struck:
+                struck.append(query)
+                raise psycopg.errors.QueryCanceled("canceling statement due to user request")
+            return execute(self, query, *more, **named)
+
+        monkeypatch.setattr(psycopg.Connection, "execute", strike_the_first)
+
+        results = [run(slow, "analyze", child=f"child-{number}") for number in range(2)]
+
+        assert struck
+        assert {one.outcome for one in results} == {Outcome.COMPLETED}
 
 
 class TestFormerAttempts:

@@ -1,10 +1,12 @@
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Failure, FailureCategory, Outcome, Result, Verdict
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.failures import failed
 from worker_service.operations.postgresql.indexes import TOAST, Index, may_use_toast, read_indexes
+from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, judge, missing, with_numbers
 from worker_service.operations.postgresql.measures import size_measures
 from worker_service.operations.postgresql.names import Name
@@ -12,6 +14,7 @@ from worker_service.operations.postgresql.options import FlagOption, Options, lo
 from worker_service.operations.postgresql.progress import Watch
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step, sweep
+from worker_service.operations.postgresql.wanted import Keeps, Wanted, by_index_or_table
 from worker_service.operations.postgresql.wording import count, listed, quoted
 
 _HEAP = FlagOption(
@@ -40,6 +43,7 @@ class Amcheck:
     """
 
     name = "amcheck"
+    scope = Scope.INDEX
     description = "Check every B-tree index for damage; needs the extension amcheck."
     options = (_HEAP, _PARENT, lock_timeout(10_000))
 
@@ -52,6 +56,19 @@ class Amcheck:
         if not found:
             return ()
         return tuple(step.statement for step in _steps(_chosen(read, subject), found[0][0], options))
+
+    def keeps(self, options: Options, /) -> Keeps:
+        """Writers where the levels of the tree are compared, and otherwise nobody."""
+        return Keeps.WRITERS if options.flags[_PARENT.name] else Keeps.NOBODY
+
+    def wanted(
+        self, read: Reader, inventory: Inventory, options: Options, scope: Scope, /
+    ) -> Mapping[int, Wanted]:
+        """One call an index, or those of a table's; without the extension each says that it is missing."""
+        found = read(_FUNCTIONS, _function(options))
+        indexes = _checked(inventory.indexes, toast=inventory.toast)
+        steps = _steps(indexes, found[0][0] if found else "public", options)
+        return by_index_or_table(inventory, zip(indexes, steps, strict=True), scope, by_owner=None)
 
     def run(self, session: Session, subject: Name | None, /) -> Result:
         """Check each; damage is an error of its own kind."""
@@ -92,10 +109,13 @@ def _function(options: Options) -> str:
 
 
 def _chosen(read: Reader, subject: Name | None) -> list[Index]:
-    toast = may_use_toast(read)
+    return _checked(read_indexes(read, subject=subject), toast=may_use_toast(read))
+
+
+def _checked(indexes: Iterable[Index], *, toast: bool) -> list[Index]:
     found = [
         index
-        for index in read_indexes(read, subject=subject)
+        for index in indexes
         if index.method == "btree" and index.valid and (toast or index.table.schema != TOAST)
     ]
     return sorted(found, key=lambda index: (-index.pages, str(index.name)))

@@ -1,8 +1,10 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Result, Verdict
 from worker_service.operations.postgresql.catalog import PARENT, PLAIN, Reader, Table, maintained, read_tables
+from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, counts, judge, missing, version_of, with_numbers
 from worker_service.operations.postgresql.measures import size_measures, table_measures
 from worker_service.operations.postgresql.names import Name
@@ -10,6 +12,7 @@ from worker_service.operations.postgresql.options import COST_DELAY, FlagOption,
 from worker_service.operations.postgresql.progress import ANALYZE, Watch
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step, Swept, sweep
+from worker_service.operations.postgresql.wanted import Keeps, Wanted
 from worker_service.operations.postgresql.wording import count
 
 _SKIP_LOCKED = FlagOption(name="skip_locked", description="Pass over tables that are locked (default false).")
@@ -25,6 +28,7 @@ class Analyze:
     """Renew the planner's statistics table by table, those of partitioned parents too."""
 
     name = "analyze"
+    scope = Scope.TABLE
     description = "Renew the query planner's statistics of every table and partitioned parent."
     options = (_SKIP_LOCKED, COST_DELAY, lock_timeout(10_000))
 
@@ -36,6 +40,22 @@ class Analyze:
         version = version_of(read)
         tables, _ = maintained(_read(read, version, subject), subject=subject)
         return tuple(step.statement for step in _steps(tables, version, options))
+
+    def keeps(self, _options: Options, /) -> Keeps:
+        """Maintenance alone."""
+        return Keeps.MAINTENANCE
+
+    def wanted(
+        self, _read: Reader, inventory: Inventory, options: Options, _scope: Scope, /
+    ) -> Mapping[int, Wanted]:
+        """One statement a table; before PostgreSQL 18 that of a partitioned one does its partitions too."""
+        tables, _ = maintained([one for one in inventory.tables if one.name != _NEVER], subject=None)
+        by_name = {table.name: table for table in tables}
+        steps = [(by_name[step.name], step) for step in _steps(tables, inventory.version, options)]
+        return {
+            table.oid: Wanted(statements=(step.statement,), why_not=inventory.why_not(table, by_owner=False))
+            for table, step in steps
+        }
 
     def run(self, session: Session, subject: Name | None, /) -> Result:
         """Analyse each; the server's counters tell for which of them that was done."""
@@ -115,7 +135,10 @@ def _step(table: Table, version: int, options: Options) -> Step:
 
 
 def _read(read: Reader, version: int, subject: Name | None) -> list[Table]:
-    return [one for one in read_tables(read, version, kinds=_KINDS, subject=subject) if one.name != _NEVER]
+    tables = [one for one in read_tables(read, version, kinds=_KINDS, subject=subject) if one.name != _NEVER]
+    # From PostgreSQL 18 on a partitioned table that is named stands for itself: its partitions are named too.
+    alone = [one for one in tables if one.name == subject and one.is_parent and version >= _VERSION_18]
+    return alone or tables
 
 
 def _measures(session: Session, tables: Sequence[Table]) -> dict[str, float]:

@@ -12,7 +12,7 @@ Reader = Callable[..., list[tuple[Any, ...]]]
 SYSTEM = ("pg_catalog", "information_schema")
 PLAIN = ("r", "m")
 PARENT = "p"
-_VERSION_17 = 170_000
+VERSION_17 = 170_000
 
 # Sizes come from pg_class: to measure a file, the server would wait for the lock of whoever holds the table.
 _TABLES = """
@@ -34,9 +34,11 @@ WITH named AS (
 SELECT oid FROM named
 UNION SELECT t.relid FROM named, pg_partition_tree(named.oid) AS t WHERE named.relkind IN ('p', 'I')
 """
-_OWNER = """(pg_has_role(c.relowner, 'USAGE') OR NOT c.relisshared AND
-             (SELECT pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()))"""
-_MAINTAINER = f"({_OWNER} OR has_table_privilege(c.oid, 'MAINTAIN'))"
+# Who may rebuild a table's indexes, and who may vacuum and analyse it.
+OWNER = "pg_has_role(c.relowner, 'USAGE')"
+MAINTAINER = f"({OWNER} OR has_table_privilege(c.oid, 'MAINTAIN'))"
+_DATABASE_OWNER = """NOT c.relisshared AND
+             (SELECT pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database())"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +83,8 @@ def read_tables(
     """
     chosen = "true" if subject is None else "c.oid = ANY (%s)"
     values = () if subject is None else (meant_by(read, subject),)
-    permitted = _MAINTAINER if version >= _VERSION_17 else _OWNER
-    rows = read(_TABLES.format(permitted=permitted, chosen=chosen), list(kinds), *values)
+    owner = MAINTAINER if version >= VERSION_17 else OWNER
+    rows = read(_TABLES.format(permitted=f"({owner} OR {_DATABASE_OWNER})", chosen=chosen), list(kinds), *values)
     return [_table(row) for row in rows]
 
 

@@ -1,8 +1,10 @@
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Result, Verdict
 from worker_service.operations.postgresql.catalog import Reader, Table, read_tables
-from worker_service.operations.postgresql.indexes import read_indexes
+from worker_service.operations.postgresql.indexes import Index, read_indexes
+from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, judge, nothing_there, version_of, with_numbers
 from worker_service.operations.postgresql.measures import size_measures, table_measures
 from worker_service.operations.postgresql.names import Name
@@ -11,6 +13,7 @@ from worker_service.operations.postgresql.procedure import skipped
 from worker_service.operations.postgresql.progress import REWRITE, Watch
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step, sweep
+from worker_service.operations.postgresql.wanted import Keeps, Wanted
 
 _WORDS = ("table", "tables", "clustered")
 _UNMARKED = "no table is marked with an index to be clustered on: ALTER TABLE ... CLUSTER ON marks one."
@@ -21,6 +24,7 @@ class Cluster:
     """Rewrite the tables that are marked for it in the order of their index; each is locked meanwhile."""
 
     name = "cluster"
+    scope = Scope.TABLE
     description = (
         "Rewrite tables that have a clustering index in its order; locks everybody out of each meanwhile."
     )
@@ -32,6 +36,21 @@ class Cluster:
     def plan(self, read: Reader, _options: Options, subject: Name | None, /) -> tuple[str, ...]:
         """One statement a marked table."""
         return tuple(step.statement for step in _steps(_marked(read, version_of(read), subject)))
+
+    def keeps(self, _options: Options, /) -> Keeps:
+        """Everybody."""
+        return Keeps.EVERYBODY
+
+    def wanted(
+        self, _read: Reader, inventory: Inventory, _options: Options, _scope: Scope, /
+    ) -> Mapping[int, Wanted]:
+        """One statement a marked table."""
+        plain = [table for table in inventory.tables if not table.is_parent]
+        tables = _own_marked(plain, inventory.indexes)
+        return {
+            table.oid: Wanted(statements=(step.statement,), why_not=inventory.why_not(table, by_owner=True))
+            for table, step in zip(tables, _steps(tables), strict=True)
+        }
 
     def run(self, session: Session, subject: Name | None, /) -> Result:
         """Rewrite each; a new file is what tells that it was done."""
@@ -56,8 +75,12 @@ class Cluster:
 
 
 def _marked(read: Reader, version: int, subject: Name | None) -> list[Table]:
-    marked = {index.table_oid for index in read_indexes(read, subject=subject) if index.clustered}
-    own = [one for one in read_tables(read, version, subject=subject) if one.oid in marked and not one.is_system]
+    return _own_marked(read_tables(read, version, subject=subject), read_indexes(read, subject=subject))
+
+
+def _own_marked(tables: Iterable[Table], indexes: Iterable[Index]) -> list[Table]:
+    marked = {index.table_oid for index in indexes if index.clustered}
+    own = [table for table in tables if table.oid in marked and not table.is_system]
     return sorted(own, key=lambda table: (-table.pages, str(table.name)))
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from worker_service.operations.postgresql.catalog import Reader
 
+# What a VACUUM of another table sees is ignored by this one, and by a concurrent rebuild.
 # Sessions of other databases count for shared catalogues only; slots and prepared transactions, for all.
 _HOLDERS = """
 SELECT 'session', pid::text, coalesce(usename, ''), coalesce(application_name, ''), coalesce(state, ''),
@@ -12,6 +13,7 @@ SELECT 'session', pid::text, coalesce(usename, ''), coalesce(application_name, '
 FROM pg_stat_activity
 WHERE pid <> ALL (%s) AND backend_xmin IS NOT NULL AND backend_type = 'client backend'
   AND datname = current_database() AND coalesce(xact_start, query_start) < to_timestamp(%s)
+  AND pid NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum AS v)
 UNION ALL
 SELECT 'standby', pid::text, coalesce(usename, ''), coalesce(application_name, ''), coalesce(state, ''),
        age(backend_xmin), NULL
@@ -32,7 +34,7 @@ SELECT 'session', a.pid::text, coalesce(a.usename, ''), coalesce(a.application_n
 FROM pg_stat_activity AS a
 WHERE a.pid <> pg_backend_pid() AND a.datname = current_database() AND a.backend_type = 'client backend'
   AND a.xact_start < clock_timestamp() - make_interval(secs => %s)
-  AND (a.backend_xmin IS NOT NULL
+  AND (a.backend_xmin IS NOT NULL AND a.pid NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum AS v)
        OR EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid AND l.relation = %s AND l.granted))
 ORDER BY a.xact_start
 """

@@ -1,11 +1,14 @@
+import psycopg
+
 from worker_service.domain.errors import TargetUnavailableError
 from worker_service.domain.lock import Lock
 from worker_service.operations.postgresql.catalog import Reader
 
-_MAY = "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
-_IDENTITY = """
-SELECT (SELECT system_identifier FROM pg_control_system()), oid FROM pg_database WHERE datname = current_database()
+_LOOK = """
+SELECT pg_is_in_recovery(), (SELECT system_identifier FROM pg_control_system()), oid
+FROM pg_database WHERE datname = current_database()
 """
+_STANDBY = "SELECT pg_is_in_recovery()"
 
 
 def identity_of(read: Reader) -> str:
@@ -16,19 +19,27 @@ def identity_of(read: Reader) -> str:
     Raises:
         TargetUnavailableError: the role may not ask for the cluster's number.
     """
-    if not read(_MAY)[0][0]:
+    return look(read, None)[1]
+
+
+def look(read: Reader, given: str | None) -> tuple[bool, str]:
+    """Tell whether the server is a standby, and which database this is: the given one, if any, is not asked for.
+
+    Raises:
+        TargetUnavailableError: the role may not ask for the cluster's number.
+    """
+    if given:
+        return bool(read(_STANDBY)[0][0]), given
+    try:
+        standby, system, database = read(_LOOK)[0]
+    except psycopg.errors.InsufficientPrivilege:
         raise TargetUnavailableError(
             "The role may not run pg_control_system(), which tells which server this is: GRANT EXECUTE ON "
             "FUNCTION pg_control_system() to it, or set the target's identity in the worker's configuration file."
-        )
-    system, database = read(_IDENTITY)[0]
-    return f"postgresql:{system}:{database}"
+        ) from None
+    return bool(standby), f"postgresql:{system}:{database}"
 
 
 def lock_on(identity: str) -> Lock:
-    """The one key that every operation on a database holds alone.
-
-    For now that is the whole database, as with the lock in the target: with ``max_parallel`` above 1 two
-    operations on it never overlap.
-    """
+    """The key of a whole database, which an operation on all of it holds alone; those on one table share it."""
     return Lock(key=identity if identity.startswith("postgresql:") else f"postgresql:{identity}")

@@ -39,6 +39,15 @@ class Name:
         """The name for people."""
         return f"{self.schema}.{self.name}"
 
+    @property
+    def written(self) -> str:
+        """The name as ``parse`` reads it, with quotes only where it needs them."""
+        return f"{_written(self.schema)}.{_written(self.name)}"
+
 
 def _plain(part: str) -> str:
     return part[1:-1].replace('""', '"') if part.startswith('"') else part
+
+
+def _written(part: str) -> str:
+    return quoted(part) if "." in part or '"' in part else part

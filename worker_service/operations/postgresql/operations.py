@@ -1,17 +1,22 @@
+from dataclasses import replace
+
 from worker_service.domain.errors import InvalidOperationError
+from worker_service.domain.inspection import INSPECT, WantedOperation
 from worker_service.domain.lock import Lock
 from worker_service.domain.operation import Operation, OperationSpec
 from worker_service.operations.postgresql.amcheck import Amcheck
 from worker_service.operations.postgresql.analyze import Analyze
 from worker_service.operations.postgresql.cluster import Cluster
+from worker_service.operations.postgresql.inspect import Inspect
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import Options, read_options, unknown
-from worker_service.operations.postgresql.procedure import Procedure
+from worker_service.operations.postgresql.procedure import Maintenance, Procedure
 from worker_service.operations.postgresql.reindex import Reindex
 from worker_service.operations.postgresql.vacuum import Vacuum
 
-_ALL: tuple[Procedure, ...] = (Vacuum(), Analyze(), Reindex(), Cluster(), Amcheck())
-PROCEDURES: dict[str, Procedure] = {procedure.name: procedure for procedure in _ALL}
+_ALL: tuple[Maintenance, ...] = (Vacuum(), Analyze(), Reindex(), Cluster(), Amcheck())
+_MAINTENANCE = {procedure.name: procedure for procedure in _ALL}
+PROCEDURES: dict[str, Procedure] = {**_MAINTENANCE, INSPECT: Inspect(_MAINTENANCE)}
 
 
 def find(operation: Operation) -> tuple[Procedure, Options, Name | None]:
@@ -25,17 +30,29 @@ def find(operation: Operation) -> tuple[Procedure, Options, Name | None]:
         raise InvalidOperationError(unknown("operation", operation.name, PROCEDURES))
     options = read_options(procedure.options, operation.options)
     procedure.check(options)
-    return procedure, options, None if operation.object is None else Name.parse(operation.object)
+    for wanted in operation.inspection.operations if operation.inspection else ():
+        _check_wanted(wanted)
+    subject = None if operation.object is None else Name.parse(operation.object)
+    if subject is not None and operation.name == INSPECT:
+        raise InvalidOperationError("A whole database is inspected, and not one of its objects.")
+    return procedure, options, subject
+
+
+def _check_wanted(wanted: WantedOperation) -> None:
+    procedure = _MAINTENANCE.get(wanted.name)
+    if procedure is None:
+        raise InvalidOperationError(unknown("operation", wanted.name, _MAINTENANCE))
+    procedure.check(read_options(procedure.options, wanted.options))
 
 
 def specs(lock: Lock) -> tuple[OperationSpec, ...]:
-    """Describe every operation; each holds the whole database alone, as the lock in the target does."""
+    """Describe every operation and what it holds for the whole database, as with the lock in the target."""
     return tuple(
         OperationSpec(
             name=procedure.name,
             description=procedure.description,
             options=tuple(option.spec for option in procedure.options),
-            locks=(lock,),
+            locks=(replace(lock, exclusive=procedure.name != INSPECT),),
         )
         for procedure in PROCEDURES.values()
     )

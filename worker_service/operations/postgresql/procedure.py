@@ -1,10 +1,14 @@
+from collections.abc import Mapping
 from typing import Protocol
 
+from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Measures, Outcome, Result, Verdict
 from worker_service.operations.postgresql.catalog import Reader
+from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import Option, Options
 from worker_service.operations.postgresql.session import Session
+from worker_service.operations.postgresql.wanted import Keeps, Wanted
 
 
 class Procedure(Protocol):
@@ -38,6 +42,28 @@ class Procedure(Protocol):
             OperationCancelledError: it was stopped and nothing of it remains.
             psycopg.Error: the server refused it before anything was done.
         """
+
+
+class Maintenance(Procedure, Protocol):
+    """An operation that can be planned object by object."""
+
+    @property
+    def scope(self) -> Scope:
+        """The narrowest that it is done to: a table, or an index."""
+        ...
+
+    def keeps(self, options: Options, /) -> Keeps:
+        """Tell whom its statements keep out of a table."""
+        ...
+
+    def wanted(
+        self, read: Reader, inventory: Inventory, options: Options, scope: Scope, /
+    ) -> Mapping[int, Wanted]:
+        """Tell by number what it would do to each table, or at scope index to each index.
+
+        What it passes over is not among them. The server is asked no more for many objects than for one.
+        """
+        ...
 
 
 def completed(verdict: Verdict, reason: str, before: Measures, after: Measures) -> Result:

@@ -3,6 +3,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import psycopg
 
+from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import FailureCategory, Measures, Result, Verdict
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.failures import failed, failure_of
@@ -14,6 +15,7 @@ from worker_service.operations.postgresql.indexes import (
     may_use_toast,
     read_indexes,
 )
+from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, judge, nothing_there, with_numbers
 from worker_service.operations.postgresql.measures import size_measures
 from worker_service.operations.postgresql.names import Name
@@ -23,6 +25,7 @@ from worker_service.operations.postgresql.procedure import skipped
 from worker_service.operations.postgresql.progress import INDEX, Watch
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step, Swept, sweep
+from worker_service.operations.postgresql.wanted import Keeps, Wanted, by_index_or_table
 from worker_service.operations.postgresql.wording import count, listed
 
 _CONCURRENTLY = FlagOption(
@@ -42,6 +45,7 @@ class Reindex:
     """Rebuild every index, one by one, beside readers and writers."""
 
     name = "reindex"
+    scope = Scope.INDEX
     description = "Rebuild every index, concurrently unless that is switched off."
     options = (_CONCURRENTLY, lock_timeout(60_000))
 
@@ -55,6 +59,26 @@ class Reindex:
         drops = [drop(index) for index in left if not is_being_built(read, index, [])]
         chosen, _ = choose(every, left, options, toast=may_use_toast(read), named=subject is not None)
         return (*drops, *(step.statement for step in _steps(chosen, options)))
+
+    def keeps(self, options: Options, /) -> Keeps:
+        """Maintenance alone, where it is done beside readers and writers."""
+        return Keeps.MAINTENANCE if options.flags[_CONCURRENTLY.name] else Keeps.USERS_OF_THE_INDEX
+
+    def wanted(
+        self, _read: Reader, inventory: Inventory, options: Options, scope: Scope, /
+    ) -> Mapping[int, Wanted]:
+        """One statement an index, or those of a table's; leftovers go with whatever is rebuilt beside them."""
+        left = leftovers(inventory.indexes)
+        chosen, _ = choose(inventory.indexes, left, options, toast=inventory.toast, named=False)
+        steps = zip(chosen, _steps(chosen, options), strict=True)
+        wanted = by_index_or_table(inventory, steps, scope, by_owner=True)
+        other = [
+            index
+            for index in inventory.indexes
+            if index.exclusion and not index.is_system and options.flags[_CONCURRENTLY.name]
+        ]
+        numbers = {index.oid if scope is Scope.INDEX else index.table_oid for index in other}
+        return {**{oid: Wanted(statements=(), why_not=_EXCLUSION) for oid in numbers}, **wanted}
 
     def run(self, session: Session, subject: Name | None, /) -> Result:
         """Rebuild each; a new file and a valid index are what tells that it was done."""

@@ -46,7 +46,9 @@ class Serving:
     def worker(self, target: Target, control: Control) -> PostgresqlWorker:
         """Make the worker of one lease; with an identity of its own the target may be another by then."""
         expected = None if target.identity else self._described.get(target.name)
-        return PostgresqlWorker(conninfo=conninfo_of(target.url), expected=expected, control=control)
+        return PostgresqlWorker(
+            conninfo=conninfo_of(target.url), expected=expected, given=target.identity, control=control
+        )
 
     def plan(self, target: Target, operation: Operation) -> tuple[str, ...]:
         """Tell the statements that would run on the database as it is."""

@@ -21,6 +21,7 @@ from worker_service.operations.postgresql.prologue import (
 
 Row = tuple[Any, ...]
 _CANCEL_SECONDS = 5.0
+_TRIES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,8 @@ class Session:
         options: the operation's options.
         control: the worker that runs the operation.
         stop: set when the operation has to stop.
+
+    ``identity`` tells which database this is, once that is known.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Session:
         self.operation = operation
         self.options = options
         self.stop = stop
+        self.identity = ""
         self._control = control
         self._notices: list[Notice] = []
         self._busy = False
@@ -130,10 +134,19 @@ class Session:
         self._control.log(level, message)
 
     def close(self) -> None:
-        """Close the connections, which gives back the lock in the target."""
+        """Give the locks in the target back, and close the connections."""
+        self._give_back()
         for connection in (self._spare, self._connection):
             if connection is not None:
                 connection.close()
+
+    def _give_back(self) -> None:
+        # The server frees them with the connection too, but a moment after it has ended here: the next operation
+        # would find the database busy. A cancel that came too late for a statement may strike this one, once.
+        for _ in range(_TRIES):
+            with suppress(psycopg.Error):
+                self._connection.execute(b"SELECT pg_catalog.pg_advisory_unlock_all()")
+                return
 
     def _settings(self) -> dict[str, str]:
         return dict(

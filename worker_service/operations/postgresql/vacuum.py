@@ -1,12 +1,14 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import psycopg
 
 from worker_service.domain.errors import InvalidOperationError, OperationCancelledError
+from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Result
 from worker_service.operations.postgresql.catalog import Reader, Table, maintained, read_tables
 from worker_service.operations.postgresql.effect import Effect, judged
 from worker_service.operations.postgresql.holders import snapshot_holders
+from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, counts, judge, missing, version_of, with_numbers
 from worker_service.operations.postgresql.measures import size_measures, table_measures
 from worker_service.operations.postgresql.names import Name
@@ -22,6 +24,7 @@ from worker_service.operations.postgresql.progress import REWRITE, VACUUM, Watch
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step, Swept, sweep
 from worker_service.operations.postgresql.verbose import Heard
+from worker_service.operations.postgresql.wanted import Keeps, Wanted
 
 _FULL = FlagOption(
     name="full", description="Rewrite each table, which locks everybody out meanwhile (default false)."
@@ -59,6 +62,7 @@ class Vacuum:
     """Remove dead rows, table by table: those nearest to wraparound first, then the largest."""
 
     name = "vacuum"
+    scope = Scope.TABLE
     description = "Remove dead rows and freeze old ones, table by table; full rewrites them."
     options = (
         _FULL,
@@ -90,6 +94,24 @@ class Vacuum:
         words = _words(options, version)
         statements = tuple(_statement(words, table) for table in in_order(tables, *read(_LIMITS)[0]))
         return (*statements, _UPDATE_LIMITS) if version >= _VERSION_16 and statements else statements
+
+    def keeps(self, options: Options, /) -> Keeps:
+        """Everybody while it rewrites, and otherwise maintenance."""
+        return Keeps.EVERYBODY if options.flags[_FULL.name] else Keeps.MAINTENANCE
+
+    def wanted(
+        self, _read: Reader, inventory: Inventory, options: Options, _scope: Scope, /
+    ) -> Mapping[int, Wanted]:
+        """One statement a table; of partitioned ones the partitions are tables too."""
+        plain = [table for table in inventory.tables if not table.is_parent]
+        tables, _ = chosen(plain, None, full=bool(options.flags[_FULL.name]))
+        words = _words(options, inventory.version)
+        return {
+            table.oid: Wanted(
+                statements=(_statement(words, table),), why_not=inventory.why_not(table, by_owner=False)
+            )
+            for table in tables
+        }
 
     def run(self, session: Session, subject: Name | None, /) -> Result:
         """Vacuum each; what the catalogues and the server's counters say before and after is what was done."""

@@ -4,13 +4,14 @@ from dataclasses import replace
 import psycopg
 
 from worker_service.domain.errors import OperationCancelledError, TargetUnavailableError
+from worker_service.domain.inspection import INSPECT
 from worker_service.domain.operation import WORKER_TYPE, Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Result
 from worker_service.domain.ports import Control
 from worker_service.operations.postgresql.address import Conninfo
-from worker_service.operations.postgresql.exclusion import end_former_attempts, hold
+from worker_service.operations.postgresql.exclusion import end_former_attempts, hold, locks_for
 from worker_service.operations.postgresql.failures import failed, failed_with, failure_of
-from worker_service.operations.postgresql.identity import identity_of
+from worker_service.operations.postgresql.identity import look
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.operations import find
 from worker_service.operations.postgresql.procedure import Procedure
@@ -28,13 +29,15 @@ class PostgresqlWorker:
     Args:
         conninfo: where the database is.
         expected: the database's identity as it was registered; ``None`` when any will do.
+        given: the database's identity where it was configured, and is not asked for.
         control: the worker that holds the lease.
     """
 
     worker_type = WORKER_TYPE
 
-    def __init__(self, *, conninfo: Conninfo, expected: str | None, control: Control) -> None:
+    def __init__(self, *, conninfo: Conninfo, expected: str | None, given: str | None, control: Control) -> None:
         self._conninfo = conninfo
+        self._given = given
         self._expected = expected
         self._control = control
         self._stop = threading.Event()
@@ -47,7 +50,7 @@ class PostgresqlWorker:
         find(operation)
 
     def execute(self, operation: Operation) -> Result:
-        """Run the operation while holding the database against every other operation of Overhaul."""
+        """Run the operation while holding its table or the database against other operations of Overhaul."""
         procedure, options, subject = find(operation)
         self._begin()
         try:
@@ -81,17 +84,17 @@ class PostgresqlWorker:
             session.interrupt()
 
     def _run(self, session: Session, procedure: Procedure, subject: Name | None) -> Result:
-        if session.value("SELECT pg_is_in_recovery()"):
-            return failed("READ_ONLY", _STANDBY, FailureCategory.UNAVAILABLE)
         try:
-            identity = identity_of(session.rows) if self._expected else None
+            standby, session.identity = look(session.rows, self._given)
         except TargetUnavailableError as error:
             return failed("PERMISSION_DENIED", str(error), FailureCategory.PERMISSION)
-        if self._expected not in {None, identity}:
+        if standby:
+            return failed("READ_ONLY", _STANDBY, FailureCategory.UNAVAILABLE)
+        if self._expected not in {None, session.identity}:
             text = "Another database is in the place of the one that was registered: register the target again."
             return failed("TARGET_REPLACED", text, FailureCategory.UNAVAILABLE)
         end_former_attempts(session)
-        hold(session)
+        hold(session, locks_for(session.rows, subject, alone=procedure.name != INSPECT))
         try:
             return procedure.run(session, subject)
         except psycopg.OperationalError as error:

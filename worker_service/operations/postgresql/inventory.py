@@ -1,0 +1,273 @@
+"""What the server's catalogues say of all tables and indexes at once, in a number of queries that never grows."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import psycopg
+
+from worker_service.operations.postgresql.catalog import (
+    MAINTAINER,
+    OWNER,
+    PARENT,
+    PLAIN,
+    VERSION_17,
+    Reader,
+    Table,
+    read_tables,
+)
+from worker_service.operations.postgresql.indexes import Index, may_use_toast, read_indexes
+from worker_service.operations.postgresql.names import Name
+
+_FOREIGN = "it is a foreign table, whose rows are elsewhere"
+_TEMPORARY = "it is a temporary table of another session, which alone can maintain it"
+
+# To measure the files of a relation the server locks it against being dropped. Where somebody holds it alone, or
+# waits for that, the catalogue's own numbers have to do: nobody is waited for.
+_LOCKED = """
+  SELECT relation FROM pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock'
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+_ESTIMATE = "greatest(c.relpages, 0)::bigint * current_setting('block_size')::bigint"
+_ALL = "SELECT oid AS relation FROM pg_class"
+_DETAILS = """
+WITH locked AS ({locked})
+SELECT c.oid,
+       CASE WHEN l.relation IS NULL THEN pg_relation_size(c.oid) ELSE {estimate} END,
+       CASE WHEN l.relation IS NULL THEN pg_table_size(c.oid) ELSE {estimate} END,
+       CASE WHEN l.relation IS NULL THEN pg_indexes_size(c.oid) END,
+       l.relation IS NOT NULL, c.reltoastrelid,
+       pg_stat_get_ins_since_vacuum(c.oid),
+       extract(epoch FROM clock_timestamp() - greatest(pg_stat_get_last_vacuum_time(c.oid),
+                                                       pg_stat_get_last_autovacuum_time(c.oid)))::float8,
+       extract(epoch FROM clock_timestamp() - greatest(pg_stat_get_last_analyze_time(c.oid),
+                                                       pg_stat_get_last_autoanalyze_time(c.oid)))::float8,
+       {owned}, has_schema_privilege(c.relnamespace, 'USAGE'), h.inhparent,
+       substring(array_to_string(c.reloptions, ',') FROM 'fillfactor=([0-9]+)')::int
+FROM pg_class AS c LEFT JOIN locked AS l ON l.relation = c.oid
+LEFT JOIN pg_inherits AS h ON c.relispartition AND h.inhrelid = c.oid
+WHERE c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't'
+"""
+_INDEX_SIZES = """
+WITH locked AS ({locked})
+SELECT c.oid, CASE WHEN l.relation IS NULL THEN pg_relation_size(c.oid) ELSE {estimate} END,
+       pg_stat_get_numscans(c.oid)
+FROM pg_class AS c LEFT JOIN locked AS l ON l.relation = c.oid
+WHERE c.relkind = 'i' AND c.relpersistence <> 't'
+"""
+# The bytes of a row's values, for tables of which every column has statistics. Most roles see those of the tables
+# that they may read.
+_WIDTHS = """
+SELECT a.attrelid, sum((1 - s.stanullfrac) * s.stawidth)::float8
+FROM pg_attribute AS a
+LEFT JOIN pg_statistic AS s ON s.starelid = a.attrelid AND s.staattnum = a.attnum AND NOT s.stainherit
+WHERE a.attnum > 0 AND NOT a.attisdropped GROUP BY 1 HAVING count(*) = count(s.starelid)
+"""
+_WIDTHS_OF_READABLE = """
+SELECT a.attrelid, sum((1 - s.null_frac) * s.avg_width)::float8
+FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN pg_stats AS s
+  ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname AND NOT s.inherited
+WHERE a.attnum > 0 AND NOT a.attisdropped GROUP BY 1 HAVING count(*) = count(s.attname)
+"""
+_MAY_READ_WIDTHS = "SELECT has_table_privilege('pg_catalog.pg_statistic', 'SELECT')"
+_SETTINGS = """
+SELECT current_setting('autovacuum_freeze_max_age')::bigint, current_setting('block_size')::int,
+       (SELECT age(datfrozenxid) FROM pg_database WHERE datname = current_database()),
+       (SELECT mxid_age(datminmxid) FROM pg_database WHERE datname = current_database())
+"""
+_LEFT_ALONE = """
+SELECT n.nspname, c.relname, c.relkind = 'f' FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind = 'f' OR c.relkind = 'r' AND c.relpersistence = 't'
+"""
+_ROW_OVERHEAD = 28
+_ALIGNED = 8
+_PAGE_HEADER = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """What is known of one table beside what every operation reads of it; ``None`` is unknown or never."""
+
+    heap_bytes: int
+    table_bytes: int
+    index_bytes: int | None
+    estimated: bool
+    toast: int
+    inserted_rows: int
+    vacuum_age: float | None
+    analyze_age: float | None
+    owned: bool
+    usable: bool
+    parent: int | None
+    fill: int
+    width: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """Every table and index of a database, as they were when they were looked at.
+
+    Attributes:
+        version: the server's version, as a number.
+        tables: plain and partitioned tables and materialized views.
+        details: more of each table, by its number.
+        indexes: those of tables and of long values.
+        index_bytes: how large each index is, by its number.
+        index_scans: how often each index was used, by its number.
+        left_alone: tables that nothing is done to, with the reason.
+        freeze_age: the age in transactions at which autovacuum is forced upon a table.
+        block_bytes: the size of a page.
+        ages: the database's own, in transactions and in multixacts.
+        toast: whether the role may use the schema of long values.
+        owners: by the number of a table of long values, whose values these are.
+        index_sums: how large all the indexes of a table are, by its number.
+        leaves: the partitions with rows of each partitioned table, by its number.
+    """
+
+    version: int
+    tables: Sequence[Table]
+    details: Mapping[int, Details]
+    indexes: Sequence[Index]
+    index_bytes: Mapping[int, int]
+    index_scans: Mapping[int, int]
+    left_alone: Sequence[tuple[Name, str]]
+    freeze_age: int
+    block_bytes: int
+    ages: tuple[int, int]
+    toast: bool
+    owners: Mapping[int, int]
+    index_sums: Mapping[int, int]
+    leaves: Mapping[int, Sequence[Table]]
+
+    @classmethod
+    def read(cls, read: Reader, version: int) -> Self:
+        """Read it all; nobody is waited for longer than the session's time-out for locks."""
+        tables = read_tables(read, version, kinds=(*PLAIN, PARENT))
+        details = _details(read, version)
+        sizes = {row[0]: row for row in _measured(read, _INDEX_SIZES)}
+        freeze_age, block_bytes, *ages = read(_SETTINGS)[0]
+        # What was made or dropped between two of the queries is left out.
+        indexes = [index for index in read_indexes(read) if index.oid in sizes]
+        known = [table for table in tables if table.oid in details]
+        return cls(
+            version=version,
+            tables=known,
+            details=details,
+            indexes=indexes,
+            index_bytes={oid: row[1] for oid, row in sizes.items()},
+            index_scans={oid: row[2] for oid, row in sizes.items()},
+            left_alone=_left_alone(read),
+            freeze_age=freeze_age,
+            block_bytes=block_bytes,
+            ages=(ages[0], ages[1]),
+            toast=may_use_toast(read),
+            owners={one.toast: oid for oid, one in details.items() if one.toast},
+            index_sums=_index_sums(indexes, sizes),
+            leaves=_leaves(known, details),
+        )
+
+    def table_of(self, index: Index) -> int:
+        """Return the number of the table that an index counts as."""
+        return self.owners.get(index.table_oid, index.table_oid)
+
+    def ancestors(self, table: int) -> list[int]:
+        """Return the numbers of the partitioned tables that a table is part of."""
+        return _ancestors(self.details, table)
+
+    def parts(self, table: Table) -> Sequence[Table]:
+        """Return the partitions of a partitioned table that have rows of their own."""
+        return self.leaves.get(table.oid, ())
+
+    def bytes_of_indexes(self, table: Table) -> int:
+        """Return how large the indexes of a table are."""
+        known = self.details[table.oid].index_bytes
+        return self.index_sums.get(table.oid, 0) if known is None else known
+
+    def why_not(self, table: Table, *, by_owner: bool | None) -> str:
+        """Tell which right is missing for work on a table, nothing when there is none.
+
+        ``by_owner``: whether it is work that the owner of the database may not do on what others own; ``None``
+        where it takes no right on the table.
+        """
+        one = self.details[table.oid]
+        if not one.usable:
+            return f"the role may not use its schema: GRANT USAGE ON SCHEMA {table.name.schema}"
+        if by_owner is None or (one.owned if by_owner else table.permitted):
+            return ""
+        if self.version >= VERSION_17:
+            return f"the role may not maintain it: GRANT MAINTAIN ON {table.name.shown}, or pg_maintain"
+        return "the role may not maintain it: only its owner or a superuser may" + (
+            "" if by_owner else ", or the database's owner"
+        )
+
+
+def _details(read: Reader, version: int) -> dict[int, Details]:
+    owned = MAINTAINER if version >= VERSION_17 else OWNER
+    widths: dict[int, float] = dict(read(_WIDTHS if read(_MAY_READ_WIDTHS)[0][0] else _WIDTHS_OF_READABLE))
+    rows = _measured(read, _DETAILS, owned=owned)
+    return {row[0]: _detail(row, widths.get(row[0])) for row in rows}
+
+
+def _measured(read: Reader, query: str, **parts: str) -> list[tuple[Any, ...]]:
+    try:
+        return read(query.format(locked=_LOCKED, estimate=_ESTIMATE, **parts))
+    except psycopg.errors.LockNotAvailable:
+        # Somebody came between the look at the locks and the measuring.
+        return read(query.format(locked=_ALL, estimate=_ESTIMATE, **parts))
+
+
+def _ancestors(details: Mapping[int, Details], table: int) -> list[int]:
+    found: list[int] = []
+    while (one := details.get(table)) and one.parent is not None:
+        table = one.parent
+        found.append(table)
+    return found
+
+
+def _leaves(tables: Iterable[Table], details: Mapping[int, Details]) -> Mapping[int, Sequence[Table]]:
+    found: dict[int, list[Table]] = defaultdict(list)
+    for table in tables:
+        for ancestor in () if table.is_parent else _ancestors(details, table.oid):
+            found[ancestor].append(table)
+    return found
+
+
+def _index_sums(indexes: Iterable[Index], sizes: Mapping[int, Sequence[int]]) -> Mapping[int, int]:
+    found: dict[int, int] = defaultdict(int)
+    for index in indexes:
+        found[index.table_oid] += sizes[index.oid][1]
+    return found
+
+
+def _left_alone(read: Reader) -> list[tuple[Name, str]]:
+    return [
+        (Name(schema=schema, name=name), _FOREIGN if foreign else _TEMPORARY)
+        for schema, name, foreign in read(_LEFT_ALONE)
+    ]
+
+
+def _detail(row: tuple[Any, ...], width: float | None) -> Details:
+    return Details(
+        heap_bytes=row[1],
+        table_bytes=row[2],
+        index_bytes=row[3],
+        estimated=row[4],
+        toast=row[5],
+        inserted_rows=row[6],
+        vacuum_age=row[7],
+        analyze_age=row[8],
+        owned=row[9],
+        usable=row[10],
+        parent=row[11],
+        fill=row[12] or 100,
+        width=width,
+    )
+
+
+def needed_bytes(rows: float, width: float, fill: int, block_bytes: int) -> float:
+    """Estimate the bytes of the pages that so many rows would fill, as full as the table is meant to be."""
+    row = _ROW_OVERHEAD + -(-width // _ALIGNED) * _ALIGNED
+    room = (block_bytes - _PAGE_HEADER) * fill / 100
+    return -(-rows * row // room) * block_bytes

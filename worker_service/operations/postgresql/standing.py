@@ -1,0 +1,113 @@
+"""What the numbers of an inspection say of an object: the measures that thresholds are held against."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from worker_service.operations.postgresql.catalog import Table
+from worker_service.operations.postgresql.indexes import Index
+from worker_service.operations.postgresql.inventory import Details, Inventory, needed_bytes
+
+Numbers = dict[str, float]
+
+
+def of_table(inventory: Inventory, table: Table) -> Numbers:
+    """Measure a table; of a partitioned one its partitions are what is large, and what has rows."""
+    parts = inventory.parts(table) if table.is_parent else [table]
+    numbers = _sums(inventory, parts) | _analyzed(inventory, [table])
+    return numbers if table.is_parent else numbers | _vacuumed(inventory, [table])
+
+
+def of_index(inventory: Inventory, index: Index) -> Numbers:
+    """Measure an index."""
+    table = inventory.details.get(inventory.table_of(index))
+    return {
+        "size_bytes": float(inventory.index_bytes[index.oid]),
+        **({"table_bytes": float(table.table_bytes)} if table else {}),
+        "scans": float(inventory.index_scans[index.oid]),
+        "valid": float(index.valid),
+    }
+
+
+def of_database(inventory: Inventory, file_bytes: float | None) -> Numbers:
+    """Measure the whole database: sums, ratios of sums, and the oldest; the system's own count by their size."""
+    own = [table for table in inventory.tables if not table.is_system]
+    plain = [table for table in own if not table.is_parent]
+    sizes = _sums(inventory, [table for table in inventory.tables if not table.is_parent])
+    kept = ("size_bytes", "table_bytes", "index_bytes", "size_estimated")
+    xid_age, mxid_age = inventory.ages
+    return {
+        **_sums(inventory, plain),
+        **{name: sizes[name] for name in kept},
+        **({} if file_bytes is None else {"size_bytes": file_bytes}),
+        **_analyzed(inventory, own),
+        **_vacuumed(inventory, plain),
+        "xid_age": float(xid_age),
+        "xid_age_ratio": xid_age / inventory.freeze_age,
+        "mxid_age": float(mxid_age),
+    }
+
+
+def _sums(inventory: Inventory, tables: Sequence[Table]) -> Numbers:
+    details = [inventory.details[table.oid] for table in tables]
+    table_bytes = sum(one.table_bytes for one in details)
+    index_bytes = sum(inventory.bytes_of_indexes(table) for table in tables)
+    live, dead = sum(table.live_rows for table in tables), sum(table.dead_rows for table in tables)
+    modified = sum(table.modified_rows for table in tables)
+    pages, visible = sum(table.pages for table in tables), sum(table.all_visible for table in tables)
+    return {
+        "size_bytes": float(table_bytes + index_bytes),
+        "size_estimated": float(any(one.estimated for one in details)),
+        "table_bytes": float(table_bytes),
+        "index_bytes": float(index_bytes),
+        "pages": float(pages),
+        **({"all_visible_ratio": min(1.0, visible / pages)} if pages else {}),
+        "live_rows": float(live),
+        "dead_rows": float(dead),
+        "dead_ratio": dead / max(1, live + dead),
+        "modified_rows": float(modified),
+        "modified_ratio": modified / max(1, live),
+        "inserted_rows": float(sum(one.inserted_rows for one in details)),
+        **_bloat(inventory, [(table, inventory.details[table.oid]) for table in tables]),
+    }
+
+
+def _bloat(inventory: Inventory, tables: Iterable[tuple[Table, Details]]) -> Numbers:
+    """Estimate how much larger tables are than their live rows; nothing where no statistics tell the width."""
+    known = [(table, one, one.width) for table, one in tables if one.width is not None]
+    if not known:
+        return {}
+    heap = sum(one.heap_bytes for _, one, _ in known)
+    spare = sum(
+        max(0.0, one.heap_bytes - needed_bytes(_rows(table), width, one.fill, inventory.block_bytes))
+        for table, one, width in known
+    )
+    return {"bloat_bytes": spare, "bloat_ratio": spare / max(1, heap), "bloat_estimated": 1.0}
+
+
+def _rows(table: Table) -> float:
+    # After a crash of the server the counters begin anew, and the catalogue's number is the better one.
+    counted = table.live_rows or table.dead_rows
+    return float(table.live_rows) if counted else max(0.0, table.rows)
+
+
+def _vacuumed(inventory: Inventory, tables: Sequence[Table]) -> Numbers:
+    ages = [inventory.details[table.oid].vacuum_age for table in tables]
+    xid_age = max((table.age for table in tables), default=0)
+    return {
+        **_since("vacuum_age_seconds", "never_vacuumed", ages),
+        "xid_age": float(xid_age),
+        "xid_age_ratio": xid_age / inventory.freeze_age,
+        "mxid_age": float(max((table.mxid_age for table in tables), default=0)),
+    }
+
+
+def _analyzed(inventory: Inventory, tables: Sequence[Table]) -> Numbers:
+    return _since(
+        "analyze_age_seconds", "never_analyzed", [inventory.details[one.oid].analyze_age for one in tables]
+    )
+
+
+def _since(age: str, never: str, ages: Sequence[float | None]) -> Numbers:
+    told: Mapping[str, float] = (
+        {age: max(0.0, *known)} if (known := [one for one in ages if one is not None]) else {}
+    )
+    return {never: float(len(ages) - len(known)), **told}

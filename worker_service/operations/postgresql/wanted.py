@@ -1,0 +1,59 @@
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from worker_service.domain.inspection import Scope
+from worker_service.operations.postgresql.indexes import TOAST, Index
+from worker_service.operations.postgresql.inventory import Inventory
+from worker_service.operations.postgresql.sweep import Step
+from worker_service.operations.postgresql.wording import listed
+
+_SHOWN = 3
+
+
+class Keeps(StrEnum):
+    """The lock that a statement takes on the table, and whom it keeps out."""
+
+    NOBODY = "ACCESS SHARE: keeps out what rewrites or drops the table"
+    MAINTENANCE = "SHARE UPDATE EXCLUSIVE: keeps out changes of the table's definition and other maintenance"
+    WRITERS = "SHARE: keeps out writers"
+    USERS_OF_THE_INDEX = "SHARE, and ACCESS EXCLUSIVE on the index: keeps out writers, and readers of the index"
+    EVERYBODY = "ACCESS EXCLUSIVE: keeps out everybody"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What an operation would do to an object: its statements, or why it is left out."""
+
+    statements: tuple[str, ...]
+    why_not: str = ""
+
+
+def preview(statements: tuple[str, ...], keeps: Keeps) -> str:
+    """Word the statements and their lock in one line."""
+    return f"{listed(statements, _SHOWN) or 'no statement'}; {keeps}"
+
+
+def by_index_or_table(
+    inventory: Inventory, steps: Iterable[tuple[Index, Step]], scope: Scope, *, by_owner: bool | None
+) -> Mapping[int, Wanted]:
+    """Put the statements on indexes down to each index, or to its table, in their order.
+
+    A table does not stand for the indexes of its long values. ``by_owner`` is as for ``Inventory.why_not``, or
+    ``None`` where no right on the table is needed.
+    """
+    tables = {table.oid: table for table in inventory.tables}
+    statements: dict[int, list[str]] = defaultdict(list)
+    owners: dict[int, int] = {}
+    for index, step in steps:
+        if scope is Scope.TABLE and index.table.schema == TOAST:
+            continue
+        oid = index.oid if scope is Scope.INDEX else index.table_oid
+        owners[oid] = inventory.table_of(index)
+        statements[oid].append(step.statement)
+    return {
+        oid: Wanted(statements=tuple(texts), why_not=inventory.why_not(tables[owners[oid]], by_owner=by_owner))
+        for oid, texts in statements.items()
+        if owners[oid] in tables
+    }
