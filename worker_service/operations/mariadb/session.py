@@ -1,6 +1,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from worker_service.domain.errors import OperationCancelledError, TargetBusyError
@@ -15,6 +16,7 @@ from worker_service.operations.mariadb.server import Server
 from worker_service.operations.mariadb.wording import tag
 
 _IDLE_SECONDS = 86_400
+_TRIES = 2
 _LONGEST = 31_536_000.0
 # Nothing is changed silently by a rebuild, and zero dates of old rows are let through as they are.
 _SQL_MODE = "STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION"
@@ -64,7 +66,7 @@ class Session:
             self._set_up()
             self._take_the_lock()
         except BaseException:
-            self.close()
+            self.connection.close()
             raise
 
     @property
@@ -122,9 +124,18 @@ class Session:
         self._control.log(level, message)
 
     def close(self) -> None:
-        """End the connections; the lock goes with the operation's own."""
+        """Give the lock back and end the connections."""
+        self._release_the_lock()
         self.connection.close()
         self._killer.close()
+
+    def _release_the_lock(self) -> None:
+        # The server frees it with the connection too, but a moment after that has ended here: the next operation
+        # would find the database busy. A kill that came too late for a statement may strike this one, once.
+        for _ in range(_TRIES):
+            with suppress(ServerError):
+                self.connection.rows("SELECT RELEASE_LOCK(%s)", self.server.lock_name)
+                return
 
     def _count(self, scope: str, name: str) -> Row:
         return tuple(value for _, value in self.connection.rows(f"SHOW {scope} STATUS LIKE %s", name))
