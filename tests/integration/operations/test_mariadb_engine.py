@@ -118,16 +118,17 @@ class TestPasswords:
 
 
 class TestDescribe:
-    def test_it_tells_product_identity_and_an_exclusive_lock(self, database: Database) -> None:
+    def test_it_tells_product_identity_and_a_lock_that_is_shared_by_who_looks(self, database: Database) -> None:
         [(version, unique)] = database.run("SELECT VERSION(), @@server_uid")
 
         description = MariadbEngine().describe(database.target())
 
         assert description.engine_version == f"MariaDB {version}"
         assert description.identity == f"mariadb:{unique}:{database.name}"
-        assert [spec.name for spec in description.operations] == EVERY
+        assert [spec.name for spec in description.operations] == [*EVERY, "inspect"]
         assert {lock.key for spec in description.operations for lock in spec.locks} == {description.identity}
-        assert all(lock.exclusive for spec in description.operations for lock in spec.locks)
+        shared = [spec.name for spec in description.operations for lock in spec.locks if not lock.exclusive]
+        assert shared == ["inspect"]
 
     def test_both_schemes_of_one_database_have_one_identity(self, database: Database) -> None:
         url = database.server.url(database.name)

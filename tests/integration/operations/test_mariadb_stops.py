@@ -20,6 +20,7 @@ from worker_service.domain.errors import TargetBusyError
 from worker_service.domain.operation import Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Result, Verdict
 from worker_service.operations.mariadb import MariadbEngine, killing, watching
+from worker_service.operations.mariadb.connection import Connection, Row, ServerError
 
 ROOT = Path(__file__).parents[3]
 _PATIENCE = 20.0
@@ -414,6 +415,49 @@ class TestOneAtATime:
         )
 
         assert outcomes == [Outcome.COMPLETED]
+
+
+class TestTheLocksEnd:
+    """A server frees what a connection held only a moment after the connection has ended."""
+
+    @pytest.fixture
+    def slow(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+        """Lend a database whose server takes no notice of the end of a connection."""
+        database.table("item", rows=3)
+        unnoticed: list[Connection] = []
+
+        def leave_open(self: Connection) -> None:
+            unnoticed.append(self)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Connection, "close", leave_open)
+            yield database
+        for connection in unnoticed:
+            connection.close()
+
+    def test_it_is_given_back_with_the_operation(self, slow: Database) -> None:
+        outcomes = [slow.maintain("analyze").outcome for _ in range(3)]
+
+        assert set(outcomes) == {Outcome.COMPLETED}
+
+    def test_a_kill_that_came_too_late_does_not_keep_it(
+        self, slow: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        struck: list[str] = []
+        rows = Connection.rows
+
+        def strike_the_first(self: Connection, sql: str, *arguments: object) -> list[Row]:
+            if "RELEASE" in sql and not struck:
+                struck.append(sql)
+                raise ServerError(1317, "Query execution was interrupted")
+            return rows(self, sql, *arguments)
+
+        monkeypatch.setattr(Connection, "rows", strike_the_first)
+
+        outcomes = [slow.maintain("analyze").outcome for _ in range(2)]
+
+        assert struck
+        assert set(outcomes) == {Outcome.COMPLETED}
 
 
 class TestProgress:

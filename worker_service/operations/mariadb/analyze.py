@@ -2,7 +2,7 @@ from worker_service.domain.outcome import Result, Verdict
 from worker_service.operations.mariadb.answers import Fate
 from worker_service.operations.mariadb.options import BINLOG, LOCK_TIMEOUT, Flag, Options
 from worker_service.operations.mariadb.procedure import Facts, judge
-from worker_service.operations.mariadb.tables import ENGINES_ELSEWHERE, Table
+from worker_service.operations.mariadb.tables import ENGINES_ELSEWHERE, Table, reading_keeps_out
 from worker_service.operations.mariadb.wording import count, quoted
 
 _PERSISTENT = Flag(
@@ -26,6 +26,10 @@ class Analyze:
         words = "ANALYZE TABLE" if options[BINLOG.name] else "ANALYZE NO_WRITE_TO_BINLOG TABLE"
         every = " PERSISTENT FOR ALL" if options[_PERSISTENT.name] else ""
         return f"{words} {quoted(table.name)}{every}"
+
+    def keeps_out(self, table: Table, _options: Options, /) -> str:
+        """Nobody, but of an engine that locks the table as a whole."""
+        return reading_keeps_out(table)
 
     def judge(self, facts: Facts, /) -> Result:
         """Judge by the dates of the statistics that InnoDB keeps, where the role may read them."""

@@ -1,15 +1,21 @@
+from collections.abc import Mapping
+
 from worker_service.domain.errors import InvalidOperationError
+from worker_service.domain.inspection import INSPECT, Inspection
 from worker_service.domain.lock import Lock
 from worker_service.domain.operation import Operation, OperationSpec
 from worker_service.operations.mariadb.analyze import Analyze
 from worker_service.operations.mariadb.check import IntegrityCheck
-from worker_service.operations.mariadb.options import Options, read_options, unknown
+from worker_service.operations.mariadb.inspecting import DESCRIPTION, Wanted
+from worker_service.operations.mariadb.options import LOCK_TIMEOUT, Options, read_options, unknown
 from worker_service.operations.mariadb.procedure import Procedure
 from worker_service.operations.mariadb.rebuild import Reindex, Vacuum
 
 PROCEDURES: dict[str, Procedure] = {
     procedure.name: procedure for procedure in (Vacuum(), Analyze(), Reindex(), IntegrityCheck())
 }
+
+_INSPECT_OPTIONS = (LOCK_TIMEOUT,)
 
 
 def find(operation: Operation) -> tuple[Procedure, Options]:
@@ -20,12 +26,40 @@ def find(operation: Operation) -> tuple[Procedure, Options]:
     """
     procedure = PROCEDURES.get(operation.name)
     if procedure is None:
-        raise InvalidOperationError(unknown("operation", operation.name, PROCEDURES))
+        raise InvalidOperationError(unknown("operation", operation.name, [*PROCEDURES, INSPECT]))
     return procedure, read_options(procedure.options, operation.options)
 
 
-def specs(lock: Lock) -> tuple[OperationSpec, ...]:
-    """Describe every operation; each holds the database alone."""
+def find_wanted(operation: Operation) -> tuple[Inspection, tuple[Wanted, ...], Options]:
+    """Find what an ``inspect`` looks for, how each of its operations is carried out, and its own options.
+
+    Raises:
+        InvalidOperationError: it names an object, or an operation, an option or a value is unknown here.
+    """
+    if operation.object is not None:
+        raise InvalidOperationError("MariaDB's 'inspect' looks at the whole database: leave out its object.")
+    inspection = operation.inspection or Inspection()
+    wanted = tuple(_wanted(operation, each.name, each.options) for each in inspection.operations)
+    return inspection, wanted, read_options(_INSPECT_OPTIONS, operation.options)
+
+
+def _wanted(operation: Operation, name: str, options: Mapping[str, str]) -> Wanted:
+    procedure, values = find(Operation(name=name, target=operation.target, options=options))
+    return Wanted(procedure=procedure, options=values)
+
+
+def specs(key: str) -> tuple[OperationSpec, ...]:
+    """Describe every operation; each holds the database alone, but for the one that looks."""
+    own = (option.spec for option in _INSPECT_OPTIONS)
+    return (
+        *_specs(Lock(key=key)),
+        OperationSpec(
+            name=INSPECT, description=DESCRIPTION, options=tuple(own), locks=(Lock(key=key, exclusive=False),)
+        ),
+    )
+
+
+def _specs(lock: Lock) -> tuple[OperationSpec, ...]:
     return tuple(
         OperationSpec(
             name=procedure.name,

@@ -4,7 +4,7 @@ from worker_service.domain.outcome import Failure, FailureCategory, Outcome, Res
 from worker_service.operations.mariadb.answers import Fate
 from worker_service.operations.mariadb.options import LOCK_TIMEOUT, Choice, Options
 from worker_service.operations.mariadb.procedure import Facts, judge
-from worker_service.operations.mariadb.tables import ENGINES_ELSEWHERE, Table
+from worker_service.operations.mariadb.tables import ENGINES_ELSEWHERE, Table, reading_keeps_out
 from worker_service.operations.mariadb.wording import count, listed, quoted
 
 _DEPTH = Choice(
@@ -27,6 +27,10 @@ class IntegrityCheck:
         """One statement a table; medium is the server's own way."""
         word = _DEPTH.words[options[_DEPTH.name]]
         return f"CHECK TABLE {quoted(table.name)}" + ("" if word == "medium" else f" {word.upper()}")
+
+    def keeps_out(self, table: Table, _options: Options, /) -> str:
+        """Nobody, but of an engine that locks the table as a whole."""
+        return reading_keeps_out(table)
 
     def judge(self, facts: Facts, /) -> Result:
         """A single damaged table fails the check, however it ended."""

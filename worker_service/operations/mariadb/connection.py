@@ -1,5 +1,5 @@
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from worker_service.domain.errors import InvalidTargetError
 from worker_service.operations.mariadb.address import Address
@@ -22,6 +22,13 @@ class ServerError(Exception):
         super().__init__(text)
         self.number = number
         self.text = text
+
+
+class Reader(Protocol):
+    """What asks the server: a connection, or a session whose statements another thread may stop."""
+
+    def rows(self, sql: str, *arguments: Value) -> list[Row]:
+        """Run a statement to its end and return its rows; raise ``ServerError`` when the server refuses it."""
 
 
 def require_driver() -> None:

@@ -1,10 +1,10 @@
 from worker_service.domain.errors import TargetUnavailableError
-from worker_service.domain.lock import Lock
+from worker_service.domain.inspection import INSPECT
 from worker_service.domain.operation import Operation
 from worker_service.domain.ports import Control
 from worker_service.domain.target import Target, TargetDescription
 from worker_service.operations.mariadb.address import Address
-from worker_service.operations.mariadb.catalogue import find, specs
+from worker_service.operations.mariadb.catalogue import find, find_wanted, specs
 from worker_service.operations.mariadb.connection import Connection, ServerError, require_driver
 from worker_service.operations.mariadb.failures import failure_from
 from worker_service.operations.mariadb.procedure import make_plan
@@ -37,9 +37,8 @@ class MariadbEngine:
             raise TargetUnavailableError(f"The target {target.name!r}: {failure_from(error).message}") from error
         identity = server.identity(target)
         self._described[target.name] = identity
-        prefix = "" if target.identity is None else "mariadb:"
         return TargetDescription(
-            engine_version=server.product, identity=identity, operations=specs(Lock(key=f"{prefix}{identity}"))
+            engine_version=server.product, identity=identity, operations=specs(server.lock_key(target))
         )
 
     def worker(self, target: Target, control: Control) -> MariadbWorker:
@@ -53,6 +52,9 @@ class MariadbEngine:
             InvalidOperationError: the operation cannot run here.
             TargetUnavailableError: the server cannot be asked.
         """
+        if operation.name == INSPECT:
+            find_wanted(operation)
+            return ()
         procedure, options = find(operation)
         try:
             with Connection(Address.of(target)) as connection:

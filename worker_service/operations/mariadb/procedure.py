@@ -69,6 +69,10 @@ class Procedure(Protocol):
         """Word the statement for one table."""
         ...
 
+    def keeps_out(self, table: Table, options: Options, /) -> str:
+        """Say whom the statement's locks keep waiting, and for how long."""
+        ...
+
     def judge(self, facts: Facts, /) -> Result:
         """Say what was done; ``after`` holds what this operation adds to the measures."""
         ...

@@ -31,6 +31,10 @@ class Vacuum:
         words = "OPTIMIZE TABLE" if options[BINLOG.name] else "OPTIMIZE NO_WRITE_TO_BINLOG TABLE"
         return f"{words} {quoted(table.name)}"
 
+    def keeps_out(self, table: Table, options: Options, /) -> str:
+        """Writers, for a moment or for all of it."""
+        return _keeps_out(table, options)
+
     def judge(self, facts: Facts, /) -> Result:
         """Judge by the bytes of the files."""
         return _judge(facts, _reclaimed)
@@ -49,6 +53,10 @@ class Reindex:
         """The rebuild; the server has no other way to make an index of InnoDB anew."""
         return rebuild_statement(table, options)
 
+    def keeps_out(self, table: Table, options: Options, /) -> str:
+        """Writers, for a moment or for all of it."""
+        return _keeps_out(table, options)
+
     def judge(self, facts: Facts, /) -> Result:
         """Judge by whether the files are other ones now."""
         return _judge(facts, _anew)
@@ -58,6 +66,17 @@ def rebuild_statement(table: Table, options: Options) -> str:
     """Word the rebuild; an online one is refused by the server where it would keep writers waiting."""
     online = ", ALGORITHM=INPLACE, LOCK=NONE" if options[ONLINE.name] else ""
     return f"ALTER TABLE {quoted(table.name)} FORCE{online}"
+
+
+def _keeps_out(table: Table, options: Options) -> str:
+    if options[ONLINE.name]:
+        return "everyone waits for a moment at its beginning and its end; it fails where writers would wait longer"
+    if table.is_innodb:
+        return (
+            "everyone waits for a moment at its beginning and its end; with a FULLTEXT index writers wait for all "
+            "of it"
+        )
+    return "writers wait for all of it"
 
 
 def _judge(facts: Facts, verdict: Callable[[Facts, list[str]], tuple[Verdict, str]]) -> Result:

@@ -1,4 +1,3 @@
-import hashlib
 from dataclasses import dataclass
 from typing import Self
 
@@ -7,7 +6,6 @@ from worker_service.operations.mariadb.connection import Connection, ServerError
 from worker_service.operations.mariadb.failures import is_not_here
 
 _UNIQUE_IDS = ("@@GLOBAL.server_uid", "@@GLOBAL.server_uuid")
-_DIGEST = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +47,9 @@ class Server:
         kind = "mariadb" if self.is_mariadb else "mysql"
         return f"{kind}:{self.unique_id}:{self.database}"
 
-    @property
-    def lock_name(self) -> str:
-        """The name of the lock in the server that every operation on the database holds; within 64 signs."""
-        return f"overhaul:{hashlib.sha256(self.database.encode()).hexdigest()[:_DIGEST]}"
+    def lock_key(self, target: Target) -> str:
+        """The key of the database in the manager, which tells an identity that was stated from other engines'."""
+        return f"{'' if target.identity is None else 'mariadb:'}{self.identity(target)}"
 
 
 def _unique_id(connection: Connection) -> str:

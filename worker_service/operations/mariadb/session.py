@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worker_service.domain.errors import OperationCancelledError, TargetBusyError
+from worker_service.domain.inspection import INSPECT
 from worker_service.domain.operation import Operation, Progress
 from worker_service.domain.ports import Control
 from worker_service.operations.mariadb.address import Address
-from worker_service.operations.mariadb.connection import Connection, Row, ServerError
+from worker_service.operations.mariadb.connection import Connection, Row, ServerError, Value
 from worker_service.operations.mariadb.failures import INTERRUPTED, is_not_here
 from worker_service.operations.mariadb.killing import Killer, end_earlier_attempts
 from worker_service.operations.mariadb.options import BINLOG, LOCK_TIMEOUT, Options
 from worker_service.operations.mariadb.server import Server
+from worker_service.operations.mariadb.target_lock import TargetLock
 from worker_service.operations.mariadb.wording import tag
 
 _IDLE_SECONDS = 86_400
@@ -32,7 +34,7 @@ class Session:
     """One connection to one database, for one attempt, whose statements another thread may stop.
 
     It holds the lock in the server from its beginning to its end, so that a statement which outlives its worker
-    keeps the next one off.
+    keeps the next one off. To inspect needs none.
 
     Args:
         address: where the database is.
@@ -43,7 +45,7 @@ class Session:
 
     Raises:
         ServerError: the server cannot be reached, or refuses what every operation needs.
-        TargetBusyError: another operation holds the database.
+        TargetBusyError: another operation holds the database, or the table that is meant.
     """
 
     def __init__(
@@ -61,10 +63,11 @@ class Session:
         self.connection = Connection(address, program=self.tag)
         try:
             self.server = Server.on(self.connection)
+            self._lock = TargetLock(self.connection, self.server.database)
             self._set_up()
             self._take_the_lock()
         except BaseException:
-            self.close()
+            self.connection.close()
             raise
 
     @property
@@ -74,7 +77,17 @@ class Session:
         return min(timeout.total_seconds(), _LONGEST) if timeout and self.server.is_mariadb else 0.0
 
     def run(self, statement: str) -> Reply:
-        """Run one statement that maintains, tagged so that it can be told in the server's list of processes.
+        """Run one statement that maintains, and read the warnings after it.
+
+        Raises:
+            OperationCancelledError: the operation was stopped before it began.
+            ServerError: the server refused it, or the connection broke.
+        """
+        rows = self.rows(statement)
+        return Reply(rows=rows, warnings=self._warnings())
+
+    def rows(self, sql: str, *arguments: Value) -> list[Row]:
+        """Run one statement that may be stopped, tagged so that it can be told in the server's list of processes.
 
         Raises:
             OperationCancelledError: the operation was stopped before it began.
@@ -85,11 +98,10 @@ class Session:
                 raise OperationCancelledError("The operation was stopped between two statements.")
             self._in_statement = True
         try:
-            rows = self.connection.rows(f"/* {self.tag} */ {statement}")
+            return self.connection.rows(f"/* {self.tag} */ {sql}", *arguments)
         finally:
             with self._guard:
                 self._in_statement = False
-        return Reply(rows=rows, warnings=self._warnings())
 
     def interrupt(self) -> None:
         """Stop the statement that runs; harmless when none does."""
@@ -122,7 +134,8 @@ class Session:
         self._control.log(level, message)
 
     def close(self) -> None:
-        """End the connections; the lock goes with the operation's own."""
+        """Give the lock back and end the connections."""
+        self._lock.release()
         self.connection.close()
         self._killer.close()
 
@@ -164,11 +177,17 @@ class Session:
         ended = end_earlier_attempts(self.connection, f"{name}:", attempt) if self.operation.child_job_id else []
         if ended:
             self.log("warning", f"Ended what an earlier attempt left running (connections {ended}).")
+        if self.operation.name == INSPECT:
+            return
         deadline = time.monotonic() + (1.0 if ended else 0.0)
-        while self.connection.value("SELECT GET_LOCK(%s, 0)", self.server.lock_name) != 1:
-            if time.monotonic() >= deadline:
-                holder = self.connection.value("SELECT IS_USED_LOCK(%s)", self.server.lock_name)
-                raise TargetBusyError(
-                    f"Another operation holds the database {self.server.database!r} (connection {holder})."
-                )
+        while not self._took_the_lock(last=time.monotonic() >= deadline):
             time.sleep(0.05)
+
+    def _took_the_lock(self, *, last: bool) -> bool:
+        try:
+            self._lock.take(self.operation.object)
+        except TargetBusyError:
+            if last:
+                raise
+            return False
+        return True

@@ -5,10 +5,10 @@ mysql. Where the role may not read them the answer is ``None``, never a guess.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from worker_service.operations.mariadb.connection import Connection, Row, ServerError
+from worker_service.operations.mariadb.connection import Connection, Reader, Row, ServerError
 from worker_service.operations.mariadb.tables import Table, read_tables
 
 # A file's name is spelt in the server's own `filename` character set, in which a # parts off a partition.
@@ -85,9 +85,8 @@ def read_state(connection: Connection, name: str | None = None, *, books: bool =
         ServerError: not even the catalogue can be read.
     """
     found = read_tables(connection, name, books=books)
-    files = _files(connection)
-    visible = {table.name for table in found}
-    hidden = () if name is not None else tuple(sorted(_own(files or {}) - visible))
+    files = read_files(connection)
+    hidden = () if name is not None else hidden_in(files, found)
     tables = {table.name: table for table in found if not table.left_alone({})}
     return State(tables=tables, files=files, hidden=hidden)
 
@@ -127,16 +126,22 @@ def renewed_since(connection: Connection, moment: str) -> Mapping[str, bool] | N
     return found
 
 
+def hidden_in(files: Mapping[str, Files] | None, tables: Iterable[Table]) -> tuple[str, ...]:
+    """Name the tables that have files and that the role may not see, in order."""
+    return tuple(sorted(_own(files or {}) - {table.name for table in tables}))
+
+
 def _own(files: Mapping[str, Files]) -> set[str]:
     # The tables of a full-text index, and what a rebuild works on, have files and are nobody's tables. A name that
     # starts with # is spelt with @0023, so that nothing stands before the # here.
     return {name for name in files if name and not name.startswith("FTS_")}
 
 
-def _files(connection: Connection) -> Mapping[str, Files] | None:
+def read_files(reader: Reader) -> Mapping[str, Files] | None:
+    """Read the files of the tables by their names; ``None`` where the role may not."""
     for view in _VIEWS:
         try:
-            return _by_table(connection.rows(_FILES.format(database=_DATABASE, view=view)))
+            return _by_table(reader.rows(_FILES.format(database=_DATABASE, view=view)))
         except ServerError:
             continue
     return None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from worker_service.operations.mariadb.connection import Connection, Row
+from worker_service.operations.mariadb.connection import Reader, Row
 
 # Only these three are read without opening the table. Opening one that is marked as crashed makes the server
 # repair it by itself, which neither a plan nor a check may bring about.
@@ -63,18 +63,23 @@ class Table:
         return engines.get(self.engine.upper(), "")
 
 
-def read_tables(connection: Connection, name: str | None = None, *, books: bool = False) -> list[Table]:
+def reading_keeps_out(table: Table) -> str:
+    """Say whom a statement keeps waiting that only reads the table."""
+    return "nobody waits" if table.is_innodb else "writers wait"
+
+
+def read_tables(reader: Reader, name: str | None = None, *, books: bool = False) -> list[Table]:
     """Read what the role may see in the database, or one table of it, in the order of the names.
 
     The names are sorted here, because the server's order is that of its collation and may tie.
 
     Args:
-        connection: what reads.
+        reader: what reads.
         name: the one table that is asked for; ``None`` for all.
         books: whether sizes and dates are read too, for which the server opens every table.
     """
     sql = _TABLES.format(columns=_BOOKS if books else _NAMES)
-    rows = connection.rows(sql) if name is None else connection.rows(f"{sql} AND TABLE_NAME = %s", name)
+    rows = reader.rows(sql) if name is None else reader.rows(f"{sql} AND TABLE_NAME = %s", name)
     tables = [_table(row) for row in rows]
     # The catalogue compares names in any case, and a server may keep two tables that differ in case alone.
     exact = [table for table in tables if table.name == name]

@@ -1,20 +1,26 @@
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from worker_service.domain.errors import OperationCancelledError
+from worker_service.domain.inspection import INSPECT, Inspection
 from worker_service.domain.operation import WORKER_TYPE, Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Result
 from worker_service.domain.ports import Control
 from worker_service.domain.target import Target
 from worker_service.operations.mariadb.address import Address
-from worker_service.operations.mariadb.catalogue import find
+from worker_service.operations.mariadb.catalogue import find, find_wanted
 from worker_service.operations.mariadb.connection import ServerError
 from worker_service.operations.mariadb.failures import failed, failed_with, failure_from
+from worker_service.operations.mariadb.inspecting import Wanted, inspect
+from worker_service.operations.mariadb.options import Options
 from worker_service.operations.mariadb.procedure import Facts, Plan, Procedure, make_plan
 from worker_service.operations.mariadb.session import Session
 from worker_service.operations.mariadb.state import State, now, read_state, renewed_since
 from worker_service.operations.mariadb.sweep import Sweep, Swept
 from worker_service.operations.mariadb.tables import read_tables
+
+_STOPPED = Result(outcome=Outcome.CANCELLED, reason="stopped while it looked; nothing was changed.")
 
 
 class MariadbWorker:
@@ -36,12 +42,12 @@ class MariadbWorker:
         self._session: Session | None = None
 
     def validate(self, operation: Operation) -> None:
-        """Check the operation's name and options."""
-        find(operation)
+        """Check the operation's name and options, and those of what an ``inspect`` looks for."""
+        self._prepared(operation)
 
     def execute(self, operation: Operation) -> Result:
-        """Run the operation while holding the database's lock in the server."""
-        procedure, options = find(operation)
+        """Run the operation while holding the lock in the server of what it is done to."""
+        options, work = self._prepared(operation)
         address = Address.of(self._target)
         self._stop.clear()
         self._control.checkpoint()
@@ -53,7 +59,7 @@ class MariadbWorker:
             return failed_with(failure_from(error))
         self._session = session
         try:
-            return self._run(session, procedure)
+            return self._refusal(session) or work(session)
         except ServerError as error:
             return failed_with(failure_from(error))
         finally:
@@ -67,11 +73,30 @@ class MariadbWorker:
             self._stop.set()
             session.interrupt()
 
+    def _prepared(self, operation: Operation) -> tuple[Options, Callable[[Session], Result]]:
+        if operation.name == INSPECT:
+            inspection, wanted, options = find_wanted(operation)
+            return options, lambda session: self._inspect(session, inspection, wanted)
+        procedure, options = find(operation)
+        return options, lambda session: self._run(session, procedure)
+
+    def _refusal(self, session: Session) -> Result | None:
+        if self._expected in {None, session.server.identity(self._target)}:
+            return None
+        text = "Another database answers at the target's URL than the one that was registered: look at it."
+        return failed("TARGET_REPLACED", text, FailureCategory.UNAVAILABLE)
+
+    def _inspect(self, session: Session, inspection: Inspection, wanted: Sequence[Wanted]) -> Result:
+        try:
+            return inspect(session, session.server.lock_key(self._target), inspection, wanted)
+        except OperationCancelledError:
+            return _STOPPED
+        except ServerError:
+            if not self._stop.is_set():
+                raise
+            return _STOPPED
+
     def _run(self, session: Session, procedure: Procedure) -> Result:
-        found = session.server.identity(self._target)
-        if self._expected not in {None, found}:
-            text = "Another database answers at the target's URL than the one that was registered: look at it."
-            return failed("TARGET_REPLACED", text, FailureCategory.UNAVAILABLE)
         name = session.operation.object
         tables = read_tables(session.connection, name)
         if not tables:

@@ -31,16 +31,16 @@ class Analyze:
     options = (LIMIT, BUSY_TIMEOUT)
 
     def plan(self, connection: apsw.Connection, options: Options, /) -> tuple[str, ...]:
-        """The limit when there is one, then one statement a table."""
+        """The limit when there is one, then one statement a table, or that of the one table."""
         names = [str(row[0]) for row in connection.execute(TABLES)]
-        statements = tuple(statements_for(names, "ANALYZE").values())
+        statements = tuple(_statements(names, options).values())
         return (*limit_statements(options), *statements) if statements else ()
 
     def run(self, session: Session, _before: Measures, /) -> Result:
         """Analyse each; the statistics before and after tell what changed."""
-        statements = statements_for(session.names(TABLES), "ANALYZE")
+        statements = _statements(session.names(TABLES), session.options)
         if not statements:
-            return skipped("the database has no table.", session.measures() | {"stat_rows_changed": 0.0})
+            return skipped(_nothing(session.options), session.measures() | {"stat_rows_changed": 0.0})
         old = session.statistics()
         for statement in limit_statements(session.options):
             session.rows(statement)
@@ -50,6 +50,14 @@ class Analyze:
             after = with_change(session.measures(), changed)
         verdict, reason = change(changed, f"analysed {_WORDS.count(len(swept.done))}")
         return judge(swept, _WORDS, verdict, reason, after)
+
+
+def _statements(names: list[str], options: Options) -> dict[str, str]:
+    return statements_for([name for name in names if options.object in {None, name}], "ANALYZE")
+
+
+def _nothing(options: Options) -> str:
+    return "the database has no table." if options.object is None else f"there is no table {options.object!r}."
 
 
 def limit_statements(options: Options) -> tuple[str, ...]:

@@ -3,10 +3,11 @@ import os
 import apsw
 
 from worker_service.domain.errors import InvalidTargetError, TargetUnavailableError
+from worker_service.domain.inspection import INSPECT
 from worker_service.domain.operation import Operation
 from worker_service.domain.ports import Control
 from worker_service.domain.target import Target, TargetDescription
-from worker_service.operations.sqlite.catalogue import find, specs
+from worker_service.operations.sqlite.catalogue import find, find_wanted, specs
 from worker_service.operations.sqlite.identity import file_key, identity_of, lock_on, several_links
 from worker_service.operations.sqlite.location import Location
 from worker_service.operations.sqlite.rights import failure_on, unreachable
@@ -63,6 +64,9 @@ class SqliteEngine:
             InvalidOperationError: the operation cannot run here.
             TargetUnavailableError: the file cannot be read without changing it.
         """
+        if operation.name == INSPECT:
+            find_wanted(operation)
+            return ()
         procedure, options = find(operation)
         location = Location.of(target.url)
         try:

@@ -76,10 +76,11 @@ BUSY_TIMEOUT = IntegerOption(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The values of an operation's options, defaults filled in."""
+    """The values of an operation's options, defaults filled in, and the object it is done to, if it is one."""
 
     numbers: Mapping[str, int]
     words: Mapping[str, str]
+    object: str | None = None
 
 
 def read_options(known: Sequence[Option], given: Mapping[str, str]) -> Options:

@@ -22,7 +22,7 @@ from worker_service.operations.sqlite.opening import opened
 from worker_service.operations.sqlite.options import BUSY_TIMEOUT, Options
 
 SqlValue = int | float | bytes | str | None
-_STEPS = 5_000
+STEPS = 5_000
 _NAP = 0.02
 _GLANCE = 0.25
 
@@ -133,7 +133,7 @@ class Session:
         connection = opened(self.location, "rw")
         connection.set_busy_handler(self._wait)
         # An interrupt that falls between the look at ``stop`` and a statement's first step is lost to SQLite.
-        connection.set_progress_handler(self.stop.is_set, _STEPS)
+        connection.set_progress_handler(self.stop.is_set, STEPS)
         return connection
 
     def _wait(self, tries: int) -> bool:

@@ -1,23 +1,26 @@
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import apsw
 
 from worker_service.domain.errors import OperationCancelledError
+from worker_service.domain.inspection import INSPECT, Inspection, InspectionResult
 from worker_service.domain.operation import WORKER_TYPE, Operation
-from worker_service.domain.outcome import FailureCategory, Measures, Outcome, Result
+from worker_service.domain.outcome import FailureCategory, Measures, Outcome, Result, Verdict
 from worker_service.domain.ports import Control
-from worker_service.operations.sqlite.catalogue import find
+from worker_service.operations.sqlite.catalogue import find, find_wanted
 from worker_service.operations.sqlite.failures import failed, failed_with, is_interrupt
 from worker_service.operations.sqlite.filelock import hold
 from worker_service.operations.sqlite.identity import file_key, several_links
+from worker_service.operations.sqlite.inspecting import Wanted, inspect
 from worker_service.operations.sqlite.location import Location
 from worker_service.operations.sqlite.measures import empty_measures, read_sizes
-from worker_service.operations.sqlite.options import Options
-from worker_service.operations.sqlite.procedure import Procedure, cancelled, skipped
+from worker_service.operations.sqlite.options import BUSY_TIMEOUT, Options
+from worker_service.operations.sqlite.procedure import Procedure, cancelled, completed, skipped
 from worker_service.operations.sqlite.rights import failure_on, unreachable
-from worker_service.operations.sqlite.session import Session, glance
+from worker_service.operations.sqlite.session import STEPS, Session, glance, looking
+from worker_service.operations.sqlite.wording import count
 
 _MOVED = "SQLITE_READONLY_DBMOVED"
 _MOVED_TEXT = (
@@ -47,19 +50,19 @@ class SqliteWorker:
         self._running = False
 
     def validate(self, operation: Operation) -> None:
-        """Check the operation's name and options."""
-        find(operation)
+        """Check the operation's name, object and options, and those of what an ``inspect`` looks for."""
+        if operation.name == INSPECT:
+            find_wanted(operation)
+        else:
+            find(operation)
 
     def execute(self, operation: Operation) -> Result:
-        """Run the operation while holding the file against every other operation on this host."""
-        procedure, options = find(operation)
+        """Run the operation while holding the file against all others on this host; an inspection only looks."""
+        work = self._prepared(operation)
         self._begin()
         try:
             self._control.checkpoint()
-            if refusal := self._refusal():
-                return refusal
-            with hold(file_key(self._location)):
-                return self._run(procedure, options)
+            return self._refusal() or work()
         except OSError as error:
             denied = isinstance(error, PermissionError)
             category = FailureCategory.PERMISSION if denied else FailureCategory.IO
@@ -102,6 +105,28 @@ class SqliteWorker:
             text = "The file is not a SQLite database: it holds a single byte. Check the target's path."
             return failed("SQLITE_NOTADB", text, FailureCategory.NOT_A_DATABASE)
         return None
+
+    def _prepared(self, operation: Operation) -> Callable[[], Result]:
+        if operation.name == INSPECT:
+            inspection, wanted, options = find_wanted(operation)
+            return lambda: self._inspect(inspection, wanted, options)
+        procedure, options = find(operation)
+        return lambda: self._held(procedure, options)
+
+    def _inspect(self, inspection: Inspection, wanted: Sequence[Wanted], options: Options) -> Result:
+        try:
+            with looking(self._location, seconds=options.numbers[BUSY_TIMEOUT.name] / 1000) as connection:
+                connection.set_progress_handler(self._stop.is_set, STEPS)
+                found = inspect(connection, self._location, inspection, wanted)
+        except apsw.Error as error:
+            return _stopped() if is_interrupt(error) else failed_with(failure_on(self._location, error))
+        told = f"found {count(sum(not one.left_out for one in found.objects), 'object')}."
+        result = completed(Verdict.EFFECTIVE, told, found.measures)
+        return replace(result, before=found.measures, inspection=InspectionResult(objects=found.objects))
+
+    def _held(self, procedure: Procedure, options: Options) -> Result:
+        with hold(file_key(self._location)):
+            return self._run(procedure, options)
 
     def _run(self, procedure: Procedure, options: Options) -> Result:
         before: Measures = read_sizes(self._location)

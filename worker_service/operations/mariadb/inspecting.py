@@ -1,0 +1,156 @@
+"""Finding the tables of a database, how large they are, and what may be done to each."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
+from typing import assert_never
+
+from worker_service.domain.inspection import InspectedObject, Inspection, InspectionResult, Scope
+from worker_service.domain.lock import Lock
+from worker_service.domain.outcome import Measures, Outcome, Result, Verdict
+from worker_service.operations.mariadb.books import added_up, read_measures
+from worker_service.operations.mariadb.options import Options
+from worker_service.operations.mariadb.procedure import Procedure
+from worker_service.operations.mariadb.session import Session
+from worker_service.operations.mariadb.state import hidden_in, read_files
+from worker_service.operations.mariadb.tables import Table, read_tables
+from worker_service.operations.mariadb.wording import count, listed
+
+DESCRIPTION = "Find the tables, how large they are, and what is to be done to each."
+_NO_TABLE = "there is no table in the database that the role may see"
+_HIDDEN = "the role may not see it: grant it SELECT"
+_SHOWN = 50
+_READABLE = 32
+_SAME_REBUILD = frozenset({"vacuum", "reindex"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """An operation that is to be planned: how it is carried out, and with which options."""
+
+    procedure: Procedure
+    options: Options
+
+    def preview(self, table: Table, same: str) -> str:
+        """Tell the statement for one table, and whom its locks keep out."""
+        statement = self.procedure.statement(table, self.options)
+        rebuilt_too = same if self.procedure.name in _SAME_REBUILD and table.is_innodb else ""
+        return f"{statement} -- {self.procedure.keeps_out(table, self.options)}{rebuilt_too}"
+
+
+def inspect(session: Session, key: str, inspection: Inspection, wanted: Sequence[Wanted]) -> Result:
+    """Find what is looked for; only the catalogue is read, and no table opened that the server would repair by it.
+
+    Args:
+        session: what asks.
+        key: the database's lock key.
+        inspection: what is looked for.
+        wanted: its operations, as they are carried out.
+
+    Raises:
+        OperationCancelledError: it was stopped.
+        ServerError: the catalogue cannot be read.
+    """
+    tables = read_tables(session)
+    files = read_files(session)
+    hidden = hidden_in(files, tables)
+    if hidden:
+        session.log("warning", f"The role may not see {count(len(hidden), 'table')}: {listed(hidden)}.")
+    match inspection.scope:
+        case Scope.DATABASE:
+            measures = read_measures(session, tables, files)
+            objects: tuple[InspectedObject, ...] = (_database(tables, measures.values(), inspection, wanted),)
+            return _found("found the database", tables, InspectionResult(objects=objects))
+        case Scope.TABLE | Scope.INDEX:  # an index of InnoDB is made anew with its table, and by itself never
+            meant = [table for table in tables if _is_meant(session, table.name, inspection)]
+            measures = read_measures(session, meant, files)
+            objects = (
+                *_by_size(_table(table, measures.get(table.name, {}), key, inspection, wanted) for table in meant),
+                *(_hidden(name, wanted) for name in hidden if _is_meant(session, name, inspection)),
+            )
+            return _found(_told(objects), tables, _locked(objects, key))
+        case _:
+            assert_never(inspection.scope)
+
+
+def _is_meant(session: Session, name: str, inspection: Inspection) -> bool:
+    return inspection.selection.takes(f"{session.server.database}.{name}", name)
+
+
+def _database(
+    tables: Sequence[Table], measures: Iterable[Measures], inspection: Inspection, wanted: Sequence[Wanted]
+) -> InspectedObject:
+    numbers = added_up(sum(not table.left_alone({}) for table in tables), measures)
+    return InspectedObject(
+        operations=tuple(one.procedure.name for one in wanted),
+        size_bytes=int(numbers.get("size_bytes", 0)),
+        measures=numbers,
+        previews=tuple(_walk(one, tables, _same(wanted)) for one in wanted) if inspection.preview else (),
+        left_out="" if tables else _NO_TABLE,
+    )
+
+
+def _walk(wanted: Wanted, tables: Sequence[Table], same: str) -> str:
+    """Tell the statements of the first tables, and how many more there are."""
+    done = [table for table in tables if not table.left_alone(wanted.procedure.engines_left_alone)]
+    lines = [wanted.preview(table, same) for table in islice(done, _SHOWN)]
+    more = len(done) - len(lines)
+    return "\n".join([*lines, f"-- and {count(more, 'statement')} more"] if more else lines)
+
+
+def _table(
+    table: Table, measures: Measures, key: str, inspection: Inspection, wanted: Sequence[Wanted]
+) -> InspectedObject:
+    reasons = {one.procedure.name: table.left_alone(one.procedure.engines_left_alone) for one in wanted}
+    done = [one for one in wanted if not reasons[one.procedure.name]]
+    left_out = "; ".join(dict.fromkeys(reasons.values())) if not done else ""
+    return InspectedObject(
+        object=table.name,
+        operations=tuple(one.procedure.name for one in (wanted if left_out else done)),
+        size_bytes=int(measures.get("size_bytes", 0)),
+        measures=measures,
+        locks=(Lock(key=table_key(key, table.name)),),
+        previews=tuple(one.preview(table, _same(wanted)) for one in done) if inspection.preview else (),
+        left_out=left_out,
+    )
+
+
+def _hidden(name: str, wanted: Sequence[Wanted]) -> InspectedObject:
+    return InspectedObject(object=name, operations=tuple(one.procedure.name for one in wanted), left_out=_HIDDEN)
+
+
+def _same(wanted: Sequence[Wanted]) -> str:
+    both = {one.procedure.name for one in wanted} >= _SAME_REBUILD
+    return "; vacuum and reindex are the same rebuild, so one of the two is enough" if both else ""
+
+
+def _by_size(objects: Iterable[InspectedObject]) -> list[InspectedObject]:
+    return sorted(objects, key=lambda found: -found.size_bytes)
+
+
+def _locked(objects: tuple[InspectedObject, ...], key: str) -> InspectionResult:
+    return InspectionResult(objects=objects, locks=(Lock(key=key, exclusive=False),))
+
+
+def table_key(key: str, table: str) -> str:
+    """The lock key of one table; a long name is shortened to a length that no other has."""
+    digest = sha256(table.encode()).hexdigest()[:_READABLE]
+    short = table if len(table) <= _READABLE else f"{table[:8]}~{digest}"
+    return f"{key}/{short}"
+
+
+def _told(objects: Sequence[InspectedObject]) -> str:
+    left_out = sum(bool(found.left_out) for found in objects)
+    told = f"found {count(len(objects) - left_out, 'table')}"
+    return told + (f", and {left_out} more that are left out" if left_out else "")
+
+
+def _found(told: str, tables: Sequence[Table], found: InspectionResult) -> Result:
+    return Result(
+        outcome=Outcome.COMPLETED,
+        verdict=Verdict.EFFECTIVE,
+        reason=f"{told}.",
+        after={"tables": float(sum(not table.left_alone({}) for table in tables))},
+        inspection=found,
+    )

@@ -1,0 +1,234 @@
+"""Finding the tables and indexes of a file, how large they are, and what is to be done to each."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import apsw
+
+from worker_service.domain.inspection import InspectedObject, Inspection, Scope
+from worker_service.domain.outcome import Measures
+from worker_service.operations.sqlite.analyze import limit_statements
+from worker_service.operations.sqlite.location import Location
+from worker_service.operations.sqlite.measures import read_measures, snapshot, used_bytes
+from worker_service.operations.sqlite.options import Options
+from worker_service.operations.sqlite.procedure import Procedure
+from worker_service.operations.sqlite.reindex import INDEXES
+from worker_service.operations.sqlite.sweep import statements_for
+
+DESCRIPTION = "Find the tables and indexes, how large they are, and what is to be done to each."
+_TABLES = "SELECT name, type FROM pragma_table_list WHERE schema = 'main' AND name NOT GLOB 'sqlite_*'"
+_STATISTICS = "SELECT tbl, idx, stat FROM main.sqlite_stat1"
+_SIZES = "SELECT name, pgsize FROM dbstat('main') WHERE aggregate = 1"
+# SQLite reads every page to tell how many belong to whom, and keeps writers waiting meanwhile.
+_LARGEST_READ = 2**30
+_LEFT_OUT = {
+    "view": "a view has no rows of its own",
+    "virtual": "its rows are in other tables, which are listed by themselves, or nowhere",
+}
+_ONLY_READ = frozenset({"integrity_check", "quick_check", "foreign_key_check"})
+_SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """An operation that is to be planned: how it is carried out, its options, and to what at the narrowest."""
+
+    procedure: Procedure
+    options: Options
+    narrowest: Scope
+
+    @property
+    def name(self) -> str:
+        """The operation's name."""
+        return self.procedure.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """What is in a file: its tables with their types, the indexes of each, and what is known of both by name.
+
+    ``sizes`` are the bytes of their pages, ``rows`` what the optimizer's statistics say.
+    """
+
+    tables: Mapping[str, str]
+    indexes: Mapping[str, Sequence[str]]
+    sizes: Mapping[str, float]
+    rows: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The objects that were found, and the measures of the file."""
+
+    objects: tuple[InspectedObject, ...]
+    measures: Measures
+
+
+def inspect(
+    connection: apsw.Connection, location: Location, inspection: Inspection, wanted: Sequence[Wanted]
+) -> Found:
+    """Find what is looked for; ``connection`` only reads.
+
+    What is done to the whole file alone, such as VACUUM, is told of the object ``None`` at every scope.
+
+    Raises:
+        apsw.Error: the file cannot be read, or the look was interrupted.
+    """
+    with snapshot(connection):
+        measures = read_measures(connection, location)
+        narrow = inspection.scope is not Scope.DATABASE
+        catalogue = _read(connection, sizes=narrow and used_bytes(measures) <= _LARGEST_READ)
+        auto_vacuum = float(str(connection.pragma("auto_vacuum")))
+    look = _Look(connection=connection, inspection=inspection, catalogue=catalogue)
+    by_scope = _by_scope(inspection.scope, wanted)
+    found = (
+        *look.database(by_scope[Scope.DATABASE], _of_file(measures, catalogue, auto_vacuum)),
+        *_by_size(look.tables(by_scope[Scope.TABLE])),
+        *_by_size(look.indexes(by_scope[Scope.INDEX])),
+    )
+    return Found(objects=found, measures=measures)
+
+
+def _by_scope(scope: Scope, wanted: Iterable[Wanted]) -> Mapping[Scope, Sequence[Wanted]]:
+    """Group the operations by what they are done to: their narrowest, but nothing narrower than is asked for."""
+    width = {each: place for place, each in enumerate(Scope)}
+    groups: dict[Scope, list[Wanted]] = {each: [] for each in Scope}
+    for one in wanted:
+        groups[min(one.narrowest, scope, key=width.__getitem__)].append(one)
+    return groups
+
+
+def _read(connection: apsw.Connection, *, sizes: bool) -> Catalogue:
+    indexes: dict[str, list[str]] = defaultdict(list)
+    for table, index in connection.execute(INDEXES):
+        indexes[str(table)].append(str(index))
+    return Catalogue(
+        tables={str(name): str(kind) for name, kind in connection.execute(_TABLES)},
+        indexes=indexes,
+        sizes={str(name): float(size) for name, size in connection.execute(_SIZES)} if sizes else {},
+        rows=_read_rows(connection),
+    )
+
+
+def _read_rows(connection: apsw.Connection) -> Mapping[str, float]:
+    if not connection.table_exists("main", "sqlite_stat1"):
+        return {}
+    rows: dict[str, float] = {}
+    for table, index, text in connection.execute(_STATISTICS):
+        first = str(text).split(" ", 1)[0]
+        for name in (table, index):
+            if name is not None and first.isdigit():
+                rows[str(name)] = max(float(first), rows.get(str(name), 0.0))
+    return rows
+
+
+def _of_file(measures: Measures, catalogue: Catalogue, auto_vacuum: float) -> Measures:
+    pages = measures["pages"]
+    return {
+        "size_bytes": measures["file_bytes"] + measures["wal_bytes"],
+        **measures,
+        "free_bytes": measures["free_pages"] * measures["page_bytes"],
+        "free_ratio": measures["free_pages"] / pages if pages else 0.0,
+        "tables": float(sum(kind not in _LEFT_OUT for kind in catalogue.tables.values())),
+        "indexes": float(sum(map(len, catalogue.indexes.values()))),
+        "never_analyzed": float(measures["stat_rows"] == 0),
+        "auto_vacuum": auto_vacuum,
+    }
+
+
+def _by_size(objects: Iterable[InspectedObject]) -> list[InspectedObject]:
+    return sorted(objects, key=lambda found: (-found.size_bytes, found.object or ""))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """Words what was found; the locks of each object are those that are offered, for SQLite has one writer."""
+
+    connection: apsw.Connection
+    inspection: Inspection
+    catalogue: Catalogue
+
+    def database(self, wanted: Sequence[Wanted], measures: Measures) -> Iterable[InspectedObject]:
+        if wanted or self.inspection.scope is Scope.DATABASE:
+            yield InspectedObject(
+                operations=_names(wanted),
+                size_bytes=int(measures["size_bytes"]),
+                measures=measures,
+                previews=self._previews(wanted, None),
+            )
+
+    def tables(self, wanted: Sequence[Wanted]) -> Iterable[InspectedObject]:
+        if not wanted and self.inspection.scope is not Scope.TABLE:
+            return
+        for name, kind in self.catalogue.tables.items():
+            if self._is_meant(name):
+                yield self._table(name, kind, wanted)
+
+    def indexes(self, wanted: Sequence[Wanted]) -> Iterable[InspectedObject]:
+        if self.inspection.scope is not Scope.INDEX:
+            return
+        for name in (name for names in self.catalogue.indexes.values() for name in names):
+            if self._is_meant(name):
+                measures = self._of(name)
+                yield self._object(name, wanted, measures)
+
+    def _table(self, name: str, kind: str, wanted: Sequence[Wanted]) -> InspectedObject:
+        if reason := _LEFT_OUT.get(kind):
+            return InspectedObject(object=name, operations=_names(wanted), left_out=reason)
+        indexes = self.catalogue.indexes.get(name, ())
+        done = [one for one in wanted if indexes or one.narrowest is not Scope.INDEX]
+        measures = {**self._of(name), "indexes": float(len(indexes))}
+        if "size_bytes" in measures:
+            of_indexes = sum(self.catalogue.sizes.get(index, 0.0) for index in indexes)
+            own = measures["size_bytes"]
+            measures |= {"size_bytes": own + of_indexes, "data_bytes": own, "index_bytes": of_indexes}
+        if wanted and not done:
+            return replace(self._object(name, (), measures), operations=_names(wanted), left_out="it has no index")
+        return self._object(name, done, measures)
+
+    def _object(self, name: str, wanted: Sequence[Wanted], measures: Measures) -> InspectedObject:
+        return InspectedObject(
+            object=name,
+            operations=_names(wanted),
+            size_bytes=int(measures.get("size_bytes", 0)),
+            measures=measures,
+            previews=self._previews(wanted, name),
+        )
+
+    def _of(self, name: str) -> dict[str, float]:
+        known = {"size_bytes": self.catalogue.sizes.get(name), "rows": self.catalogue.rows.get(name)}
+        found = {measure: value for measure, value in known.items() if value is not None}
+        return {**found, "analyzed": float(name in self.catalogue.rows)}
+
+    def _is_meant(self, name: str) -> bool:
+        return self.inspection.selection.takes(f"main.{name}", name)
+
+    def _previews(self, wanted: Sequence[Wanted], name: str | None) -> tuple[str, ...]:
+        if not self.inspection.preview:
+            return ()
+        return tuple(self._preview(one, name) for one in wanted)
+
+    def _preview(self, wanted: Wanted, name: str | None) -> str:
+        statements = self._statements(wanted, name)
+        shown = "\n".join(statements[:_SHOWN])
+        more = len(statements) - _SHOWN
+        suffix = f"\n-- and {more} more" if more > 0 else ""
+        return f"{shown}{suffix} -- {self._keeps_out(wanted.name)}" if statements else "-- nothing to do"
+
+    def _statements(self, wanted: Wanted, name: str | None) -> tuple[str, ...]:
+        if name is None:
+            return wanted.procedure.plan(self.connection, wanted.options)
+        if wanted.narrowest is Scope.INDEX:
+            return tuple(statements_for(self.catalogue.indexes.get(name, (name,)), "REINDEX").values())
+        return (*limit_statements(wanted.options), *statements_for([name], "ANALYZE").values())
+
+    def _keeps_out(self, name: str) -> str:
+        logged = self.connection.pragma("journal_mode") == "wal"
+        if name in _ONLY_READ:
+            return "nobody waits" if logged else "writers wait"
+        return "writers wait" if logged else "writers wait, and readers while it is committed"
+
+
+def _names(wanted: Iterable[Wanted]) -> tuple[str, ...]:
+    return tuple(one.name for one in wanted)
