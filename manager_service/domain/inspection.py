@@ -1,5 +1,6 @@
 """From what an ``inspect`` child found to further children: which objects are worth which operations."""
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -13,7 +14,6 @@ from manager_service.domain.states import Scope
 INSPECT = "inspect"
 MAX_CHILDREN = 1_000_000
 _URGENT = 1 << 60
-_NAMED = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,10 +156,11 @@ class _Thresholds:
         known = {name for item in objects for name in item.measures}
         for name in (name for item in self._ranked for name in condition(item.condition).names):
             if objects and name not in known:
-                there = ", ".join(sorted(known)[:_NAMED]) or "none"
-                more = " ..." if len(known) > _NAMED else ""
+                near = difflib.get_close_matches(name, sorted(known), n=1)
+                hint = f"did you mean {near[0]}? There" if near else "there"
                 raise PlanError(
-                    f"only_if asks for {name!r}, which no object has a measure of; there are {there}{more}"
+                    f"only_if asks for {name!r}, which no object has a measure of; {hint} are: "
+                    f"{', '.join(sorted(known)) or 'none'}"
                 )
 
     def _of(self, item: InspectedObject, operation: str) -> Threshold | None:

@@ -122,7 +122,7 @@ class TestInspect:
         [child] = await manager.children(parent.id)
         assert child.failure.reason == "CANNOT_PLAN"
         assert "'row'" in child.failure.message
-        assert "there are rows" in child.failure.message
+        assert "did you mean rows? There are: rows" in child.failure.message
         assert (await manager.get(parent.id)).state == job_pb2.PARENT_JOB_STATE_FAILED
 
     async def test_an_inspection_of_what_is_no_inspect_child_means_nothing(self, manager: RunningManager) -> None:

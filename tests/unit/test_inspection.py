@@ -143,9 +143,14 @@ class TestThresholds:
         asked = spec(only_if=(only_if("dead_ration > 1", operation="analyze"),))
 
         with pytest.raises(
-            PlanError, match=r"'dead_ration', which no object has a measure of; there are dead_ratio, x$"
+            PlanError,
+            match=r"'dead_ration', which no object has a measure of; did you mean dead_ratio\? There are: dead_ratio, x$",
         ):
             children(asked, table("a", measures={"dead_ratio": 1}), table("b", measures={"x": 1}))
+
+    def test_a_name_that_is_like_none_is_refused_too(self) -> None:
+        with pytest.raises(PlanError, match="'zzz', which no object has a measure of; there are: none"):
+            children(spec(only_if=(only_if("zzz"),)), table("a"))
 
     def test_where_there_is_nothing_nothing_is_refused(self) -> None:
         assert children(spec(only_if=(only_if("x > 1"),))) == ()
