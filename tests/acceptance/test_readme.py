@@ -91,7 +91,7 @@ class TestQuickstart:
     def test_the_services_work_as_written(self, database: Path, tmp_path: Path) -> None:
         [serve] = commands("docs/quickstart.md", "overhaul-manager")
         [work] = commands("docs/quickstart.md", "overhaul-worker")
-        create, listing, get, cancel = commands("docs/quickstart.md", "overhaul")[1:]
+        plan, create, listing, get, cancel = commands("docs/quickstart.md", "overhaul")[1:]
         other = tmp_path / "other.db"
         other.write_bytes(database.read_bytes())
         serve = serve.replace("127.0.0.1:7420", "127.0.0.1:0").replace("jobs.db", f"/{tmp_path}/jobs.db")
@@ -101,6 +101,7 @@ class TestQuickstart:
             work = work.replace("/data/app.db", str(database)).replace("/data/other.db", str(other))
             with program(work) as worker:
                 targets = announced(worker)["targets"]
+                planned = call(plan, OVERHAUL_MANAGER=address)
                 created = call(create, OVERHAUL_MANAGER=address)
                 listed = call(f"{listing} --output json", OVERHAUL_MANAGER=address)
                 parent = json.loads(listed.stdout)["parent_jobs"][0]["id"]
@@ -108,6 +109,8 @@ class TestQuickstart:
                 refused = call(cancel.replace("ID", parent), OVERHAUL_MANAGER=address)
 
         assert targets == ["app", "other"]
+        assert planned.returncode == 0, planned.stderr
+        assert "VACUUM" in planned.stdout
         assert created.returncode == 0, created.stderr
         assert shown.returncode == 0
         assert "vacuum" in shown.stdout

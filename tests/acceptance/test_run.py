@@ -181,6 +181,22 @@ def test_a_dry_run_tells_the_statements_and_changes_nothing(tmp_path: Path, data
     assert database.read_bytes() == before
 
 
+def test_it_is_done_where_it_is_worth_it(tmp_path: Path, database: Path) -> None:
+    size = database.stat().st_size
+    arguments = (str(database), "--operation", "vacuum", "--operation", "analyze", "--output", "json")
+
+    _, stdout, _ = overhaul_run(tmp_path, *arguments, "--only-if", "vacuum: free_ratio > 1")
+    code, again, stderr = overhaul_run(tmp_path, *arguments, "--scope", "table", "--only-if", "free_pages >= 0")
+
+    first = children_of(json.loads(stdout))
+    assert (first["vacuum"]["state"], first["analyze"]["state"]) == ("skipped", "completed")
+    assert first["vacuum"]["reason"].startswith("not worth its while, only if free_ratio > 1: free_ratio 0.")
+    assert code == 0, stderr
+    vacuumed = children_of(json.loads(again))["vacuum"]
+    assert (vacuumed["object"], vacuumed["verdict"]) == (None, "effective")
+    assert database.stat().st_size < size
+
+
 class TestWhileItWaits:
     """A reader holds the database, so that the vacuum cannot end by itself."""
 

@@ -75,6 +75,64 @@ def test_a_dry_run_shows_statements_and_changes_nothing(url: str, tmp_path: Path
     assert value(url, DEAD) == 500
 
 
+class TestTableByTable:
+    WORTH_IT = (
+        "--scope",
+        "table",
+        "--operation",
+        "vacuum",
+        "--include",
+        "public.*",
+        "--only-if",
+        "dead_ratio > 0.1",
+    )
+
+    @pytest.fixture
+    def url(self, url: str) -> str:
+        change(
+            url,
+            'CREATE TABLE "An odd.na%me" (a int PRIMARY KEY)',
+            'INSERT INTO "An odd.na%me" SELECT generate_series(1, 10)',
+        )
+        until(lambda: value(url, DEAD) == 500)
+        return url
+
+    def test_a_plan_shows_what_would_be_done_to_which_and_changes_nothing(self, url: str, tmp_path: Path) -> None:
+        code, stdout, stderr = run(tmp_path, url, "--dry-run", *self.WORTH_IT)
+
+        assert code == 0, stderr
+        [chosen] = [line for line in stdout.splitlines() if '"public"."t"' in line]
+        [left_out] = [line for line in stdout.splitlines() if "An odd.na%me" in line]
+        assert "VACUUM" in chosen
+        assert "SHARE UPDATE EXCLUSIVE" in chosen
+        assert "dead_ratio 0.5" in stdout
+        assert "not worth its while, only if dead_ratio > 0.1: dead_ratio 0" in left_out
+        assert "would create 1 child jobs, 1 left out; nothing was changed" in stderr
+        assert value(url, DEAD) == 500
+
+    def test_it_is_done_where_it_is_worth_it(self, url: str, tmp_path: Path) -> None:
+        code, stdout, stderr = run(tmp_path, url, "--output", "json", *self.WORTH_IT)
+
+        inspected, *children = json.loads(stdout)["child_jobs"]
+        assert code == 0, stderr
+        assert (inspected["operation"], inspected["object"]) == ("inspect", None)
+        states = {child["object"]: (child["state"], child["verdict"]) for child in children}
+        assert states == {"public.t": ("completed", "effective"), 'public."An odd.na%me"': ("skipped", None)}
+        assert value(url, DEAD) == 0
+
+    def test_each_index_is_rebuilt_by_itself(self, url: str, tmp_path: Path) -> None:
+        before = file_of(url, "t_pkey")
+
+        code, stdout, stderr = run(
+            tmp_path, url, "--scope", "index", "--operation", "reindex", "--include", "t_*", "--output", "json"
+        )
+
+        [_, child] = json.loads(stdout)["child_jobs"]
+        assert code == 0, stderr
+        assert (child["object"], child["verdict"]) == ("public.t_pkey", "effective")
+        assert file_of(url, "t_pkey") != before
+
+
 def test_an_interrupt_cancels_the_statement_in_the_server(url: str, tmp_path: Path) -> None:
     with holding(url, "LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE"):
         with overhaul(tmp_path, url, "--operation", "reindex:lock_timeout_ms=0") as process:
