@@ -6,6 +6,7 @@ and ``not`` are taken. What a measure that is not known leaves open is neither m
 
 import ast
 import operator
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from typing import Any
 MAX_CONDITION = 1_000
 _MAX_PARTS = 200
 _SHOWN_PARTS = 4
+_MOST = sys.float_info.max
 
 _COMPARISONS: Mapping[type[ast.cmpop], Callable[[float, float], bool]] = {
     ast.Gt: operator.gt,
@@ -83,7 +85,9 @@ def _check(part: ast.expr) -> None:
     match part:
         case ast.Name() | ast.BoolOp() | ast.UnaryOp(op=ast.Not() | ast.USub()):
             return
-        case ast.Constant(value=int() | float()) if not isinstance(part.value, bool):
+        case ast.Constant(value=int() | float() as number) if (
+            not isinstance(number, bool) and abs(number) <= _MOST
+        ):
             return
         case ast.Compare() if all(type(op) in _COMPARISONS for op in part.ops):
             return

@@ -97,6 +97,8 @@ class TestRefused:
             ("a if b else c", "has"),
             ("~a", "has '~a'"),
             ("1j > 0", "has"),
+            ("a > 1" + "0" * 400, "has '10000"),
+            ("a > 1e999", "has '1e309'"),
             ("a" * (MAX_CONDITION + 1), "characters"),
             ("+".join("a" * 150), "parts"),
         ],
