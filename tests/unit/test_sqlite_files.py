@@ -148,7 +148,9 @@ class TestEngine:
 
         assert described.engine_version == apsw.sqlite_lib_version()
         assert [spec.name for spec in described.operations][:4] == ["vacuum", "analyze", "reindex", "optimize"]
-        assert {spec.locks for spec in described.operations} == {(Lock(key=described.identity),)}
+        locks = {spec.name: spec.locks for spec in described.operations}
+        assert locks.pop("inspect") == (Lock(key=described.identity, exclusive=False),)
+        assert set(locks.values()) == {(Lock(key=described.identity),)}
         assert all(spec.description and spec.options for spec in described.operations)
 
     def test_a_missing_file_is_refused_and_not_created(self, tmp_path: Path) -> None:
