@@ -271,6 +271,27 @@ class TestMeasures:
         assert len(asked) == few < 25
 
 
+class TestOneObject:
+    @pytest.mark.parametrize(("name", "most"), [("vacuum", 10), ("analyze", 10), ("reindex", 13)])
+    def test_it_costs_few_statements(
+        self, url: str, monkeypatch: pytest.MonkeyPatch, name: str, most: int
+    ) -> None:
+        asked: list[str] = []
+        execute = psycopg.Connection.execute
+
+        def counting(self: Any, query: Any, *more: Any, **named: Any) -> Any:
+            asked.append(str(query))
+            return execute(self, query, *more, **named)
+
+        monkeypatch.setattr(psycopg.Connection, "execute", counting)
+
+        result = run(url, name, "public.t")
+
+        assert result.verdict is not None
+        assert len(asked) <= most, asked
+        assert not any("pg_database_size" in query or "pg_stats" in query for query in asked)
+
+
 class TestPartitions:
     def test_a_parent_is_only_analysed_and_its_partitions_are_tables(self, url: str) -> None:
         change(url, *PARTITIONED)

@@ -8,7 +8,7 @@ from worker_service.operations.postgresql.failures import failed
 from worker_service.operations.postgresql.indexes import TOAST, Index, may_use_toast, read_indexes
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, judge, missing, with_numbers
-from worker_service.operations.postgresql.measures import size_measures
+from worker_service.operations.postgresql.measures import whole_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import FlagOption, Options, lock_timeout
 from worker_service.operations.postgresql.progress import Watch
@@ -85,7 +85,7 @@ class Amcheck:
         indexes = _chosen(session.rows, subject)
         if not indexes:
             return missing("B-tree index", subject, session)
-        before = size_measures(session.rows)
+        before = whole_measures(session.rows, subject)
         steps = _steps(indexes, schema, options)
         with Watch(session, verb="amcheck", total=len(steps), unit="indexes", view=None) as watch:
             swept = sweep(session, steps, watch)

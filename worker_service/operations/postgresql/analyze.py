@@ -1,12 +1,12 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Result, Verdict
 from worker_service.operations.postgresql.catalog import PARENT, PLAIN, Reader, Table, maintained, read_tables
 from worker_service.operations.postgresql.inventory import Inventory
-from worker_service.operations.postgresql.judging import Ledger, counts, judge, missing, version_of, with_numbers
-from worker_service.operations.postgresql.measures import size_measures, table_measures
+from worker_service.operations.postgresql.judging import Ledger, counting, judge, missing, version_of, with_numbers
+from worker_service.operations.postgresql.measures import table_measures, whole_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import COST_DELAY, FlagOption, Options, lock_timeout
 from worker_service.operations.postgresql.progress import ANALYZE, Watch
@@ -64,10 +64,10 @@ class Analyze:
             return missing("table", subject, session)
         if left_out:
             session.log("info", f"{left_out} system catalogues are left to autovacuum.")
-        before = _measures(session, tables)
+        before = _measures(session, tables, subject)
         swept = _sweep(session, tables)
         now = {table.oid: table for table in _read(session.rows, session.version, subject)}
-        counted = counts(session)
+        counted = counting(session)
         did = [
             (old, new)
             for old in tables
@@ -78,7 +78,7 @@ class Analyze:
             done=frozenset(old.name for old, _ in did),
             swept=replace(swept, gone=swept.gone | {table.name for table in tables if table.oid not in now}),
         )
-        after = _measures(session, list(now.values()))
+        after = _measures(session, list(now.values()), subject)
         return judge(ledger, _WORDS, judged(did), before=before, after=with_numbers(after, ledger, _WORDS))
 
 
@@ -141,11 +141,14 @@ def _read(read: Reader, version: int, subject: Name | None) -> list[Table]:
     return alone or tables
 
 
-def _measures(session: Session, tables: Sequence[Table]) -> dict[str, float]:
+def _measures(session: Session, tables: Sequence[Table], subject: Name | None) -> dict[str, float]:
+    measures = table_measures(tables)
+    if subject is not None:
+        return measures
     # The view shows what the role may select from: a maintainer who may read nothing sees no rows.
     rows = float(session.value(_STAT_ROWS))
-    return size_measures(session.rows) | table_measures(tables) | {"stat_rows": rows}
+    return whole_measures(session.rows, subject) | measures | {"stat_rows": rows}
 
 
-def _was_done(old: Table, new: Table, swept: Swept, *, counted: bool) -> bool:
-    return new.analyzes > old.analyzes or (old.name in swept.ran and not counted)
+def _was_done(old: Table, new: Table, swept: Swept, *, counted: Callable[[], bool]) -> bool:
+    return new.analyzes > old.analyzes or (old.name in swept.ran and not counted())

@@ -26,13 +26,13 @@ FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind::text = ANY (%s) AND c.relpersistence <> 't' AND {chosen}
   AND (c.relkind <> 'p' OR c.relhassubclass)
 """
-# A partitioned table or index stands for its parts.
-_MEANT = """
+# A partitioned table or index stands for its parts. As an array it is found once, and by the index.
+MEANT = """ARRAY(
 WITH named AS (
   SELECT c.oid, c.relkind FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
   WHERE n.nspname = %s AND c.relname = %s)
 SELECT oid FROM named
-UNION SELECT t.relid FROM named, pg_partition_tree(named.oid) AS t WHERE named.relkind IN ('p', 'I')
+UNION SELECT t.relid::oid FROM named, pg_partition_tree(named.oid) AS t WHERE named.relkind IN ('p', 'I'))
 """
 # Who may rebuild a table's indexes, and who may vacuum and analyse it.
 OWNER = "pg_has_role(c.relowner, 'USAGE')"
@@ -81,16 +81,11 @@ def read_tables(
     Temporary tables belong to the sessions that made them: the server answers others that all is well and does
     nothing. What a foreign table or a view shows lies elsewhere.
     """
-    chosen = "true" if subject is None else "c.oid = ANY (%s)"
-    values = () if subject is None else (meant_by(read, subject),)
+    chosen = "true" if subject is None else f"c.oid = ANY ({MEANT})"
+    values = () if subject is None else (subject.schema, subject.name)
     owner = MAINTAINER if version >= VERSION_17 else OWNER
     rows = read(_TABLES.format(permitted=f"({owner} OR {_DATABASE_OWNER})", chosen=chosen), list(kinds), *values)
     return [_table(row) for row in rows]
-
-
-def meant_by(read: Reader, subject: Name) -> list[int]:
-    """Return the numbers of what a name stands for, none when there is no such thing."""
-    return [row[0] for row in read(_MEANT, subject.schema, subject.name)]
 
 
 def maintained(tables: Iterable[Table], *, subject: Name | None) -> tuple[list[Table], int]:

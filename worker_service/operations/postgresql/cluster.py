@@ -6,7 +6,7 @@ from worker_service.operations.postgresql.catalog import Reader, Table, read_tab
 from worker_service.operations.postgresql.indexes import Index, read_indexes
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, judge, nothing_there, version_of, with_numbers
-from worker_service.operations.postgresql.measures import size_measures, table_measures
+from worker_service.operations.postgresql.measures import table_measures, whole_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import Options, lock_timeout
 from worker_service.operations.postgresql.procedure import skipped
@@ -55,20 +55,22 @@ class Cluster:
     def run(self, session: Session, subject: Name | None, /) -> Result:
         """Rewrite each; a new file is what tells that it was done."""
         tables = _marked(session.rows, session.version, subject)
-        before = size_measures(session.rows) | table_measures(tables)
+        before = whole_measures(session.rows, subject) | table_measures(tables)
         if not tables:
             return skipped(_nothing(session, subject), before)
         steps = _steps(tables)
         with Watch(session, verb="cluster", total=len(steps), unit="tables", view=REWRITE) as watch:
             swept = sweep(session, steps, watch)
-        now = {table.oid: table for table in read_tables(session.rows, session.version)}
+        now = {table.oid: table for table in read_tables(session.rows, session.version, subject=subject)}
         done = [table for table in tables if table.oid in now and now[table.oid].file != table.file]
         ledger = Ledger(
             names=frozenset(table.name for table in tables),
             done=frozenset(table.name for table in done),
             swept=swept,
         )
-        after = size_measures(session.rows) | table_measures(now[one.oid] for one in tables if one.oid in now)
+        after = whole_measures(session.rows, subject) | table_measures(
+            now[one.oid] for one in tables if one.oid in now
+        )
         del after["dead_rows"]  # the counters are not told of a rewrite
         found = (Verdict.EFFECTIVE, _AFTER)
         return judge(ledger, _WORDS, found, before=before, after=with_numbers(after, ledger, _WORDS))

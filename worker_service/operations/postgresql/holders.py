@@ -12,7 +12,8 @@ SELECT 'session', pid::text, coalesce(usename, ''), coalesce(application_name, '
        extract(epoch FROM clock_timestamp() - coalesce(xact_start, query_start))
 FROM pg_stat_activity
 WHERE pid <> ALL (%s) AND backend_xmin IS NOT NULL AND backend_type = 'client backend'
-  AND datname = current_database() AND coalesce(xact_start, query_start) < to_timestamp(%s)
+  AND datname = current_database()
+  AND coalesce(xact_start, query_start) < clock_timestamp() - make_interval(secs => %s)
   AND pid NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum AS v)
 UNION ALL
 SELECT 'standby', pid::text, coalesce(usename, ''), coalesce(application_name, ''), coalesce(state, ''),
@@ -68,15 +69,15 @@ class Holder:
         return f"{self.kind} {key}" + (f" ({', '.join(who)})" if who else "")
 
 
-def snapshot_holders(read: Reader, since: float, own: list[int]) -> list[Holder]:
+def snapshot_holders(read: Reader, seconds: float, own: list[int]) -> list[Holder]:
     """Return who keeps dead rows from being removed, the worst first.
 
     Args:
         read: reads from the server.
-        since: sessions whose transaction began later do not count, in seconds since the epoch, server's clock.
+        seconds: sessions whose transaction is younger do not count.
         own: backend process ids that are this operation's own.
     """
-    return [_holder(row) for row in read(_HOLDERS, own, since)]
+    return [_holder(row) for row in read(_HOLDERS, own, seconds)]
 
 
 def oldest_transaction(read: Reader) -> float:

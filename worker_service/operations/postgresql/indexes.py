@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from worker_service.operations.postgresql.catalog import SYSTEM, Reader, meant_by
+from worker_service.operations.postgresql.catalog import MEANT, SYSTEM, Reader
 from worker_service.operations.postgresql.names import Name
 
 TOAST = "pg_toast"
@@ -21,6 +21,9 @@ JOIN pg_class AS t ON t.oid = i.indrelid JOIN pg_namespace AS tn ON tn.oid = t.r
 JOIN pg_am AS a ON a.oid = c.relam
 WHERE c.relkind = 'i' AND c.relpersistence <> 't' AND {chosen}
 """
+# Both columns have an index of their own.
+_NAMED = f"({{alias}}.indexrelid = ANY ({MEANT}) OR {{alias}}.indrelid = ANY ({MEANT}))"
+_BESIDE = f"i.indrelid = ANY (ARRAY(SELECT x.indrelid FROM pg_index AS x WHERE {_NAMED.format(alias='x')}))"  # noqa: S608 - constants
 _BUILDING = """
 SELECT EXISTS (
   SELECT FROM pg_locks
@@ -52,9 +55,14 @@ class Index:
 
 def read_indexes(read: Reader, *, subject: Name | None = None) -> list[Index]:
     """Read every index of the database but those of temporary tables, or the one or the table's that is named."""
-    chosen = "true" if subject is None else "(c.oid = ANY (%s) OR t.oid = ANY (%s))"
-    values = () if subject is None else (meant_by(read, subject),) * 2
-    return [_index(row) for row in read(_INDEXES.format(chosen=chosen), *values)]
+    chosen = "true" if subject is None else _NAMED.format(alias="i")
+    return [_index(row) for row in read(_INDEXES.format(chosen=chosen), *_values(subject))]
+
+
+def read_beside(read: Reader, *, subject: Name | None) -> list[Index]:
+    """Read every index of the database, or those that are named and those beside them on their tables."""
+    chosen = "true" if subject is None else _BESIDE
+    return [_index(row) for row in read(_INDEXES.format(chosen=chosen), *_values(subject))]
 
 
 def may_use_toast(read: Reader) -> bool:
@@ -80,6 +88,10 @@ def leftovers(indexes: Iterable[Index]) -> list[Index]:
 def is_being_built(read: Reader, index: Index, own: list[int]) -> bool:
     """Tell whether a session may be building the index just now: it would hold this lock on the table."""
     return bool(read(_BUILDING, own, [index.oid, index.table_oid])[0][0])
+
+
+def _values(subject: Name | None) -> tuple[str, ...]:
+    return () if subject is None else (subject.schema, subject.name) * 2
 
 
 def _has_namesake(index: Index, names: set[tuple[int, str]]) -> bool:

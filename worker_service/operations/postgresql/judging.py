@@ -1,11 +1,12 @@
 """How a sweep over many objects becomes one result."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 from worker_service.domain.outcome import Failure, FailureCategory, Measures, Outcome, Result, Verdict
 from worker_service.operations.postgresql.catalog import Reader
-from worker_service.operations.postgresql.measures import size_measures
+from worker_service.operations.postgresql.measures import whole_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.procedure import cancelled, completed, skipped
 from worker_service.operations.postgresql.session import Session
@@ -84,7 +85,7 @@ def with_numbers(measures: Measures, ledger: Ledger, words: Words) -> dict[str, 
 
 def missing(noun: str, subject: Name | None, session: Session) -> Result:
     """Make the result where there is no such object, or none at all."""
-    return skipped(nothing_there(noun, subject), size_measures(session.rows))
+    return skipped(nothing_there(noun, subject), whole_measures(session.rows, subject))
 
 
 def nothing_there(noun: str, subject: Name | None) -> str:
@@ -106,9 +107,14 @@ def _list(failures: Mapping[str, Failure]) -> str:
     return listed([f"{name}: {failure.message}" for name, failure in failures.items()])
 
 
-def counts(session: Session) -> bool:
-    """Tell whether the server counts what is done to tables, and tells it at once."""
-    return session.version >= _VERSION_15 and session.value("SELECT current_setting('track_counts')") == "on"
+def counting(session: Session) -> Callable[[], bool]:
+    """Make what tells whether the server counts what is done to tables and tells it at once; it is asked once."""
+
+    @cache
+    def counts() -> bool:
+        return session.version >= _VERSION_15 and session.value("SELECT current_setting('track_counts')") == "on"
+
+    return counts
 
 
 def version_of(read: Reader) -> int:

@@ -4,6 +4,7 @@ from contextlib import suppress
 import psycopg
 
 from worker_service.operations.postgresql.catalog import Reader, Table
+from worker_service.operations.postgresql.names import Name
 
 _DATABASE = "SELECT pg_database_size(current_database())"
 
@@ -13,6 +14,11 @@ def size_measures(read: Reader) -> dict[str, float]:
     with suppress(psycopg.errors.InsufficientPrivilege):
         return {"file_bytes": float(read(_DATABASE)[0][0])}
     return {}
+
+
+def whole_measures(read: Reader, subject: Name | None) -> dict[str, float]:
+    """Measure the database's files for an operation on all of it: that takes longer than many a table's VACUUM."""
+    return size_measures(read) if subject is None else {}
 
 
 def table_measures(tables: Iterable[Table]) -> dict[str, float]:

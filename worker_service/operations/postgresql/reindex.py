@@ -13,11 +13,12 @@ from worker_service.operations.postgresql.indexes import (
     is_being_built,
     leftovers,
     may_use_toast,
+    read_beside,
     read_indexes,
 )
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, judge, nothing_there, with_numbers
-from worker_service.operations.postgresql.measures import size_measures
+from worker_service.operations.postgresql.measures import whole_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import FlagOption, Options, lock_timeout
 from worker_service.operations.postgresql.patience import Patience
@@ -54,10 +55,11 @@ class Reindex:
 
     def plan(self, read: Reader, options: Options, subject: Name | None, /) -> tuple[str, ...]:
         """Drop the leftovers of earlier rebuilds, then one statement an index."""
-        every = read_indexes(read, subject=subject)
-        left = leftovers(_beside(read_indexes(read), every, subject))
+        every = read_beside(read, subject=subject)
+        wanted = every if subject is None else read_indexes(read, subject=subject)
+        left = leftovers(every)
         drops = [drop(index) for index in left if not is_being_built(read, index, [])]
-        chosen, _ = choose(every, left, options, toast=may_use_toast(read), named=subject is not None)
+        chosen, _ = choose(wanted, left, options, toast=_toast(read, wanted), named=subject is not None)
         return (*drops, *(step.statement for step in _steps(chosen, options)))
 
     def keeps(self, options: Options, /) -> Keeps:
@@ -88,17 +90,18 @@ class Reindex:
                 "PostgreSQL 14.0 to 14.3 damage indexes that they rebuild concurrently: upgrade to 14.4 or later."
             )
             return failed("DAMAGES_INDEXES", text, FailureCategory.INVALID)
-        clean_up(session, subject)
-        every = read_indexes(session.rows)
+        every, remaining = clean_up(session, subject)
         wanted = every if subject is None else read_indexes(session.rows, subject=subject)
         chosen, left_out = choose(
-            wanted, leftovers(every), session.options, toast=may_use_toast(session.rows), named=subject is not None
+            wanted, remaining, session.options, toast=_toast(session.rows, wanted), named=subject is not None
         )
-        before = _measures(session, every)
+        before = _measures(session, every, subject)
         if not chosen:
             return skipped(_nothing(subject, left_out), before)
         swept = _sweep(session, chosen, concurrently=concurrently)
-        return _judge(session, chosen, swept, before, remaining=clean_up(session, subject), note=_told(left_out))
+        now, remaining = clean_up(session, subject)
+        after = _measures(session, now, subject)
+        return _judge(chosen, swept, now, (before, after), remaining=remaining, note=_told(left_out))
 
 
 def choose(
@@ -125,32 +128,27 @@ def choose(
     return sorted(chosen, key=lambda index: (-index.pages, str(index.name))), why
 
 
-def clean_up(session: Session, subject: Name | None) -> list[Index]:
-    """Drop the leftovers of concurrent rebuilds that nobody works on; return those that are still there.
+def clean_up(session: Session, subject: Name | None) -> tuple[list[Index], list[Index]]:
+    """Drop the leftovers of concurrent rebuilds that nobody works on; return the indexes, and what is still left.
 
-    Those on the tables of a single object's indexes, or all.
+    These are all indexes on the tables of a single object's, or of the database.
     """
-    every = read_indexes(session.rows)
-    wanted = every if subject is None else read_indexes(session.rows, subject=subject)
-    remaining = []
-    for index in leftovers(_beside(every, wanted, subject)):
+    every = read_beside(session.rows, subject=subject)
+    found = leftovers(every)
+    for index in found:
         if is_being_built(session.rows, index, [session.pid]):
             session.log("info", f"{index.name.shown}: left alone, another session may be building it.")
-            remaining.append(index)
             continue
         try:
             session.repair(drop(index))
         except psycopg.Error as error:
-            remaining.append(index)
             session.log("warning", f"{index.name.shown}: could not be dropped: {failure_of(error).message}")
         else:
             session.log("info", f"{index.name.shown}: dropped, it was left by a rebuild that was broken off.")
-    return remaining
-
-
-def _beside(every: Iterable[Index], wanted: Iterable[Index], subject: Name | None) -> list[Index]:
-    tables = {index.table_oid for index in wanted}
-    return [index for index in every if subject is None or index.table_oid in tables]
+    if not found:
+        return every, []
+    now = read_beside(session.rows, subject=subject)
+    return now, leftovers(now)
 
 
 def drop(index: Index) -> str:
@@ -173,18 +171,19 @@ def _sweep(session: Session, indexes: Sequence[Index], *, concurrently: bool) ->
 
 
 def _judge(
-    session: Session,
     chosen: Sequence[Index],
     swept: Swept,
-    before: Measures,
+    now: Iterable[Index],
+    measures: tuple[Measures, Measures],
     *,
     remaining: Sequence[Index],
     note: str,
 ) -> Result:
-    now = {index.name: index for index in read_indexes(session.rows)}
+    by_name = {index.name: index for index in now}
+    before, after = measures
     ledger = Ledger(
         names=frozenset(index.name for index in chosen),
-        done=frozenset(index.name for index in chosen if _is_new(index, now.get(index.name))),
+        done=frozenset(index.name for index in chosen if _is_new(index, by_name.get(index.name))),
         swept=swept,
     )
     late = [name.shown for name in swept.failures if name in ledger.done]
@@ -194,8 +193,8 @@ def _judge(
     if remaining:
         parts.append(f"invalid leftovers remain: {listed([index.name.shown for index in remaining])}")
     verdict = Verdict.PARTIALLY_EFFECTIVE if remaining else Verdict.EFFECTIVE
-    after = with_numbers(_measures(session, now.values()), ledger, _WORDS)
-    return judge(ledger, _WORDS, (verdict, "; ".join(parts)), before=before, after=after)
+    numbered = with_numbers(after, ledger, _WORDS)
+    return judge(ledger, _WORDS, (verdict, "; ".join(parts)), before=before, after=numbered)
 
 
 def _rebuilt(session: Session, step: Step, former: Mapping[Name, Index]) -> bool:
@@ -215,10 +214,14 @@ def _steps(indexes: Iterable[Index], options: Options) -> list[Step]:
     ]
 
 
-def _measures(session: Session, indexes: Iterable[Index]) -> dict[str, float]:
+def _toast(read: Reader, indexes: Iterable[Index]) -> bool:
+    return any(index.table.schema == TOAST for index in indexes) and may_use_toast(read)
+
+
+def _measures(session: Session, indexes: Iterable[Index], subject: Name | None) -> dict[str, float]:
     own = [index for index in indexes if not index.is_system]
     return {
-        **size_measures(session.rows),
+        **whole_measures(session.rows, subject),
         "indexes": float(len(own)),
         "index_pages": float(sum(index.pages for index in own)),
         "invalid_indexes": float(sum(not index.valid for index in own)),

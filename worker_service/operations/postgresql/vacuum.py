@@ -1,4 +1,5 @@
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 import psycopg
 
@@ -9,8 +10,8 @@ from worker_service.operations.postgresql.catalog import Reader, Table, maintain
 from worker_service.operations.postgresql.effect import Effect, judged
 from worker_service.operations.postgresql.holders import snapshot_holders
 from worker_service.operations.postgresql.inventory import Inventory
-from worker_service.operations.postgresql.judging import Ledger, counts, judge, missing, version_of, with_numbers
-from worker_service.operations.postgresql.measures import size_measures, table_measures
+from worker_service.operations.postgresql.judging import Ledger, counting, judge, missing, version_of, with_numbers
+from worker_service.operations.postgresql.measures import table_measures, whole_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import (
     COST_DELAY,
@@ -53,7 +54,6 @@ _LIMITS = """
 SELECT current_setting('autovacuum_freeze_max_age')::bigint,
        current_setting('autovacuum_multixact_freeze_max_age')::bigint
 """
-_NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
 _UPDATE_LIMITS = "VACUUM (ONLY_DATABASE_STATS)"
 _WORDS = ("table", "tables", "vacuumed")
 
@@ -93,7 +93,8 @@ class Vacuum:
         tables, _ = chosen(every, subject, full=bool(options.flags[_FULL.name]))
         words = _words(options, version)
         statements = tuple(_statement(words, table) for table in in_order(tables, *read(_LIMITS)[0]))
-        return (*statements, _UPDATE_LIMITS) if version >= _VERSION_16 and statements else statements
+        whole = subject is None and version >= _VERSION_16
+        return (*statements, _UPDATE_LIMITS) if whole and statements else statements
 
     def keeps(self, options: Options, /) -> Keeps:
         """Everybody while it rewrites, and otherwise maintenance."""
@@ -122,24 +123,30 @@ class Vacuum:
             return missing("table", subject, session)
         if left_out:
             session.log("info", f"{left_out} system catalogues are left to autovacuum.")
-        before = size_measures(session.rows) | table_measures(tables)
-        since = session.value(_NOW)
+        before = whole_measures(session.rows, subject) | table_measures(tables)
+        began = time.monotonic()
         heard = Heard()
-        swept = _sweep(session, in_order(tables, *session.rows(_LIMITS)[0]), heard)
+        ordered = in_order(tables, *session.rows(_LIMITS)[0]) if len(tables) > 1 else tables
+        swept = _sweep(session, ordered, heard)
         now = {table.oid: table for table in read_tables(session.rows, session.version, subject=subject)}
         pairs = [(table, now[table.oid]) for table in tables if table.oid in now]
-        after = size_measures(session.rows) | table_measures(new for _, new in pairs)
+        after = whole_measures(session.rows, subject) | table_measures(new for _, new in pairs)
         if full:
             del after["dead_rows"]  # the counters are not told of a rewrite
-        counted = counts(session)
+        counted = counting(session)
         did = [(old, new) for old, new in pairs if _was_done(old, new, swept, full=full, counted=counted)]
         ledger = Ledger(
             names=frozenset(table.name for table in tables),
             done=frozenset(old.name for old, _ in did),
             swept=swept,
         )
-        holders = snapshot_holders(session.rows, since, [session.pid])
-        found = judged(Effect.of(did, heard), holders)
+        effect = Effect.of(did, heard)
+        if swept.ran and not swept.stopped and not swept.end and (subject is None or effect.frozen):
+            _update_limits(session)
+        # Looking for them takes longer than a small table's VACUUM.
+        seconds = time.monotonic() - began
+        holders = snapshot_holders(session.rows, seconds, [session.pid]) if effect.remaining else []
+        found = judged(effect, holders)
         return judge(ledger, _WORDS, found, before=before, after=with_numbers(after, ledger, _WORDS))
 
 
@@ -167,14 +174,13 @@ def _sweep(session: Session, tables: Sequence[Table], heard: Heard) -> Swept:
     steps = [Step(name=table.name, statement=_statement(words, table)) for table in tables]
     view = REWRITE if session.options.flags[_FULL.name] else VACUUM
     with Watch(session, verb="vacuum", total=len(steps), unit="tables", view=view) as watch:
-        swept = sweep(session, steps, watch, hear=heard.hear)
-    if session.version >= _VERSION_16 and swept.ran and not swept.stopped and not swept.end:
-        _update_limits(session)
-    return swept
+        return sweep(session, steps, watch, hear=heard.hear)
 
 
 def _update_limits(session: Session) -> None:
     """Bring the database's own age up to date; each statement left this out, for it reads all of pg_class."""
+    if session.version < _VERSION_16:
+        return
     try:
         session.run(_UPDATE_LIMITS)
     except (psycopg.Error, OperationCancelledError) as error:
@@ -209,8 +215,8 @@ def _statement(words: Sequence[str], table: Table) -> str:
     return f"VACUUM ({', '.join(words)}) {table.name}"
 
 
-def _was_done(old: Table, new: Table, swept: Swept, *, full: bool, counted: bool) -> bool:
+def _was_done(old: Table, new: Table, swept: Swept, *, full: bool, counted: Callable[[], bool]) -> bool:
     if full:
         return old.file != new.file
     # Without counters, or where they come late, the server's word has to do.
-    return new.vacuums > old.vacuums or (old.name in swept.ran and not counted)
+    return new.vacuums > old.vacuums or (old.name in swept.ran and not counted())
