@@ -120,6 +120,14 @@ class TestTableByTable:
         assert states == {"public.t": ("completed", "effective"), 'public."An odd.na%me"': ("skipped", None)}
         assert value(url, DEAD) == 0
 
+    def test_the_table_tells_what_became_of_each(self, url: str, tmp_path: Path) -> None:
+        code, stdout, stderr = run(tmp_path, url, *self.WORTH_IT)
+
+        [done] = [line for line in stdout.splitlines() if "public.t " in line]
+        assert code == 0, stderr
+        assert "dead rows" in stdout
+        assert "500 -> 0" in done
+
     def test_each_index_is_rebuilt_by_itself(self, url: str, tmp_path: Path) -> None:
         before = file_of(url, "t_pkey")
 
