@@ -34,6 +34,7 @@ from worker_service.domain.lock import Lock
 from worker_service.domain.outcome import Outcome, Verdict
 from worker_service.operations.postgresql import PostgresqlEngine
 from worker_service.operations.postgresql.exclusion import LOCK, TABLE_CLASS, TargetLock, locks_for, locks_of
+from worker_service.operations.postgresql.holders import snapshot_holders, waited_for
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.wording import quoted
 
@@ -243,10 +244,22 @@ class TestMeasures:
     def test_nobody_is_waited_for(self, url: str) -> None:
         change(url, "VACUUM t")
         with holding(url, "LOCK TABLE t IN ACCESS EXCLUSIVE MODE"):
-            one = by_name(inspect(url, Scope.TABLE, "vacuum", "reindex"))["public.t"]
+            found = by_name(inspect(url, Scope.TABLE, "vacuum", "reindex"))
 
-        assert one.measures["size_estimated"] == 1
-        assert one.size_bytes > 0
+        assert {name: one.measures["size_estimated"] for name, one in found.items()} == {
+            "public.t": 1,
+            "public.u": 0,
+        }
+        assert found["public.t"].size_bytes > 0
+
+    def test_who_comes_between_is_not_waited_for_either(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        nobody = "SELECT relation FROM pg_locks WHERE false"
+        monkeypatch.setattr("worker_service.operations.postgresql.inventory._LOCKED", nobody)
+        change(url, "VACUUM t")
+        with holding(url, "LOCK TABLE t IN ACCESS EXCLUSIVE MODE"):
+            found = by_name(inspect(url, Scope.TABLE, "vacuum"))
+
+        assert found["public.t"].size_bytes > 0
 
     def test_it_takes_no_more_statements_for_many_tables(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[object] = []
@@ -335,7 +348,7 @@ class TestPartitions:
             running = Running(url, "vacuum", "public.p21", lock_timeout_ms=0)
             until(lambda: value(url, BUSY))
             with pytest.raises(TargetBusyError):
-                run(url, "analyze", "public.p", **other())
+                run(url, "analyze", "public.p", **other(lock_timeout_ms=100))
             assert run(url, "vacuum", "public.p1", **other()).outcome is Outcome.COMPLETED
             running.interrupt()
 
@@ -394,7 +407,7 @@ class TestLocks:
     @pytest.mark.parametrize("subject", ["public.t", "public.tb"])
     def test_one_table_is_not_maintained_twice(self, url: str, subject: str) -> None:
         with working(url, "public.t"), pytest.raises(TargetBusyError, match=r"pid \d+ \(overhaul:.*a:1\)"):
-            run(url, "reindex", subject, **other())
+            run(url, "reindex", subject, **other(lock_timeout_ms=100))
 
     def test_the_whole_database_is_busy_while_a_table_is(self, url: str) -> None:
         with working(url, "public.t"), pytest.raises(TargetBusyError, match=r"pid \d+ \(overhaul:.*a:1\)"):
@@ -407,6 +420,25 @@ class TestLocks:
     def test_what_is_not_there_is_no_reason_to_be_busy(self, url: str) -> None:
         with working(url, "public.t"):
             assert run(url, "vacuum", "public.none", **other()).outcome is Outcome.SKIPPED
+
+    def test_a_vacuum_of_another_table_is_no_old_transaction(self, url: str) -> None:
+        change(url, "CREATE TABLE s AS SELECT i, repeat('x', 500) FROM generate_series(1, 20000) AS i")
+        change(url, "DELETE FROM s WHERE i % 2 = 0")
+        number = value(url, "SELECT 't'::regclass::oid")
+        running = Running(url, "vacuum", "public.s", cost_delay_ms=100)
+        until(lambda: value(url, "SELECT count(*) FROM pg_stat_progress_vacuum"))
+        with database(url) as connection:
+
+            def read(query: str, *values: object) -> list[tuple[Any, ...]]:
+                return connection.execute(query.encode(), values or None).fetchall()
+
+            beside = [holder.program for holder in waited_for(read, number, 0.0)]
+            keeping = [holder.program for holder in snapshot_holders(read, 0.0, [])]
+            still = value(url, "SELECT count(*) FROM pg_stat_progress_vacuum")
+        running.interrupt()
+
+        assert still == 1
+        assert not any("overhaul:" in program for program in (*beside, *keeping))
 
     def test_a_large_number_fits(self, url: str) -> None:
         large = TargetLock(space=TABLE_CLASS, number=4_000_000_000, exclusive=True)
