@@ -2,15 +2,11 @@
 
 import itertools
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -18,16 +14,12 @@ from urllib.parse import quote
 import pymysql
 
 from tests import postgres_guard
+from tests.lodgings import HOST, PATIENCE, Port, new_folder, wait_until
 from tests.postgres_binaries import Account
 from tests.postgres_guard import processes_in
 
-HOST = "127.0.0.1"
 ADMIN = "admin"
 PASSWORD = "for-tests-only"
-_PATIENCE = 60.0
-_LOOK_EVERY = 0.01
-# Below those that the kernel hands out by itself, as for PostgreSQL: a server that is down keeps its port.
-_PORTS = range(20_000, 32_000)
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/usr/local/bin", "/opt/mariadb/bin")
 _SHARES = ("share/mysql", "share/mariadb", "share")
 _TABLES = ("mysql_system_tables.sql", "mysql_performance_tables.sql", "mysql_system_tables_data.sql")
@@ -66,18 +58,23 @@ class MariadbServer:
         self._numbers = itertools.count(1)
         self._account = Account.unprivileged()
         self._program, self._share = find_server()
-        self.folder = Path(tempfile.mkdtemp(prefix="overhaul-mariadb-"))
+        self._port = Port()
+        self.folder = new_folder("overhaul-mariadb-")
         self.data = self.folder / "data"
         guard = [sys.executable, "-S", postgres_guard.__file__, str(self.folder)]
         self._guard = subprocess.Popen(guard, stdin=subprocess.PIPE, start_new_session=True)
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self._initialise()
-            self.port = _free_port()
             self.start()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def port(self) -> int:
+        """Return the port that it has for good."""
+        return self._port.number
 
     @property
     def log(self) -> str:
@@ -126,7 +123,7 @@ class MariadbServer:
                 start_new_session=True,
                 **self._account.options,
             )
-        _wait_until(self._is_ready, "the server is not ready")
+        wait_until(self._is_ready, "the server is not ready")
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -142,6 +139,7 @@ class MariadbServer:
             self._process.kill()
             self._process.wait()
         self._guard.communicate()
+        self._port.close()
 
     def __enter__(self) -> Self:
         return self
@@ -163,9 +161,9 @@ class MariadbServer:
     def _end(self, number: signal.Signals) -> None:
         process = self._running()
         process.send_signal(number)
-        process.wait(_PATIENCE)
+        process.wait(PATIENCE)
         self._process = None
-        _wait_until(lambda: not processes_in(self.folder), "the server's processes have not ended")
+        wait_until(lambda: not processes_in(self.folder), "the server's processes have not ended")
 
     def _initialise(self) -> None:
         # What mariadb-install-db does, without its help texts and without the programs of a client package.
@@ -225,22 +223,3 @@ def find_server() -> tuple[Path, Path]:
 def quoted(name: str) -> str:
     """Quote an identifier, written apart from the engine's own way."""
     return "`" + name.replace("`", "``") + "`"
-
-
-def _free_port() -> int:
-    for port in random.sample(_PORTS, len(_PORTS)):
-        with socket.socket() as probe:
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no port is free")
-
-
-def _wait_until(done: Callable[[], bool], failure: str) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while not done():
-        if time.monotonic() > deadline:
-            raise AssertionError(failure)
-        time.sleep(_LOOK_EVERY)

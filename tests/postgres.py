@@ -2,35 +2,30 @@
 
 import itertools
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
-from pathlib import Path
 from typing import LiteralString, Self
 
 import psycopg
 from psycopg import sql
 
 from tests import postgres_guard
+from tests.lodgings import HOST, PATIENCE, Port, new_folder, wait_until
 from tests.postgres_binaries import Account, find_binaries, packaged_binaries
 from tests.postgres_guard import processes_in
 
-HOST = "127.0.0.1"
 SUPERUSER = "postgres"
-_PATIENCE = 60.0
-_LOOK_EVERY = 0.01
-# Below those that the kernel hands out by itself: while the server is down nobody else is given its port, and a
-# client that tries it again and again is not connected to itself.
-_PORTS = range(20_000, 32_000)
 # A crash of the server loses nothing by these, only one of the machine would. Dynamic memory in the data folder
-# leaves nothing in /dev/shm when the server is killed.
-_QUICK = {"fsync": "off", "full_page_writes": "off", "dynamic_shared_memory_type": "mmap"}
+# leaves nothing behind when the server is killed. The log is short because the folder may be in memory.
+_QUICK = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "dynamic_shared_memory_type": "mmap",
+    "max_wal_size": "256MB",
+}
 
 
 class Stop(Enum):
@@ -63,7 +58,8 @@ class PostgresServer:
         self.settings = {**({} if durable else _QUICK), **(settings or {})}
         self._numbers = itertools.count(1)
         self._account = Account.unprivileged()
-        self.folder = Path(tempfile.mkdtemp(prefix="overhaul-postgres-"))
+        self._port = Port()
+        self.folder = new_folder("overhaul-postgres-", durable=durable)
         self._data = self.folder / "data"
         os.chown(self.folder, self._account.uid, self._account.gid)
         guard = [sys.executable, "-S", postgres_guard.__file__, str(self.folder)]
@@ -73,11 +69,15 @@ class PostgresServer:
             find = packaged_binaries if packaged else find_binaries
             self._binaries = find(self._account, self.folder / "copy")
             self._initialise(locale)
-            self.port = _free_port()
             self.start()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def port(self) -> int:
+        """Return the port that it has for good."""
+        return self._port.number
 
     @property
     def pid(self) -> int:
@@ -115,16 +115,16 @@ class PostgresServer:
                 text=True,
                 **self._account.options,
             )
-        _wait_until(self._is_ready, "the server is not ready")
+        wait_until(self._is_ready, "the server is not ready")
 
     def stop(self, how: Stop = Stop.FAST) -> None:
         """End it, so that connections are refused until it is started again."""
         process = self._running()
         process.send_signal(how.value)
-        process.wait(_PATIENCE)
+        process.wait(PATIENCE)
         self._process = None
         # A killed one leaves its children behind, which keep the next from starting until they have noticed.
-        _wait_until(lambda: not processes_in(self.folder), "the server's processes have not ended")
+        wait_until(lambda: not processes_in(self.folder), "the server's processes have not ended")
 
     def restart(self, how: Stop = Stop.FAST) -> None:
         """End it and start it again."""
@@ -159,6 +159,7 @@ class PostgresServer:
         self._guard.communicate()
         if self._process is not None:
             self._process.wait()
+        self._port.close()
 
     def __enter__(self) -> Self:
         return self
@@ -214,22 +215,3 @@ class PostgresServer:
 
 def _name(url: str) -> str:
     return url.rpartition("/")[2]
-
-
-def _free_port() -> int:
-    for port in random.sample(_PORTS, len(_PORTS)):
-        with socket.socket() as probe:
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no port is free")
-
-
-def _wait_until(done: Callable[[], bool], failure: str) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while not done():
-        if time.monotonic() > deadline:
-            raise AssertionError(failure)
-        time.sleep(_LOOK_EVERY)

@@ -14,6 +14,9 @@ from overhaul.v1 import job_pb2
 from tests.services import Service, address_of, start_manager, start_worker
 from tests.stores import PostgresStores
 
+# Seconds after which whoever lost a manager has tried it again: the longest backoff of both, and its jitter.
+RECONNECTED = 4.0
+
 
 class Deployment:
     """Three managers on one store, and a worker that knows all of them."""
@@ -75,6 +78,7 @@ class TestManagersThatComeAndGo:
                 await asyncio.to_thread(deployment.end, number, how)
             await asyncio.sleep(0.5)
             await asyncio.to_thread(deployment.restart, 0)
+            await asyncio.sleep(RECONNECTED)
             await asyncio.to_thread(deployment.end, 2, signal.SIGKILL)
             await asyncio.sleep(0.5)
             enough.set()

@@ -5,7 +5,8 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from tests.postgres import HOST, PostgresServer
+from tests.lodgings import HOST
+from tests.postgres import PostgresServer
 
 _CHUNK = 1 << 16
 # How the server says that a transaction is over, and that a statement changed rows.

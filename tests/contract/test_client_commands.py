@@ -83,7 +83,9 @@ def manager() -> Iterator[FakeManager]:
 
 
 def overhaul(manager: FakeManager, *arguments: str, **environment: str) -> Result:
-    return CliRunner().invoke(app, arguments, env={"OVERHAUL_MANAGER": manager.address, **environment})
+    # As wide wherever the tests run; a terminal of their own, or none, has any width.
+    width = {"COLUMNS": "120"}
+    return CliRunner().invoke(app, arguments, env={"OVERHAUL_MANAGER": manager.address, **width, **environment})
 
 
 def printed(result: Result) -> dict[str, Any]:

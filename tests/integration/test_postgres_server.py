@@ -11,7 +11,8 @@ import psycopg
 import pytest
 
 from tests import postgres_binaries
-from tests.postgres import HOST, PostgresServer, Stop
+from tests.lodgings import HOST
+from tests.postgres import PostgresServer, Stop
 from tests.postgres_binaries import Account, NoServerError, find_binaries
 from tests.postgres_guard import processes_in
 

@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 from tests.integration.operations.doubles import RecordingControl
-from tests.mariadb import HOST, MariadbServer, Row, quoted
+from tests.lodgings import HOST
+from tests.mariadb import MariadbServer, Row, quoted
 from worker_service.domain.operation import Operation
 from worker_service.domain.outcome import Failure, Outcome, Result
 from worker_service.domain.target import Target

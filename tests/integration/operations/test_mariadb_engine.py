@@ -8,7 +8,8 @@ import pytest
 
 from tests.integration.operations.doubles import RecordingControl
 from tests.integration.operations.mariadb_databases import ROLE_PASSWORD, Database, failure
-from tests.mariadb import ADMIN, HOST, PASSWORD, MariadbServer
+from tests.lodgings import HOST
+from tests.mariadb import ADMIN, PASSWORD, MariadbServer
 from worker_service.domain.errors import InvalidOperationError, InvalidTargetError, TargetUnavailableError
 from worker_service.domain.operation import Operation
 from worker_service.domain.outcome import FailureCategory

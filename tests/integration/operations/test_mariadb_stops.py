@@ -15,7 +15,8 @@ import pytest
 
 from tests.integration.operations.doubles import RecordingControl
 from tests.integration.operations.mariadb_databases import ROLE, Database, failure, logged
-from tests.mariadb import HOST, MariadbServer
+from tests.lodgings import HOST
+from tests.mariadb import MariadbServer
 from worker_service.domain.errors import TargetBusyError
 from worker_service.domain.operation import Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Result, Verdict
