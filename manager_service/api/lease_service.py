@@ -1,3 +1,4 @@
+import asyncio
 import math
 from typing import Any
 
@@ -71,7 +72,12 @@ class LeaseService(lease_service_pb2_grpc.LeaseServiceServicer):
         self, request: lease_service_pb2.ReportResultsRequest, context: Context
     ) -> lease_service_pb2.ReportResultsResponse:
         """Record how attempts ended, and grant the next leases."""
-        answer = await self._desk.report(request.session_id, leases.reports(request), leases.next_poll(request))
+        if any(item.HasField("inspection") for item in request.results):
+            # It may be of tens of thousands of objects, during which others have to be answered.
+            reports = await asyncio.to_thread(leases.reports, request)
+        else:
+            reports = leases.reports(request)
+        answer = await self._desk.report(request.session_id, reports, leases.next_poll(request))
         return leases.report_response(request, answer, self._desk.timing)
 
     @override

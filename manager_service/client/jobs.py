@@ -26,13 +26,15 @@ class JobCalls:
         wire = request.to_wire(request_id=request_id or str(uuid_utils.uuid7()))
         return (await self._caller.call(self._jobs.CreateParentJob, wire)).parent_job
 
-    async def plan_parent_job(self, request: JobRequest) -> job_service_pb2.CreateParentJobResponse:
+    async def plan_parent_job(
+        self, request: JobRequest, *, request_id: str | None = None
+    ) -> job_service_pb2.CreateParentJobResponse:
         """Answer the parent job and the children that the request would make; nothing is stored.
 
         Where the targets have to be inspected first, that takes a parent job with an id and without children yet:
         follow it to its end, then list its children.
         """
-        wire = request.to_wire(request_id=str(uuid_utils.uuid7()), dry_run=True)
+        wire = request.to_wire(request_id=request_id or str(uuid_utils.uuid7()), dry_run=True)
         return await self._caller.call(self._jobs.CreateParentJob, wire)
 
     async def get_parent_job(self, parent_job_id: str) -> job_pb2.ParentJob:

@@ -66,4 +66,5 @@ def threshold(text: str) -> Threshold:
             f"{text!r} is no threshold; write a condition such as 'dead_ratio > 0.1', or one for some alone such "
             "as 'vacuum@orders/public.big*: dead_ratio > 0.3'"
         )
-    return Threshold(condition=condition.strip(), **match.groupdict(default=""))
+    named = {part: text.strip() for part, text in match.groupdict(default="").items()}
+    return Threshold(condition=condition.strip(), **named)

@@ -38,7 +38,7 @@ class RunRequest:
     @property
     def inspects(self) -> bool:
         """Whether the targets are inspected first."""
-        return self.scope not in (None, Scope.DATABASE) or bool(self.only_if)
+        return self.scope not in (None, Scope.DATABASE) or bool(self.only_if or self.include or self.exclude)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

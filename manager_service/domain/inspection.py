@@ -53,10 +53,15 @@ class InspectedObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InspectionResult:
-    """What an ``inspect`` child found; ``locks`` are held whatever is done to one of the objects."""
+    """What an ``inspect`` child found.
+
+    ``locks`` are held whatever is done to one of the objects; ``measures`` are the names that objects may be
+    measured by, though it may be that none is.
+    """
 
     objects: tuple[InspectedObject, ...] = ()
     locks: tuple[Lock, ...] = ()
+    measures: frozenset[str] = frozenset()
 
 
 class PlanError(Exception):
@@ -86,7 +91,7 @@ def children_of(spec: JobSpec, target: str, found: InspectionResult) -> tuple[Pl
             "select fewer objects"
         )
     thresholds = _Thresholds(spec.only_if, target)
-    thresholds.refuse_unknown(found.objects)
+    thresholds.refuse_unknown(found)
     pairs = [
         (item, wanted) for item in found.objects for wanted in spec.operations if wanted.name in item.operations
     ]
@@ -139,6 +144,9 @@ class _Thresholds:
             ranked, key=lambda of: (bool(of[1].object), bool(of[1].target), bool(of[1].operation), of[0])
         )
         self._ranked = tuple(item for _, item in reversed(order))
+        # Those of the object that was asked for last: its operations come one after the other.
+        self._item: InspectedObject | None = None
+        self._fitting: list[Threshold] = []
 
     def judge(self, item: InspectedObject, operation: str) -> tuple[bool, str]:
         """Tell whether an operation is worth its while, and why; where nobody asked it is, without a reason."""
@@ -151,11 +159,11 @@ class _Thresholds:
             return True, f"only if {asked.text}: {told}"
         return False, f"not worth its while, only if {asked.text}: {told}"
 
-    def refuse_unknown(self, objects: Sequence[InspectedObject]) -> None:
-        """Refuse names that none of the objects has a measure of; raise ``PlanError``."""
-        known = {name for item in objects for name in item.measures}
+    def refuse_unknown(self, found: InspectionResult) -> None:
+        """Refuse names that none of the objects can have a measure of; raise ``PlanError``."""
+        known = found.measures.union(*(item.measures for item in found.objects))
         for name in (name for item in self._ranked for name in condition(item.condition).names):
-            if objects and name not in known:
+            if found.objects and name not in known:
                 near = difflib.get_close_matches(name, sorted(known), n=1)
                 hint = f"did you mean {near[0]}? There" if near else "there"
                 raise PlanError(

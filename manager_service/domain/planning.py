@@ -69,6 +69,7 @@ def _refuse_impossible(
     inspected: bool,
 ) -> None:
     found = Violations()
+    known_targets = set(targets)
     if not targets:
         found.add("target_labels", "no known target has all these labels; see the list of targets")
     children = len(targets) if inspected else len(targets) * len(operations)
@@ -78,8 +79,16 @@ def _refuse_impossible(
         what = "a dry run answers" if previewed else "a parent job has"
         found.add("operations", f"would make {children} children; {what} at most {most}: split the request")
     if inspected and (lacking := [name for name, by_name in offers.items() if INSPECT not in by_name]):
-        text = f"{_named(lacking)} cannot be inspected by its worker; leave out scope and only_if, or upgrade it"
+        text = f"{_named(lacking)} cannot be inspected by its worker; use scope database, or upgrade it"
         found.add("only_if" if request.only_if else "scope", text)
+    names = {operation.name for operation in operations}
+    for index, threshold in enumerate(request.only_if):
+        if threshold.operation and threshold.operation not in names:
+            near = _near(threshold.operation, names)
+            found.add(f"only_if[{index}].operation", f"{threshold.operation!r} is not among the operations{near}")
+        if threshold.target and threshold.target not in known_targets:
+            near = _near(threshold.target, known_targets)
+            found.add(f"only_if[{index}].target", f"{threshold.target!r} is not among the targets{near}")
     for index, operation in enumerate(operations):
         _check_operation(found, f"operations[{index}]", operation, offers)
     found.refuse()

@@ -118,11 +118,15 @@ class LeaseDesk:
             InvalidRequestError: a report makes no sense; none is recorded.
             SessionUnknownError: there is no such open session.
         """
-        check_reports(reports, poll)
+        inspected = any(report.inspection is not None for report in reports)
+        if inspected:
+            await asyncio.to_thread(check_reports, reports, poll)
+        else:
+            check_reports(reports, poll)
         if poll:
             self._sessions.polled(session_id)
             self._parking.end(session_id, below=poll.sequence)
-        if any(report.inspection is not None for report in reports):
+        if inspected:
             reports = [await self._planned(report) for report in reports]
         return await self._store.report(session_id, reports, None if self._parking.stopping else poll)
 

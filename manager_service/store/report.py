@@ -1,7 +1,7 @@
 """Record how attempts ended."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import insert, select
@@ -53,6 +53,7 @@ def report_planning(
     tx: UnitOfWork, polls: Polls, session_id: str, reports: Sequence[Report], poll: Poll | None
 ) -> Bulk[ReportAnswer]:
     """Do as ``report``, where some reports plan children: these are made in the same transaction."""
+    tx.exclusion.hold_session(session_id)
     for row in tx.rows(_PARENTS_OF, ids=[item.child_job_id for item in reports if item.planned]):
         tx.own(row.parent_id)
     sorted_out = _sort(tx, session_id, reports)
@@ -126,6 +127,9 @@ def _ended(tx: UnitOfWork, lease: Any, item: Report, refused: Failure | None = N
     if lease.operation == INSPECT and item.outcome is Outcome.COMPLETED and item.planned is None:
         refused = nothing_found()
     decisive = item if refused is None else failed_report(item, refused)
+    if lease.operation == INSPECT and item.outcome is Outcome.COMPLETED and lease.stop:
+        # What it found is not carried out any more, so that it did nothing.
+        decisive = replace(item, outcome=Outcome.CANCELLED, verdict=None)
     budget = budget_of(lease, tx.parents([lease.parent_id])[lease.parent_id])
     ending = end_by_report(budget, decisive, now=tx.now, jitter=tx.ids.random())
     return Ended(

@@ -1,5 +1,6 @@
 """Inspections over the wire: what a worker is asked, what it answers, and what comes of it."""
 
+import asyncio
 import math
 from typing import Any
 
@@ -149,7 +150,16 @@ class TestInspect:
         measures = [f"a_measure_{number}" for number in range(16)]
         tables = [table(name, operations=[0, 1], measures=[1.5] * 16) for name in names]
 
-        await worker.report(result(lease, inspection=found(*tables, measures=measures)))
+        async def live() -> None:
+            while True:
+                await worker.beat(lease)
+                await asyncio.sleep(0.2)
+
+        living = asyncio.create_task(live())
+        try:
+            await worker.report(result(lease, inspection=found(*tables, measures=measures)))
+        finally:
+            living.cancel()
 
         assert (await manager.get(parent.id)).counts.total == 100_001
         assert (await worker.acquire())[0].object == names[0]

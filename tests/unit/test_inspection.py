@@ -151,6 +151,13 @@ class TestThresholds:
         with pytest.raises(PlanError, match="'zzz', which no object has a measure of; there are: none"):
             children(spec(only_if=(only_if("zzz"),)), table("a"))
 
+    def test_a_name_that_only_these_have_no_measure_of_is_not_met(self) -> None:
+        found = InspectionResult(objects=(table("a"),), measures=frozenset({"age"}))
+
+        [child] = children_of(spec(only_if=(only_if("age > 1"),)), "app", found)
+
+        assert child.skipped
+
     def test_where_there_is_nothing_nothing_is_refused(self) -> None:
         assert children(spec(only_if=(only_if("x > 1"),))) == ()
 

@@ -179,6 +179,12 @@ class TestRequestHash:
     def test_every_other_field_is_a_part_of_it(self, changes: dict[str, Any]) -> None:
         assert request_hash(request(**changes)) != request_hash(request())
 
+    def test_a_request_of_an_older_release_has_the_same_digest(self) -> None:
+        # Written down before there were selections and thresholds.
+        asked = JobRequest(targets=("app",), operations=operations("vacuum"), labels={"team": "a"})
+
+        assert request_hash(asked) == "a21397accba1eea4e518c6745c961d81924408e0ef5b66337269c3d964d4b79f"
+
 
 class TestRefusedFields:
     @pytest.mark.parametrize(
@@ -212,11 +218,16 @@ class TestRefusedFields:
             ({"only_if": (Threshold(condition="a", object="o"),)}, "only_if[0].object", "scopes table and index"),
             ({"only_if": (Threshold(condition="a", target="b"),)}, "only_if[0].target", "not among the targets"),
             (
+                {"only_if": (Threshold(condition="a", operation="vacum"),)},
+                "only_if[0].operation",
+                "not among the operations; did you mean vacuum?",
+            ),
+            (
                 {"only_if": (Threshold(condition="a", operation="b"),), "operations": operations("vacuum")},
                 "only_if[0].operation",
                 "not among the operations",
             ),
-            ({"only_if": (Threshold(condition="a"),) * 1_001}, "only_if", "at most 1000"),
+            ({"only_if": (Threshold(condition="a"),) * 101}, "only_if", "at most 100"),
             ({"priority": 101}, "priority", "from -100 to 100"),
             ({"priority": -101}, "priority", "from -100 to 100"),
             ({"max_parallel": -1}, "max_parallel", "from 0"),

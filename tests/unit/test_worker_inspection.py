@@ -55,6 +55,7 @@ class TestWire:
     def test_names_are_told_once_and_a_measure_that_is_not_known_is_not_a_number(self) -> None:
         found = InspectionResult(
             locks=(Lock(key="database", exclusive=False),),
+            measures=("pages", "age"),
             objects=(
                 InspectedObject(
                     object="public.a",
@@ -72,7 +73,7 @@ class TestWire:
 
         first, second = message.objects
         assert list(message.operations) == ["vacuum", "analyze"]
-        assert list(message.measures) == ["dead_rows", "pages"]
+        assert list(message.measures) == ["dead_rows", "pages", "age"]
         assert [(lock.key, lock.exclusive) for lock in message.locks] == [("database", False)]
         assert (first.object, list(first.operations), first.size_bytes) == ("public.a", [0, 1], 8192)
         assert first.measures[0] == 3

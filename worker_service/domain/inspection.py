@@ -89,8 +89,10 @@ class InspectedObject:
 class InspectionResult:
     """What was found, in the order of the children that come of it.
 
-    ``locks`` are held whatever is done to one of the objects.
+    ``locks`` are held whatever is done to one of the objects. ``measures`` are names that an object may have a
+    measure by even if none of these does: a threshold may ask for the age of a vacuum that never was.
     """
 
     objects: tuple[InspectedObject, ...] = ()
     locks: tuple[Lock, ...] = ()
+    measures: tuple[str, ...] = ()

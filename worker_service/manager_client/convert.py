@@ -204,7 +204,8 @@ def inspection(message: lease_service_pb2.Inspection) -> Inspection:
 def inspection_result(found: InspectionResult) -> lease_service_pb2.InspectionResult:
     """Return what was found, with the names of operations and measures told once for all objects."""
     operations = list(dict.fromkeys(name for item in found.objects for name in item.operations))
-    measures = list(dict.fromkeys(name for item in found.objects for name in item.measures))
+    measured = (name for item in found.objects for name in item.measures)
+    measures = list(dict.fromkeys([*measured, *found.measures]))
     places = {name: place for place, name in enumerate(operations)}
     return lease_service_pb2.InspectionResult(
         measures=measures,

@@ -49,9 +49,14 @@ def translate(error: grpc.aio.AioRpcError) -> ManagerError:
         )
     if info is not None and info.reason in _BY_REASON:
         return _BY_REASON[info.reason](message)
-    if error.code() in _TRANSIENT:
+    if error.code() in _TRANSIENT and not _is_too_large(error):
         return ManagerUnavailableError(f"{error.code().name}: {message}")
     return RequestRefusedError(f"{error.code().name}: {message}")
+
+
+def _is_too_large(error: grpc.aio.AioRpcError) -> bool:
+    """Tell whether gRPC refused to send or to take a message for its size, which another try does not change."""
+    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or "")
 
 
 def _number(info: error_details_pb2.ErrorInfo, key: str) -> int:

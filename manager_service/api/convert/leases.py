@@ -134,6 +134,8 @@ def report(item: lease_service_pb2.OperationResult, path: str) -> Report:
 
 def _found(found: lease_service_pb2.InspectionResult, path: str) -> InspectionResult:
     """Read what was found; raise ``InvalidRequestError`` where places and numbers do not fit to their names."""
+    if len(set(found.measures)) != len(found.measures):
+        raise InvalidRequestError([FieldViolation(f"{path}.measures", "has a name twice")])
     for index, item in enumerate(found.objects):
         if len(item.measures) != len(found.measures):
             text = f"has {len(item.measures)} numbers for {len(found.measures)} names"
@@ -142,7 +144,9 @@ def _found(found: lease_service_pb2.InspectionResult, path: str) -> InspectionRe
             text = f"has a place that is none of the {len(found.operations)} operations"
             raise InvalidRequestError([FieldViolation(f"{path}.objects[{index}].operations", text)])
     return InspectionResult(
-        objects=tuple(_object(item, found) for item in found.objects), locks=_locks(found.locks)
+        objects=tuple(_object(item, found) for item in found.objects),
+        locks=_locks(found.locks),
+        measures=frozenset(found.measures),
     )
 
 

@@ -110,7 +110,7 @@ def create(
         only_if=[parse.threshold(text) for text in only_if or ()],
     )
     if dry_run:
-        carry_out(manager, lambda client: show_planned(client, request, output))
+        carry_out(manager, lambda client: show_planned(client, request, output, request_id))
     carry_out(
         manager,
         lambda client: _create(client, request, request_id, watch=watch, output=output),
@@ -124,17 +124,17 @@ def plan(
     ],
     *,
     operation: OperationOption = None,
-    scope: ScopeOption = Scope.TABLE,
+    scope: Annotated[Scope, typer.Option(help="What the children would be done to.")] = Scope.TABLE,
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
     only_if: OnlyIfOption = None,
     manager: ManagerOption = DEFAULT_MANAGER,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Show what a job would do to each object, in order, and what is left out and why; nothing is changed.
+    """Show what a job would do to each object, and what is left out and why; nothing is changed.
 
-    The workers inspect their targets for it: the statements, whom their locks keep out, and the measures by which
-    each object was chosen are what `create` with the same options would go by. The default scope is table.
+    The workers inspect their targets for it, and tell the statements, whom their locks keep out, and the measures
+    by which each object is chosen. Unless told otherwise it plans table by table, as `create --scope table` does.
     """
     from manager_service.client.request import JobRequest, Operation
     from manager_service.client.session import carry_out
@@ -152,14 +152,16 @@ def plan(
     carry_out(manager, lambda client: show_planned(client, request, output))
 
 
-async def show_planned(client: "ManagerClient", request: "JobRequest", output: Output) -> "ExitCode | None":
+async def show_planned(
+    client: "ManagerClient", request: "JobRequest", output: Output, request_id: str | None = None
+) -> "ExitCode | None":
     """Show what a request would make; where the targets have to be inspected for it, wait for that."""
     from manager_service.client.exits import code_of_job
     from manager_service.client.follow import follow
     from manager_service.client.showing import show_plan
     from manager_service.client.views import choose_view
 
-    planned = await client.plan_parent_job(request)
+    planned = await client.plan_parent_job(request, request_id=request_id)
     parent, children = planned.parent_job, list(planned.child_jobs)
     if parent.id:
         with choose_view() as view:

@@ -416,7 +416,7 @@ class Threshold(_message.Message):
     OBJECT_FIELD_NUMBER: _builtins.int
     condition: _builtins.str
     """What has to hold of the measures of the object, such as `dead_ratio > 0.1 and size_bytes >= 1e6`: names, numbers,
-    comparisons, `and`, `or`, `not` and parentheses; a name by itself means that it is not 0. At most 1,000
+    comparisons, `+ - * /`, `and`, `or`, `not` and parentheses; a name by itself means that it is not 0. At most 1,000
     characters.
     """
     operation: _builtins.str

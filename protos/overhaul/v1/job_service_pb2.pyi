@@ -198,7 +198,7 @@ class CreateParentJobRequest(_message.Message):
     @_builtins.property
     def only_if(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Threshold]:
         """When operations are worth their while. Children of which it does not hold end SKIPPED, with the measure. At most
-        1,000. Unset: always.
+        100. Unset: always.
         """
 
     def __init__(
@@ -242,11 +242,13 @@ class CreateParentJobResponse(_message.Message):
     CHILD_JOBS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def parent_job(self) -> _job_pb2.ParentJob:
-        """The parent job as it stands now. With dry_run its id is empty."""
+        """The parent job as it stands now. With dry_run its id is empty, unless its targets have to be inspected."""
 
     @_builtins.property
     def child_jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.ChildJob]:
-        """With dry_run: the children that would be made, with empty ids. Otherwise empty; see ListChildJobs."""
+        """With dry_run, and nothing to be inspected: the children that would be made, with empty ids. Otherwise empty; see
+        ListChildJobs.
+        """
 
     def __init__(
         self,

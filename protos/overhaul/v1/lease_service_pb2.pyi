@@ -708,7 +708,7 @@ class InspectionResult(_message.Message):
 
     @_builtins.property
     def operations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The operations that are named by their places below, of those of the inspection."""
+        """The operations that are named by their places below. What the inspection did not ask for is passed over."""
 
     def __init__(
         self,
@@ -1013,7 +1013,7 @@ class OperationResult(_message.Message):
 
     @_builtins.property
     def inspection(self) -> Global___InspectionResult:
-        """What a completed `inspect` found. Required with it, otherwise unset."""
+        """What a completed `inspect` found. One that completes without it has failed; with another operation it means nothing."""
 
     def __init__(
         self,

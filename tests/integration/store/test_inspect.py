@@ -240,8 +240,9 @@ class TestOnce:
 
         assert await worker.end(lease, planned=(vacuum("a"),)) is ReportStatus.RECORDED
 
-        assert len(await world.children(parent)) == 1
-        assert await world.state(parent.id) is ParentJobState.COMPLETED
+        [inspected] = await world.children(parent)
+        assert inspected.state is ChildJobState.CANCELLED
+        assert await world.state(parent.id) is ParentJobState.CANCELLED
         await world.check(parent.id)
 
     async def test_a_paused_one_holds_them(self, world: World) -> None:

@@ -20,6 +20,8 @@ SELECT SUBSTRING_INDEX(SUBSTRING_INDEX(table_name, '#P#', 1), '#p#', 1),
 FROM mysql.innodb_table_stats WHERE database_name = DATABASE() GROUP BY 1
 """
 _ADDED_UP = ("size_bytes", "data_bytes", "index_bytes", "free_bytes", "file_bytes", "rows")
+SOMETIMES_MEASURED = (*_ADDED_UP, "free_ratio", "update_age_s", "statistics_age_s")
+"""The names by which a table may be measured, even if none is just now."""
 
 
 def read_measures(

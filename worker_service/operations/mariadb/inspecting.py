@@ -9,7 +9,7 @@ from typing import assert_never
 from worker_service.domain.inspection import InspectedObject, Inspection, InspectionResult, Scope
 from worker_service.domain.lock import Lock
 from worker_service.domain.outcome import Measures, Outcome, Result, Verdict
-from worker_service.operations.mariadb.books import added_up, read_measures
+from worker_service.operations.mariadb.books import SOMETIMES_MEASURED, added_up, read_measures
 from worker_service.operations.mariadb.options import Options
 from worker_service.operations.mariadb.procedure import Procedure
 from worker_service.operations.mariadb.session import Session
@@ -61,7 +61,9 @@ def inspect(session: Session, key: str, inspection: Inspection, wanted: Sequence
         case Scope.DATABASE:
             measures = read_measures(session, tables, files)
             objects: tuple[InspectedObject, ...] = (_database(tables, measures.values(), inspection, wanted),)
-            return _found("found the database", tables, InspectionResult(objects=objects))
+            return _found(
+                "found the database", tables, InspectionResult(objects=objects, measures=SOMETIMES_MEASURED)
+            )
         case Scope.TABLE | Scope.INDEX:  # an index of InnoDB is made anew with its table, and by itself never
             meant = [table for table in tables if _is_meant(session, table.name, inspection)]
             measures = read_measures(session, meant, files)
@@ -130,7 +132,7 @@ def _by_size(objects: Iterable[InspectedObject]) -> list[InspectedObject]:
 
 
 def _locked(objects: tuple[InspectedObject, ...], key: str) -> InspectionResult:
-    return InspectionResult(objects=objects, locks=(Lock(key=key, exclusive=False),))
+    return InspectionResult(objects=objects, locks=(Lock(key=key, exclusive=False),), measures=SOMETIMES_MEASURED)
 
 
 def table_key(key: str, table: str) -> str:

@@ -19,7 +19,7 @@ from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import Options, lock_timeout, read_options
 from worker_service.operations.postgresql.procedure import Maintenance
 from worker_service.operations.postgresql.session import Session
-from worker_service.operations.postgresql.standing import of_database, of_index, of_table
+from worker_service.operations.postgresql.standing import SOMETIMES_MEASURED, of_database, of_index, of_table
 from worker_service.operations.postgresql.wanted import Wanted, preview
 from worker_service.operations.postgresql.wording import count
 
@@ -83,7 +83,7 @@ def _database(
             if inspection.preview
         ),
     )
-    return InspectionResult(objects=(whole,))
+    return InspectionResult(objects=(whole,), measures=SOMETIMES_MEASURED)
 
 
 def _objects(
@@ -120,7 +120,9 @@ def _objects(
     first = plans[0][1].scope if plans and inspection.scope is Scope.INDEX else Scope.TABLE
     ordered = [*indexes, *tables] if first is Scope.INDEX else [*tables, *indexes]
     alone = _left_alone(inventory, inspection, plans)
-    return InspectionResult(objects=(*ordered, *alone), locks=(Lock(key=key, exclusive=False),))
+    return InspectionResult(
+        objects=(*ordered, *alone), locks=(Lock(key=key, exclusive=False),), measures=SOMETIMES_MEASURED
+    )
 
 
 def _by_object(
@@ -156,6 +158,8 @@ def _object(
         locks=locks,
         previews=tuple(text for _, _, text in chosen if text),
         left_out="" if done else every[0][1].why_not,
+        # Its vacuum will be forced, and at the end the whole server would stop writing.
+        urgent=measures.get("xid_age_ratio", 0.0) >= 1,
     )
 
 

@@ -9,6 +9,13 @@ from worker_service.operations.postgresql.inventory import Details, Inventory, n
 Numbers = dict[str, float]
 
 
+SOMETIMES_MEASURED = (
+    *("vacuum_age_seconds", "analyze_age_seconds", "all_visible_ratio"),
+    *("bloat_bytes", "bloat_ratio", "bloat_estimated"),
+)
+"""The names by which an object may be measured, even if none is just now."""
+
+
 def of_table(inventory: Inventory, table: Table) -> Numbers:
     """Measure a table; of a partitioned one its partitions are what is large, and what has rows."""
     parts = inventory.parts(table) if table.is_parent else [table]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import apsw
 
 from worker_service.domain.errors import OperationCancelledError
-from worker_service.domain.inspection import INSPECT, Inspection, InspectionResult
+from worker_service.domain.inspection import INSPECT, Inspection
 from worker_service.domain.operation import WORKER_TYPE, Operation
 from worker_service.domain.outcome import FailureCategory, Measures, Outcome, Result, Verdict
 from worker_service.domain.ports import Control
@@ -122,7 +122,7 @@ class SqliteWorker:
             return _stopped() if is_interrupt(error) else failed_with(failure_on(self._location, error))
         told = f"found {count(sum(not one.left_out for one in found.objects), 'object')}."
         result = completed(Verdict.EFFECTIVE, told, found.measures)
-        return replace(result, before=found.measures, inspection=InspectionResult(objects=found.objects))
+        return replace(result, before=found.measures, inspection=found.result())
 
     def _held(self, procedure: Procedure, options: Options) -> Result:
         with hold(file_key(self._location)):
