@@ -141,6 +141,21 @@ class TestErrors:
 
         assert isinstance(translate(error), errors.ManagerUnavailableError)
 
+    async def test_a_message_that_is_too_large_is_refused_for_good(self) -> None:
+        server = grpc.aio.server()
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        options = [("grpc.max_send_message_length", 10)]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await channel.unary_unary("/x/y")(b"more than ten bytes")  # type: ignore[arg-type]  # without types of its own
+        await server.stop(None)
+
+        error = translate(caught.value)
+
+        assert isinstance(error, errors.RequestRefusedError)
+        assert "larger than max" in str(error)
+
 
 class TestAddress:
     @pytest.mark.parametrize(

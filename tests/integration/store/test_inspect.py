@@ -200,6 +200,24 @@ class TestPlanning:
 
         assert [granted.object for granted in answer.leases] == ["a", "b"]
 
+    async def test_one_call_may_plan_for_several_targets_and_end_others(self, world: World) -> None:
+        worker = await server(world, "orders", "users")
+        parent = await parent_job(world, "orders", "users")
+        other = await parent_job(world, "orders")
+        leases = await worker.acquire()
+        plans = ((vacuum("a"), vacuum("b")), (vacuum("c"),), ())
+
+        reports = [report_of(lease, planned=plan) for lease, plan in zip(leases, plans, strict=True)]
+        answer = await worker.store.report(worker.session_id, reports, worker.poll(5))
+
+        assert answer.statuses == (ReportStatus.RECORDED,) * 3
+        assert sorted(str(granted.object) for granted in answer.leases) == ["a", "b", "c"]
+        positions = [[child.position for child in await world.children(job)] for job in (parent, other)]
+        assert sorted(map(len, positions)) in ([1, 5], [2, 4], [3, 3])
+        assert all(found == list(range(len(found))) for found in positions)
+        for job in (parent, other):
+            await world.check(job.id)
+
 
 class TestOnce:
     async def test_a_repeated_report_plans_nothing_again(self, world: World) -> None:
