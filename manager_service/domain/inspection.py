@@ -1,6 +1,7 @@
 """From what an ``inspect`` child found to further children: which objects are worth which operations."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -14,6 +15,7 @@ from manager_service.domain.states import Scope
 INSPECT = "inspect"
 MAX_CHILDREN = 1_000_000
 _URGENT = 1 << 60
+_PART = re.compile(r'"(?:[^"]|"")*"|[^."]+')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +184,16 @@ class _Thresholds:
 
 
 def fits(pattern: str, name: str | None) -> bool:
-    """Tell whether an object has a name that fits a pattern: the whole of it, or what follows its last dot."""
+    """Tell whether an object has a name that fits a pattern: the whole of it, or its last part, quoted or not."""
     if not pattern:
         return True
-    return name is not None and (fnmatchcase(name, pattern) or fnmatchcase(name.rsplit(".", 1)[-1], pattern))
+    return name is not None and any(fnmatchcase(text, pattern) for text in _spellings(name))
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    parts = [_unquoted(part) for part in _PART.findall(name)] or [name]
+    return name, parts[-1], ".".join(parts)
+
+
+def _unquoted(part: str) -> str:
+    return part[1:-1].replace('""', '"') if part.startswith('"') else part

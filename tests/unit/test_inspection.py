@@ -194,6 +194,14 @@ class TestFits:
             ("public.*", "public.a", True),
             ("A", "public.a", False),
             ("p*", "audit.a", False),
+            ("my.table", 'public."my.table"', True),
+            ("public.my.table", 'public."my.table"', True),
+            ('public."my*', 'public."my.table"', True),
+            ("table", 'public."my.table"', False),
+            ('a"b', '"s.x"."a""b"', True),
+            ('s.x.a"b', '"s.x"."a""b"', True),
+            ("*", ".", True),
+            ('"', '"', True),
         ],
     )
     def test_a_pattern_fits_the_whole_or_what_follows_the_last_dot(
