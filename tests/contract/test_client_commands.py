@@ -1,5 +1,6 @@
 """Every command of `overhaul` against a scripted manager: what it asks, what it prints, how it exits."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -9,9 +10,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from manager_service.client.cli import app
+from manager_service.client.client import ManagerClient
+from manager_service.client.commands.create import show_planned
+from manager_service.client.options import Output, Scope
+from manager_service.client.request import JobRequest
 from overhaul.v1 import fleet_service_pb2, job_pb2, job_service_pb2, lease_service_pb2
 from tests.client_doubles import wire
-from tests.client_doubles.fake_manager import FakeManager, Refusal
+from tests.client_doubles.fake_manager import FakeManager, Hang, Refusal
+from tests.contract.manager_harness import eventually
 
 CREATED = job_service_pb2.CreateParentJobResponse(parent_job=wire.parent_job())
 PARENT = {
@@ -163,6 +169,25 @@ class TestPlan:
 
         assert [child["object"] for child in whole["child_jobs"]] == [None, "users", "visits"]
         assert whole["parent_job"]["dry_run"] is True
+
+    async def test_one_that_nobody_waits_for_is_cancelled(self, manager: FakeManager) -> None:
+        manager.answers("CreateParentJob", CREATED)
+        manager.answers("WatchParentJob", [Hang()])
+        manager.answers("CancelParentJob", job_service_pb2.CancelParentJobResponse(parent_job=wire.parent_job()))
+
+        async def watched() -> bool:
+            return bool(manager.requests("WatchParentJob"))
+
+        async with ManagerClient(manager.address) as client:
+            asked = show_planned(client, JobRequest(targets=["app"], scope=Scope.TABLE), Output.TABLE)
+            task = asyncio.create_task(asked)
+            await eventually(watched)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        [request] = manager.requests("CancelParentJob")
+        assert request.parent_job_id == wire.PARENT_ID
 
     def test_what_could_not_be_inspected_is_told(self, manager: FakeManager) -> None:
         failure = job_pb2.Failure(reason="X", message="the server is away")

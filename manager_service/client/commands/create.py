@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0415 - gRPC and rich are imported inside the commands, so that `--help` does not wait for them
 
+import asyncio
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -164,8 +165,13 @@ async def show_planned(
     planned = await client.plan_parent_job(request, request_id=request_id)
     parent, children = planned.parent_job, list(planned.child_jobs)
     if parent.id:
-        with choose_view() as view:
-            parent = await follow(client, parent.id, view)
+        try:
+            with choose_view() as view:
+                parent = await follow(client, parent.id, view)
+        except asyncio.CancelledError:
+            # Nobody waits for the plan any more, and it is of no other use.
+            await client.cancel_parent_job(parent.id, reason="whoever asked for the plan went away")
+            raise
         children = [child async for child in client.list_child_jobs(parent.id)]
     show_plan(parent, children, as_object=output is Output.JSON)
     return code_of_job(parent) if parent.id else None
