@@ -124,7 +124,7 @@ class TestCompleted:
         ]
         assert json.loads(run.note("worker.argv") or "") == [
             *("--manager", "-", "--stdin-lifeline", "--distinct-targets", "--log-level", "warning"),
-            *("--slots", "3", "--target", "quick"),
+            *("--slots", "3", "--max-parallel", "3", "--target", "quick"),
         ]
         assert created.count("operations {") == 2
         assert "seconds: 90" in created
