@@ -101,7 +101,7 @@ def plan_table(children: Iterable[job_pb2.ChildJob]) -> FittedTable:
             child.operation,
             _place(child),
             decimal(int(child.before["size_bytes"])) if "size_bytes" in child.before else "",
-            child.reason.removeprefix(_PLANNED).removeprefix(": ") or "planned",
+            "; ".join(child.reason.removeprefix(_PLANNED).removeprefix(": ").splitlines()) or "planned",
         )
         for child in children
     ]

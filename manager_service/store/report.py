@@ -45,8 +45,8 @@ def report(
     tx: UnitOfWork, polls: Polls, session_id: str, reports: Sequence[Report], poll: Poll | None
 ) -> ReportAnswer:
     """Record reports of live leases, sort the others out, then grant the next leases."""
-    sorted_out = _sort(tx, session_id, reports)
-    return _answer(tx, polls, sorted_out, poll)
+    matched = _match(tx, session_id, reports)
+    return _answer(tx, polls, matched, poll)
 
 
 def report_planning(
@@ -56,20 +56,20 @@ def report_planning(
     tx.exclusion.hold_session(session_id)
     for row in tx.rows(_PARENTS_OF, ids=[item.child_job_id for item in reports if item.planned]):
         tx.own(row.parent_id)
-    sorted_out = _sort(tx, session_id, reports)
-    for number, (item, ended) in enumerate(zip(sorted_out.recorded, sorted_out.ended, strict=True)):
+    matched = _match(tx, session_id, reports)
+    for number, (item, ended) in enumerate(zip(matched.recorded, matched.ended, strict=True)):
         parent = tx.parent(ended.lease.parent_id)
         if not item.planned or ended.ending.state is not ChildJobState.COMPLETED or parent.stopping:
             continue
         if parent.settled_counts().total + len(item.planned) > MAX_CHILDREN:
-            sorted_out.ended[number] = _ended(tx, ended.lease, item, refused=too_many(len(item.planned)))
+            matched.ended[number] = _ended(tx, ended.lease, item, refused=too_many(len(item.planned)))
         else:
             yield from add_children(tx, parent, item.planned)
-    return _answer(tx, polls, sorted_out, poll)
+    return _answer(tx, polls, matched, poll)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Sorted:
+class _Matched:
     """Reports with those of live leases told from the others.
 
     ``statuses`` has a place for each report, empty for those that are ``late``; ``ended`` is how each of the
@@ -85,7 +85,7 @@ class _Sorted:
     late: list[Report]
 
 
-def _sort(tx: UnitOfWork, session_id: str, reports: Sequence[Report]) -> _Sorted:
+def _match(tx: UnitOfWork, session_id: str, reports: Sequence[Report]) -> _Matched:
     tx.exclusion.hold_session(session_id)
     asked = ask_session(tx, session_id)
     children = [item.child_job_id for item in reports]
@@ -94,7 +94,7 @@ def _sort(tx: UnitOfWork, session_id: str, reports: Sequence[Report]) -> _Sorted
     session = open_session(tx, session_id, asked)
     live = {row.child_id: row for row in held()}
     tx.parents(row.parent_id for row in live.values())  # all at once, not one for each report
-    found = _Sorted(session=session, live=live, following=following, statuses=[], recorded=[], ended=[], late=[])
+    found = _Matched(session=session, live=live, following=following, statuses=[], recorded=[], ended=[], late=[])
     for item in reports:
         lease = live.get(item.child_job_id)
         if lease is not None and _fits(lease, session_id, item):
@@ -108,7 +108,7 @@ def _sort(tx: UnitOfWork, session_id: str, reports: Sequence[Report]) -> _Sorted
     return found
 
 
-def _answer(tx: UnitOfWork, polls: Polls, found: _Sorted, poll: Poll | None) -> ReportAnswer:
+def _answer(tx: UnitOfWork, polls: Polls, found: _Matched, poll: Poll | None) -> ReportAnswer:
     end_attempts(tx, found.ended, found.following)
     answers = iter(_sort_out(tx, found.late, found.live))
     leases: tuple[Lease, ...] = ()

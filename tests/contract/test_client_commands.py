@@ -144,7 +144,7 @@ def inspected(manager: FakeManager) -> FakeManager:
     return planning(
         manager,
         wire.completed_child_job(operation="inspect", reason="found 2 tables"),
-        wire.child_job(object="users", reason="planned: VACUUM users: only if rows > 1: rows 2", **skipped),
+        wire.child_job(object="users", reason="planned: VACUUM users\nCHECK: only if rows > 1: rows 2", **skipped),
         wire.child_job(object="visits", reason="not worth its while, only if rows > 1: rows 0", **skipped),
     )
 
@@ -160,7 +160,7 @@ class TestPlan:
         assert [item.condition for item in request.only_if] == ["rows > 1"]
         assert "app.users" in table.stdout
         assert "2.0 MB" in table.stdout
-        assert "VACUUM users: only if rows > 1: rows 2" in table.stdout
+        assert "VACUUM users; CHECK: only if rows > 1: rows 2" in table.stdout
         assert "not worth its while" in table.stdout
         assert "inspect app: found 2 tables" in table.stdout
 

@@ -57,6 +57,21 @@ class TestFile:
             config.file_targets({"targets": targets})
 
 
+class TestMaxParallel:
+    def test_that_of_the_worker_is_for_targets_without_their_own(self) -> None:
+        content = {"targets": [{"url": "a.db"}, {"url": "b.db", "max_parallel": 2}]}
+
+        targets = config.Sources(content=content, max_parallel=4).targets()
+
+        assert [target.max_parallel for target in targets] == [4, 2]
+
+    def test_it_is_for_those_of_the_command_line_too(self) -> None:
+        sources = config.Sources(command_line=(parse_target("a.db"),), max_parallel=4)
+
+        assert [target.max_parallel for target in sources.targets()] == [4]
+        assert [target.max_parallel for target in sources.again().targets()] == [4]
+
+
 class TestEnvironment:
     def test_targets_are_separated_by_spaces_or_commas(self) -> None:
         orders = config.environment_targets("a=/x.db, b=/y.db\n/z.db")

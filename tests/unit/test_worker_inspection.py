@@ -6,7 +6,7 @@ from overhaul.v1 import job_pb2
 from overhaul.v1 import lease_service_pb2 as wire
 from worker_service.domain.inspection import InspectedObject, InspectionResult, Scope, Selection
 from worker_service.domain.lock import Lock
-from worker_service.manager_client import convert
+from worker_service.manager_client import inspections
 
 
 class TestSelection:
@@ -39,7 +39,7 @@ class TestWire:
             preview=True,
         )
 
-        found = convert.inspection(message)
+        found = inspections.inspection(message)
 
         assert found.scope is Scope.INDEX
         assert [(wanted.name, wanted.options) for wanted in found.operations] == [("vacuum", {"freeze": "true"})]
@@ -50,7 +50,7 @@ class TestWire:
         message = wire.Inspection()
         message.ParseFromString(b"\x08\x63")
 
-        assert convert.inspection(message).scope is Scope.DATABASE
+        assert inspections.inspection(message).scope is Scope.DATABASE
 
     def test_names_are_told_once_and_a_measure_that_is_not_known_is_not_a_number(self) -> None:
         found = InspectionResult(
@@ -69,7 +69,7 @@ class TestWire:
             ),
         )
 
-        message = convert.inspection_result(found)
+        message = inspections.inspection_result(found)
 
         first, second = message.objects
         assert list(message.operations) == ["vacuum", "analyze"]

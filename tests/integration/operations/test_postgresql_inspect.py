@@ -32,7 +32,7 @@ from worker_service.domain.inspection import (
 )
 from worker_service.domain.lock import Lock
 from worker_service.domain.outcome import Outcome, Verdict
-from worker_service.operations.postgresql import PostgresqlEngine
+from worker_service.operations.postgresql import PostgresqlEngine, inventory
 from worker_service.operations.postgresql.exclusion import LOCK, TABLE_CLASS, TargetLock, locks_for, locks_of
 from worker_service.operations.postgresql.holders import snapshot_holders, waited_for
 from worker_service.operations.postgresql.names import Name
@@ -177,6 +177,20 @@ class TestSelection:
 
 
 class TestMeasures:
+    def test_a_table_whose_vacuum_the_server_is_about_to_force_is_urgent(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calm = by_name(inspect(url, Scope.TABLE, "vacuum"))["public.t"]
+        # The least that a server can be set to would take a hundred thousand transactions.
+        limit = "current_setting('autovacuum_freeze_max_age')"
+        assert limit in inventory._SETTINGS
+        monkeypatch.setattr(inventory, "_SETTINGS", inventory._SETTINGS.replace(limit, "'1'"))
+
+        urgent = by_name(inspect(url, Scope.TABLE, "vacuum"))["public.t"]
+
+        assert urgent.measures["xid_age_ratio"] == urgent.measures["xid_age"] >= 1
+        assert (calm.urgent, urgent.urgent) == (False, True)
+
     def test_those_of_a_table(self, url: str) -> None:
         change(url, "VACUUM t", "DELETE FROM t WHERE a > 750")
         change(url, "ANALYZE t")

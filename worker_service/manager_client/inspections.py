@@ -1,0 +1,68 @@
+"""What an ``inspect`` child looks for and what it found, between the wire and the domain."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from overhaul.v1 import job_pb2, lease_service_pb2
+from worker_service.domain.inspection import (
+    InspectedObject,
+    Inspection,
+    InspectionResult,
+    Scope,
+    Selection,
+    WantedOperation,
+)
+from worker_service.domain.lock import Lock
+
+SCOPES = {
+    job_pb2.SCOPE_UNSPECIFIED: Scope.DATABASE,
+    job_pb2.SCOPE_DATABASE: Scope.DATABASE,
+    job_pb2.SCOPE_TABLE: Scope.TABLE,
+    job_pb2.SCOPE_INDEX: Scope.INDEX,
+}
+
+
+def inspection(message: lease_service_pb2.Inspection) -> Inspection:
+    """Return what an ``inspect`` child looks for."""
+    return Inspection(
+        scope=SCOPES.get(message.scope, Scope.DATABASE),
+        operations=tuple(
+            WantedOperation(name=wanted.name, options=dict(wanted.options)) for wanted in message.operations
+        ),
+        selection=Selection(include=tuple(message.selection.include), exclude=tuple(message.selection.exclude)),
+        preview=message.preview,
+    )
+
+
+def inspection_result(found: InspectionResult) -> lease_service_pb2.InspectionResult:
+    """Return what was found, with the names of operations and measures told once for all objects."""
+    operations = list(dict.fromkeys(name for item in found.objects for name in item.operations))
+    measured = (name for item in found.objects for name in item.measures)
+    measures = list(dict.fromkeys([*measured, *found.measures]))
+    places = {name: place for place, name in enumerate(operations)}
+    return lease_service_pb2.InspectionResult(
+        measures=measures,
+        operations=operations,
+        locks=locks(found.locks),
+        objects=[_inspected(item, places, measures) for item in found.objects],
+    )
+
+
+def _inspected(
+    item: InspectedObject, places: Mapping[str, int], measures: Sequence[str]
+) -> lease_service_pb2.InspectedObject:
+    return lease_service_pb2.InspectedObject(
+        object=item.object,
+        operations=[places[name] for name in item.operations],
+        size_bytes=item.size_bytes,
+        measures=[item.measures.get(name, math.nan) for name in measures],
+        locks=locks(item.locks),
+        previews=item.previews,
+        left_out=item.left_out,
+        urgent=item.urgent,
+    )
+
+
+def locks(keys: Iterable[Lock]) -> list[lease_service_pb2.Lock]:
+    """Return lock keys as they are told."""
+    return [lease_service_pb2.Lock(key=lock.key, exclusive=lock.exclusive) for lock in keys]
