@@ -147,9 +147,13 @@ class SharedMark:
             make_up(connection, self._timing, now - held, now)
             connection.run(_SET_MARK, now=now)
 
-    def write(self, connection: Runs, now: Instant) -> None:
+    def write(self, connection: Connection, now: Instant) -> None:
         """Write the mark, unless another manager wrote a later one."""
-        connection.run(_ADVANCE_MARK, now=now)
+        connection.post(_ADVANCE_MARK, now=now)
+
+    def is_late(self, now: Instant, mark: Instant) -> bool:
+        """Tell whether whoever writes the mark is held up, so that others who live had better write it too."""
+        return now - mark > self._timing.heartbeat_interval
 
     def is_gap(self, now: Instant, mark: Instant) -> bool:
         """Tell whether nobody lived for a while, or the clock went back, as that of another server may."""

@@ -131,6 +131,10 @@ class PostgresConnection:
         text = statement.text(self._dialect, given)
         self._post(text.sql, text.values(given))
 
+    def post_locking(self, sql: str) -> None:
+        """Run a statement that only locks, together with the next whose rows are read."""
+        self._post(sql, ())
+
     def post_names(self, sql: str, names: Sequence[str]) -> None:
         """Run a statement about names together with the next whose rows are read."""
         self._post(sql, [json.dumps(names)])

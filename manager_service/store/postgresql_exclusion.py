@@ -11,6 +11,10 @@ from manager_service.store.postgresql import PostgresConnection
 from manager_service.store.statements import Among, Rows, Statement
 from manager_service.store.tables import leases, parent_counts, queue, sessions, targets
 
+# Two numbers: of another kind than the hashes of names, which are one.
+_LIVE = "0, 1"
+_LOCK_LIVE = f"SELECT pg_advisory_xact_lock({_LIVE})"
+_LOCK_LIVE_SHARED = f"SELECT pg_advisory_xact_lock_shared({_LIVE})"
 _EACH = "FROM json_array_elements_text(CAST($1 AS JSON)) AS name"
 _EACH_CHILD = "FROM json_array_elements_text(CAST($1 AS JSON)) AS child(id)"
 _HASH = f"hashtextextended(name, {SEED})"
@@ -51,6 +55,14 @@ class PostgresExclusion:
 
     def __init__(self, connection: PostgresConnection) -> None:
         self._connection = connection
+
+    def join(self) -> None:
+        """Begin: wait until nobody stands alone. Whoever waits for this holds nothing yet."""
+        self._connection.post_locking(_LOCK_LIVE_SHARED)
+
+    def stand_alone(self) -> None:
+        """Begin in place of ``join``: wait until all that began before have ended, and let nobody begin."""
+        self._connection.post_locking(_LOCK_LIVE)
 
     def hold_session(self, session_id: str) -> None:
         """Lock the row."""

@@ -83,11 +83,13 @@ class PostgresTransactions:
         self._mark = SharedMark(timing)
         # What the database's clock showed last, and what this process's did then.
         self._last: tuple[Instant, float] = 0, 0.0
+        self._late = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     def begin(self) -> UnitOfWork:
         """Begin a transaction; what an outage did to expire times is made good before anything is committed."""
         self.connection.begin()
+        self._exclusion.join()
         asked = self._clock.ask(self.connection)
         then, at = self._last
         about = then + round((time.monotonic() - at) * _MICROS)
@@ -110,9 +112,12 @@ class PostgresTransactions:
         if self._mark.is_gap(now, mark):
             self.connection.rollback()
             self.connection.begin()
+            # It moves every lease and session, whatever row the transactions of others would lock next.
+            self._exclusion.stand_alone()
             self._mark.make_up(self.connection, self._clock.ask(self.connection)()[0])
             self.connection.commit()
             raise ConflictError("leases were given the time back that an outage took from them")
+        self._late = self._mark.is_late(now, mark)
         self._last = now, time.monotonic()
         return now
 
@@ -124,6 +129,9 @@ class PostgresTransactions:
         """Write what the unit of work owes, commit, and return what listeners are to look at."""
         tx.flush()
         hints = tx.hints()
+        if self._late or tx.alive:
+            # Last of all: everybody writes it, so nobody holds it for longer than a commit takes.
+            self._mark.write(self.connection, tx.now)
         self.connection.commit()
         return hints
 
@@ -221,7 +229,6 @@ class PostgresBackend:
             tuple(PostgresTransactions(connect(), clock, ids=ids, timing=timing) for _ in range(number))
             for number in (_LEASING, 1)
         )
-        self._mark = SharedMark(timing)
         self._readers = Readers(connect, clock)
         self._timing = timing
 
@@ -247,8 +254,8 @@ class PostgresBackend:
         self.leasing[0].commit(tx)
 
     def mark_alive(self, tx: UnitOfWork) -> None:
-        """Write the mark of life."""
-        self._mark.write(tx, tx.now)
+        """Have the mark of life written with the transaction."""
+        tx.alive = True
 
     async def read(self, query: Query[T]) -> T:
         """Run a query on a snapshot of what was committed last."""

@@ -65,6 +65,9 @@ class UnitOfWork:
         about: what that is about, where no waiting is worth its exactness.
         ids: where ids and chance come from.
         timing: the spans that leases live by.
+
+    Attributes:
+        alive: whether the mark of life is to be written with it.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class UnitOfWork:
         self._waiting: set[str] = set()
         self._falls_due = False
         self._expected: list[tuple[Changed, Sequence[str]]] = []
+        self.alive = False
         self.rows = connection.rows
         self.ask = connection.ask
         self.ask_many = connection.ask_many

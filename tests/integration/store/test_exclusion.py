@@ -29,6 +29,7 @@ from manager_service.store import (
 )
 from manager_service.store import register as registering
 from manager_service.store import report as reporting
+from manager_service.store.eligible import SEED
 from manager_service.store.parents import SELECT_PARENTS
 from manager_service.store.postgresql import PostgresConnection
 from manager_service.store.postgresql_exclusion import PostgresExclusion
@@ -61,6 +62,29 @@ class Runs:
 
         with patch.object(Writer, "_together", counted):
             yield
+
+
+class Rows:
+    """A transaction of somebody else, in the hands of the test."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg.connect(url)
+
+    async def lock(self, query: str) -> None:
+        await asyncio.to_thread(self._connection.execute, query.encode())
+
+    async def let_go(self) -> None:
+        await asyncio.to_thread(self._connection.rollback)
+        self._connection.close()
+
+
+async def somebody_waits(url: str, *, number: int = 1) -> None:
+    """Wait until so many transactions wait for a lock."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        while (  # noqa: ASYNC110
+            len(connection.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall()) < number
+        ):
+            await asyncio.sleep(0.01)
 
 
 async def claims_on_one_target(managers: Managers) -> None:
@@ -220,6 +244,28 @@ async def a_trimming_after_another(managers: Managers) -> None:
     await managers.check()
 
 
+async def an_outage_and_a_report(managers: Managers) -> None:
+    one, other, _ = managers
+    worker, lease = await one.running_child_job()
+    rows = Rows(managers.url)
+    await rows.lock(f"SELECT pg_advisory_xact_lock(hashtextextended('{lease.parent_job_id}', {SEED}))")
+    ending = asyncio.create_task(worker.end(lease))
+    await somebody_waits(managers.url)
+    one.clock.pass_time(3600 * SECOND)
+    making_up = asyncio.create_task(other.store.mark_alive())
+    await somebody_waits(managers.url, number=2)
+    free = True
+    try:
+        await rows.lock("SELECT 1 FROM leases FOR UPDATE NOWAIT")
+    except psycopg.errors.LockNotAvailable:
+        free = False
+    await rows.let_go()
+    assert await ending is ReportStatus.RECORDED
+    await making_up
+    assert free, "what a report is about to lock is held by what waits for its session"
+    await managers.check()
+
+
 RACES: list[Race] = [
     claims_on_one_target,
     claims_under_one_parents_limit,
@@ -235,6 +281,7 @@ RACES: list[Race] = [
     a_drain_after_a_close,
     a_pruning_after_a_retry,
     a_trimming_after_another,
+    an_outage_and_a_report,
 ]
 
 
@@ -334,6 +381,10 @@ def the_first_event_goes_back() -> AbstractContextManager[Any]:
     return patch.object(retention, "_SET_FIRST", Statement(first))
 
 
+def outages_are_made_up_among_others() -> AbstractContextManager[Any]:
+    return patch.object(PostgresExclusion, "stand_alone", lambda *_: None)
+
+
 @pytest.mark.parametrize(
     ("mutant", "race"),
     [
@@ -351,32 +402,12 @@ def the_first_event_goes_back() -> AbstractContextManager[Any]:
         (closed_sessions_are_drained, a_drain_after_a_close),
         (what_was_old_is_pruned, a_pruning_after_a_retry),
         (the_first_event_goes_back, a_trimming_after_another),
+        (outages_are_made_up_among_others, an_outage_and_a_report),
     ],
 )
 async def test_without_its_guard_the_race_is_lost(managers: Managers, mutant: Mutant, race: Race) -> None:
     with mutant(), pytest.raises(AssertionError):
         await race(managers)
-
-
-class Rows:
-    """A transaction of somebody else, in the hands of the test."""
-
-    def __init__(self, url: str) -> None:
-        self._connection = psycopg.connect(url)
-
-    async def lock(self, query: str) -> None:
-        await asyncio.to_thread(self._connection.execute, query.encode())
-
-    async def let_go(self) -> None:
-        await asyncio.to_thread(self._connection.rollback)
-        self._connection.close()
-
-
-async def somebody_waits(url: str) -> None:
-    """Wait until a transaction waits for a lock."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        while not connection.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 class TestOrder:
