@@ -51,7 +51,8 @@ test: $(INSTALLED) servers ## run all tests with branch coverage; a skipped test
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(COMPUTING)
 	# The others mostly wait, for servers and processes: three at a time. Half a coverage is judged by the report below.
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --cov --cov-report= --cov-fail-under=0 $(addprefix --ignore=,$(COMPUTING) $(ALONE))
-	$(BIN)/python -m pytest --cov --cov-append --cov-report= --cov-fail-under=0 $(ALONE)
+	# These go unmeasured too: what they are about is time.
+	$(BIN)/python -m pytest $(ALONE)
 	@$(BIN)/coverage report
 
 check: lint types imports protos-check docs-check test ## every gate: format, lint, types, imports, protos, docs, tests

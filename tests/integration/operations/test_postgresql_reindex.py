@@ -172,7 +172,7 @@ class TestFailures:
     def test_a_timeout_at_the_very_end_comes_after_the_new_index(self, url: str) -> None:
         before = file_of(url, "tb"), file_of(url, "t_pkey")
         with holding(url, "SELECT count(*) FROM t"):
-            result = run(url, "reindex", lock_timeout_ms=150)
+            result = run(url, "reindex", lock_timeout_ms=600)
 
             changed = [file_of(url, name) != file for name, file in zip(("tb", "t_pkey"), before, strict=True)]
             leftovers = invalid(url)

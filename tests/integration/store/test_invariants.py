@@ -154,7 +154,7 @@ class Load:
         pytest.fail(f"these did not end: {open_jobs}")
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 async def test_the_invariants_hold_under_mixed_load(world: World, seed: int) -> None:
     load = Load(world, seed)
     await load.begin()

@@ -56,6 +56,8 @@ def end_former_attempts(session: Session) -> None:
         TargetBusyError: a session of another attempt could not be ended.
         OperationCancelledError: the operation was stopped while it waited.
     """
+    if session.operation.attempt <= 1:
+        return
     for order, seconds in ((_CANCEL, CANCEL_SECONDS), (_TERMINATE, TERMINATE_SECONDS)):
         deadline = time.monotonic() + seconds
         while former := _former(session):

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +14,9 @@ _PREFIX = "overhaul"
 _BACKSTOP = timedelta(seconds=5)
 """So much later than the worker the server itself ends a statement that outlasts the operation's timeout."""
 _VERSION_17 = 170_000
+# Under other operating systems a server may not be able to tell, and refuses the setting.
+_WATCH_CLIENT = """CASE WHEN pg_catalog.strpos(pg_catalog.version(), 'linux') > 0
+  THEN pg_catalog.set_config('client_connection_check_interval', '10s', false) END"""
 
 
 def child_prefix(child_job_id: str) -> str:
@@ -52,10 +54,7 @@ def state(connection: psycopg.Connection[tuple[Any, ...]], settings: Mapping[str
     """Set the settings for the session, all in one statement."""
     calls = ", ".join("pg_catalog.set_config(%s, %s, false)" for _ in settings)
     values = [text for pair in settings.items() for text in pair]
-    connection.execute(f"SELECT {calls}".encode(), values)
-    # Where the operating system cannot tell, the server refuses this one.
-    with suppress(psycopg.Error):
-        connection.execute("SET client_connection_check_interval = '10s'")
+    connection.execute(f"SELECT {calls}, {_WATCH_CLIENT}".encode(), values)
 
 
 def _shared(version: int) -> dict[str, str]:

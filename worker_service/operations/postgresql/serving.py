@@ -1,6 +1,7 @@
 """What the engine does with the driver at hand."""
 
 from typing import Any
+from weakref import finalize
 
 import psycopg
 
@@ -12,6 +13,7 @@ from worker_service.operations.postgresql.address import conninfo_of, looking
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.failures import failure_of
 from worker_service.operations.postgresql.identity import identity_of, lock_on
+from worker_service.operations.postgresql.kept import Kept
 from worker_service.operations.postgresql.operations import find, specs
 from worker_service.operations.postgresql.worker import PostgresqlWorker
 
@@ -23,6 +25,9 @@ class Serving:
 
     def __init__(self) -> None:
         self._described: dict[str, str] = {}
+        self._kept = Kept()
+        # At the latest when the process ends.
+        finalize(self, self._kept.close)
 
     def check(self, target: Target) -> None:
         """Check the form of the URL; whether the server answers shows when it is described."""
@@ -47,7 +52,11 @@ class Serving:
         """Make the worker of one lease; with an identity of its own the target may be another by then."""
         expected = None if target.identity else self._described.get(target.name)
         return PostgresqlWorker(
-            conninfo=conninfo_of(target.url), expected=expected, given=target.identity, control=control
+            conninfo=conninfo_of(target.url),
+            expected=expected,
+            given=target.identity,
+            control=control,
+            kept=self._kept,
         )
 
     def plan(self, target: Target, operation: Operation) -> tuple[str, ...]:

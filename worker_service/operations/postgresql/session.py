@@ -11,6 +11,7 @@ from worker_service.domain.errors import OperationCancelledError
 from worker_service.domain.operation import Operation, Progress
 from worker_service.domain.ports import Control
 from worker_service.operations.postgresql.address import Conninfo, beside, connect
+from worker_service.operations.postgresql.kept import Kept, Lent
 from worker_service.operations.postgresql.options import COST_DELAY, Options
 from worker_service.operations.postgresql.prologue import (
     application_name,
@@ -47,8 +48,9 @@ class Session:
         options: the operation's options.
         control: the worker that runs the operation.
         stop: set when the operation has to stop.
+        kept: lends the connection, which may have been an earlier operation's.
 
-    ``identity`` tells which database this is, once that is known.
+    ``identity`` tells which database this is, once that is known: a connection that is kept leads to the same.
     """
 
     def __init__(
@@ -59,25 +61,23 @@ class Session:
         options: Options,
         control: Control,
         stop: threading.Event,
+        kept: Kept,
     ) -> None:
         self.operation = operation
         self.options = options
         self.stop = stop
-        self.identity = ""
         self._control = control
         self._notices: list[Notice] = []
         self._busy = False
         self._spare: psycopg.Connection[Row] | None = None
-        self._connection = connect(conninfo, application_name(operation))
+        self._kept = kept
+        self._lent = self._borrow(conninfo)
+        self.identity = self._lent.identity
+        self._connection = self._lent.connection
         self._connection.add_notice_handler(self._note)
         self.conninfo = beside(conninfo, self._connection)
         self.version: int = self._connection.info.server_version
         self.pid: int = self._connection.info.backend_pid
-        try:
-            state(self._connection, self._settings())
-        except psycopg.Error:
-            self._connection.close()
-            raise
 
     def run(self, statement: str) -> Sequence[Notice]:
         """Run one statement of the operation to its end, and return the server's warnings and notices.
@@ -134,11 +134,14 @@ class Session:
         self._control.log(level, message)
 
     def close(self) -> None:
-        """Give the locks in the target back, and close the connections."""
-        self._give_back()
-        for connection in (self._spare, self._connection):
-            if connection is not None:
-                connection.close()
+        """Give the locks in the target back, and the connection; one that a cancel may still strike is closed."""
+        if self._spare is not None:
+            self._spare.close()
+        self._connection.remove_notice_handler(self._note)
+        self._lent.identity = self.identity
+        if self.stop.is_set() or not self._kept.take_back(self._lent):
+            self._give_back()
+            self._connection.close()
 
     def _give_back(self) -> None:
         # The server frees them with the connection too, but a moment after it has ended here: the next operation
@@ -148,15 +151,31 @@ class Session:
                 self._connection.execute(b"SELECT pg_catalog.pg_advisory_unlock_all()")
                 return
 
-    def _settings(self) -> dict[str, str]:
-        return dict(
-            operation_settings(
-                self.version,
+    def _borrow(self, conninfo: Conninfo) -> Lent:
+        """Borrow a connection and state what holds for this operation, before anything else is done on it."""
+        lent = self._kept.lend(conninfo)
+        while True:
+            try:
+                state(lent.connection, self._settings(lent.connection.info.server_version))
+            except psycopg.Error as error:
+                lent.connection.close()
+                if not lent.used or not isinstance(error, psycopg.OperationalError):
+                    raise
+                # It was lost while nobody had it.
+                lent = self._kept.lend_new(conninfo)
+            else:
+                return lent
+
+    def _settings(self, version: int) -> dict[str, str]:
+        return {
+            "application_name": application_name(self.operation),
+            **operation_settings(
+                version,
                 lock_timeout_ms=self.options.lock_timeout_ms,
                 timeout=self.operation.timeout,
                 cost_delay_ms=self.options.numbers.get(COST_DELAY.name),
-            )
-        )
+            ),
+        }
 
     def _beside(self) -> psycopg.Connection[Row]:
         if self._spare is None:

@@ -12,6 +12,7 @@ from worker_service.operations.postgresql.address import Conninfo
 from worker_service.operations.postgresql.exclusion import end_former_attempts, hold, locks_for
 from worker_service.operations.postgresql.failures import failed, failed_with, failure_of
 from worker_service.operations.postgresql.identity import look
+from worker_service.operations.postgresql.kept import Kept
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.operations import find
 from worker_service.operations.postgresql.procedure import Procedure
@@ -31,12 +32,16 @@ class PostgresqlWorker:
         expected: the database's identity as it was registered; ``None`` when any will do.
         given: the database's identity where it was configured, and is not asked for.
         control: the worker that holds the lease.
+        kept: lends connections.
     """
 
     worker_type = WORKER_TYPE
 
-    def __init__(self, *, conninfo: Conninfo, expected: str | None, given: str | None, control: Control) -> None:
+    def __init__(
+        self, *, conninfo: Conninfo, expected: str | None, given: str | None, control: Control, kept: Kept
+    ) -> None:
         self._conninfo = conninfo
+        self._kept = kept
         self._given = given
         self._expected = expected
         self._control = control
@@ -61,6 +66,7 @@ class PostgresqlWorker:
                 options=options,
                 control=self._control,
                 stop=self._stop,
+                kept=self._kept,
             )
             try:
                 self._session = session
@@ -84,12 +90,8 @@ class PostgresqlWorker:
             session.interrupt()
 
     def _run(self, session: Session, procedure: Procedure, subject: Name | None) -> Result:
-        try:
-            standby, session.identity = look(session.rows, self._given)
-        except TargetUnavailableError as error:
-            return failed("PERMISSION_DENIED", str(error), FailureCategory.PERMISSION)
-        if standby:
-            return failed("READ_ONLY", _STANDBY, FailureCategory.UNAVAILABLE)
+        if refused := self._look(session):
+            return refused
         if self._expected not in {None, session.identity}:
             text = "Another database is in the place of the one that was registered: register the target again."
             return failed("TARGET_REPLACED", text, FailureCategory.UNAVAILABLE)
@@ -100,6 +102,19 @@ class PostgresqlWorker:
         except psycopg.OperationalError as error:
             failure = failure_of(error)
             return failed_with(replace(failure, message=f"{failure.message} What was done before stays."))
+
+    def _look(self, session: Session) -> Result | None:
+        """Find out which database this is, and return why nothing can be done to it, if that is so."""
+        if session.identity:
+            return None
+        try:
+            standby, identity = look(session.rows, self._given)
+        except TargetUnavailableError as error:
+            return failed("PERMISSION_DENIED", str(error), FailureCategory.PERMISSION)
+        if standby:
+            return failed("READ_ONLY", _STANDBY, FailureCategory.UNAVAILABLE)
+        session.identity = identity
+        return None
 
     def _begin(self) -> None:
         with self._guard:
