@@ -1,7 +1,8 @@
 """Run the named benchmarks, or all of them, and print each figure's median, minimum and maximum.
 
-`peers` and `scale` are commands of their own, with options, on a private PostgreSQL: one measures others beside
-Overhaul, and installs them from PyPI, the other what is large, shared or hindered.
+`peers`, `scale` and `servers` are commands of their own, with options, on private servers: the first measures
+others beside Overhaul, and installs them from PyPI, the second what is large, shared or hindered, and the third
+maintains databases beside the programs that servers bring along.
 """
 
 import sys
@@ -20,6 +21,7 @@ from benchmarks import (
 from benchmarks.figures import Figure
 from benchmarks.peers import command as peers
 from benchmarks.scale import command as scale
+from benchmarks.servers import command as servers
 
 BENCHMARKS: Mapping[str, Callable[[], list[Figure]]] = {
     "startup": startup.measure,
@@ -31,7 +33,11 @@ BENCHMARKS: Mapping[str, Callable[[], list[Figure]]] = {
     "foreground": foreground.measure,
     "thousand_databases": thousand_databases.measure,
 }
-COMMANDS: Mapping[str, Callable[[list[str]], None]] = {"peers": peers.main, "scale": scale.main}
+COMMANDS: Mapping[str, Callable[[list[str]], None]] = {
+    "peers": peers.main,
+    "scale": scale.main,
+    "servers": servers.main,
+}
 
 
 def main(names: list[str]) -> int:

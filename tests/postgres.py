@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from enum import Enum
+from pathlib import Path
 from typing import LiteralString, Self
 
 import psycopg
@@ -94,6 +95,10 @@ class PostgresServer:
     def log(self) -> str:
         """Return what the server has said."""
         return (self.folder / "log").read_text(errors="replace")
+
+    def program(self, name: str) -> Path:
+        """Return one of the programs that came with it, as ``pgbench``; it may be missing."""
+        return self._binaries / name
 
     def url(self, database: str = SUPERUSER) -> str:
         """Return the URL of a database."""

@@ -1,0 +1,1 @@
+"""Overhaul beside the programs that servers bring along, on copies of one database."""

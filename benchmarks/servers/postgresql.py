@@ -1,0 +1,102 @@
+"""`overhaul run` beside vacuumdb and reindexdb, on copies of one PostgreSQL database."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from benchmarks.figures import Figure
+from benchmarks.servers import end_state, sample
+from benchmarks.servers.contenders import overhaul_run, timed
+from benchmarks.servers.size import Size
+from tests.postgres import PostgresServer
+
+Contender = Callable[[PostgresServer, str], float]
+# What `vacuumdb --analyze` does to each table in one statement, and reindexdb after it.
+_THE_SAME = ("--operation", "vacuum:analyze=true", "--operation", "reindex")
+_WORTH_IT = (*_THE_SAME, "--scope", "table", "--only-if", "dead_rows > 30")
+
+
+def reference(server: PostgresServer, url: str) -> float:
+    """Vacuum and analyse, then rebuild, by the server's own programs over two connections."""
+    return timed(
+        [server.program("vacuumdb"), "--analyze", "--jobs", "2", "--quiet", "--dbname", url],
+        [server.program("reindexdb"), "--concurrently", "--jobs", "2", "--quiet", "--dbname", url],
+    )
+
+
+def whole(_: PostgresServer, url: str) -> float:
+    """Walk the database, one operation after the other."""
+    return timed(overhaul_run(url, *_THE_SAME))
+
+
+def by_table(_: PostgresServer, url: str) -> float:
+    """Do the same with a child job for each table."""
+    return timed(overhaul_run(url, *_THE_SAME, "--scope", "table"))
+
+
+def worth_it(_: PostgresServer, url: str) -> float:
+    """Do the same where there are dead rows to speak of."""
+    return timed(overhaul_run(url, *_WORTH_IT))
+
+
+def measure(size: Size) -> list[Figure]:
+    """Time each on copies in turn, and compare what is left behind."""
+    with PostgresServer(durable=True, settings={"autovacuum": "off", "max_wal_size": "4GB"}) as server:
+        print(f"  PostgreSQL {server.version}, scale {size.scale}, {size.tables} small tables", file=sys.stderr)
+        source = sample.make(server, size)
+        well = sample.make_well(server, source)
+        rounds = [_round(server, source, well, size, number) for number in range(size.rounds)]
+    times = {name: [seconds[name] for seconds, _ in rounds] for name in rounds[0][0]}
+    differing = [float(len(found)) for _, found in rounds]
+    for found in (found for _, found in rounds if found):
+        print(f"  differing: {', '.join(found[:10])}", file=sys.stderr)
+    return [
+        *(Figure(name=name, values=values, unit="s") for name, values in times.items()),
+        _ratio(times, "overhaul run", "reference", "at most 1"),
+        _ratio(times, "overhaul run --scope table", "reference", "at most 1"),
+        _ratio(times, "--only-if, of 5 % of the tables", "reference, of 5 % of the tables", "at most 0.25"),
+        Figure(name="differences of the end state by table", values=differing, unit="", aim="0"),
+    ]
+
+
+def _round(
+    server: PostgresServer, source: str, well: str, size: Size, number: int
+) -> tuple[dict[str, float], list[str]]:
+    contenders: list[tuple[str, str, Contender]] = [
+        ("reference", source, reference),
+        ("overhaul run", source, whole),
+        ("overhaul run --scope table", source, by_table),
+        ("reference, of 5 % of the tables", well, reference),
+        ("--only-if, of 5 % of the tables", well, worth_it),
+    ]
+    seconds, states = {}, {}
+    for name, template, contender in contenders if number % 2 == 0 else reversed(contenders):
+        with copy_of(server, template) as url:
+            if template is well:
+                sample.spoil(url, size)
+            states["before", template] = end_state.read(server, url)
+            seconds[name] = contender(server, url)
+            states[name, template] = end_state.read(server, url)
+    ordered = {name: seconds[name] for name, *_ in contenders}
+    before, of_reference = states["before", source], states["reference", source]
+    return ordered, [
+        found
+        for name in ("overhaul run", "overhaul run --scope table")
+        for found in end_state.differences(before, of_reference, states[name, source])
+    ]
+
+
+@contextmanager
+def copy_of(server: PostgresServer, template: str) -> Iterator[str]:
+    """Lend a copy of a database, with nothing left to be written to the disk."""
+    url = server.create_database(template)
+    server.checkpoint()
+    try:
+        yield url
+    finally:
+        server.drop_database(url)
+
+
+def _ratio(times: dict[str, list[float]], ours: str, theirs: str, aim: str) -> Figure:
+    ratios = [o / t for o, t in zip(times[ours], times[theirs], strict=True)]
+    return Figure(name=f"{ours} / {theirs}", values=ratios, unit="x", aim=aim)
