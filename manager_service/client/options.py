@@ -17,11 +17,12 @@ class Output(StrEnum):
 
 
 class Scope(StrEnum):
-    """What the children of a parent job are done to."""
+    """What the children of a parent job are done to: customary is tables of servers, and files as one."""
 
     DATABASE = auto()
     TABLE = auto()
     INDEX = auto()
+    CUSTOMARY = auto()
 
 
 class ParentState(StrEnum):

@@ -98,6 +98,7 @@ _SCOPES: Mapping[Scope | None, "job_pb2.Scope.ValueType"] = {
     Scope.DATABASE: job_pb2.SCOPE_DATABASE,
     Scope.TABLE: job_pb2.SCOPE_TABLE,
     Scope.INDEX: job_pb2.SCOPE_INDEX,
+    Scope.CUSTOMARY: job_pb2.SCOPE_CUSTOMARY,
 }
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +19,9 @@ from manager_service.client.request import JobRequest, Operation
 from manager_service.client.thresholds import Threshold
 from manager_service.client.views import View
 from overhaul.v1 import job_pb2
+
+# The databases of servers are reached by a URL; what is none, or one of a file, is a file.
+_SERVER = re.compile(r"(?:[A-Za-z][A-Za-z0-9_-]*=)?(?!file:|sqlite:)[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +42,13 @@ class RunRequest:
     @property
     def inspects(self) -> bool:
         """Whether the targets are inspected first."""
-        return self.scope not in (None, Scope.DATABASE) or bool(self.only_if or self.include or self.exclude)
+        return self.used_scope is not Scope.DATABASE or bool(self.only_if or self.include or self.exclude)
+
+    @property
+    def used_scope(self) -> Scope:
+        """The scope that was given; without one that of the engines, where that is not the same for all."""
+        servers = any(_SERVER.match(target) for target in self.targets)
+        return self.scope or (Scope.CUSTOMARY if servers else Scope.DATABASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +129,7 @@ async def _maintain(ready: Ready, request: RunRequest, interrupted: asyncio.Even
             targets=ready.targets,
             operations=request.operations,
             timeout=request.timeout,
-            scope=request.scope,
+            scope=request.used_scope,
             include=request.include,
             exclude=request.exclude,
             only_if=request.only_if,

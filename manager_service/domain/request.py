@@ -123,14 +123,17 @@ def _check_operations(found: Violations, operations: tuple[RequestedOperation, .
                 if found.name(path, name, longest=MAX_NAME):
                     found.text(path, text, longest=MAX_OPTION_TEXT)
         if operation.name == INSPECT:
-            found.add(f"operations[{index}].name", "inspect comes by itself with scope table or index, or only_if")
+            found.add(
+                f"operations[{index}].name",
+                "inspect comes by itself with scopes other than database, or only_if",
+            )
     found.once("operations", [operation.name for operation in operations], part=".name")
 
 
 def _check_selection(found: Violations, request: JobRequest) -> None:
     selection = request.selection
     if request.scope in (None, Scope.DATABASE) and selection != Selection():
-        found.add("selection", "goes with the scopes table and index; a database has no parts to choose")
+        found.add("selection", "does not go with the scope database, which has no parts to choose")
     for part, patterns in (("include", selection.include), ("exclude", selection.exclude)):
         if found.count(f"selection.{part}", patterns, MAX_PATTERNS):
             for index, pattern in enumerate(patterns):
@@ -149,7 +152,10 @@ def _check_thresholds(found: Violations, request: JobRequest) -> None:
         for part in ("operation", "target", "object"):
             found.text(f"{path}.{part}", getattr(threshold, part))
         if threshold.object and request.scope in (None, Scope.DATABASE):
-            found.add(f"{path}.object", "goes with the scopes table and index; leave it out for a whole database")
+            found.add(
+                f"{path}.object",
+                "does not go with the scope database: leave it out",
+            )
 
 
 def _check_retry(found: Violations, retry: RetryWish) -> None:

@@ -92,11 +92,12 @@ class FailureCategory(StrEnum):
 
 
 class Scope(StrEnum):
-    """What the objects of a parent job's children are."""
+    """What the objects of a parent job's children are; CUSTOMARY leaves it to each target's engine."""
 
     DATABASE = auto()
     TABLE = auto()
     INDEX = auto()
+    CUSTOMARY = auto()
 
 
 class FailureMode(StrEnum):

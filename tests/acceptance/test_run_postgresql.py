@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.operations.databases import filled_database
 from tests.integration.operations.postgres_ground import change, file_of, holding, invalid, until, value
 
 PATIENCE = 60.0
@@ -54,22 +55,36 @@ def url(postgres_url: str) -> str:
     return postgres_url
 
 
-def test_the_default_operations_are_done_and_told(url: str, tmp_path: Path) -> None:
+def test_the_default_operations_are_done_table_by_table_and_told(url: str, tmp_path: Path) -> None:
     before = file_of(url, "t_pkey")
+    filled_database(tmp_path / "app.db")
 
-    code, stdout, stderr = run(tmp_path, url, "--output", "json")
+    code, stdout, stderr = run(tmp_path, url, "app.db", "--include", "t", "--output", "json")
+
+    children = [child for child in json.loads(stdout)["child_jobs"] if child["operation"] != "inspect"]
+    assert code == 0, stderr
+    assert sorted((child["object"] or "", child["operation"]) for child in children) == [
+        (where, operation) for where in ("", "public.t") for operation in ("analyze", "reindex", "vacuum")
+    ]
+    assert {child["state"] for child in children} == {"completed"}
+    assert {child["verdict"] for child in children if child["object"]} == {"effective"}
+    assert value(url, DEAD) == 0
+    assert file_of(url, "t_pkey") != before
+    [vacuumed] = [one for one in children if (one["operation"], one["object"]) == ("vacuum", "public.t")]
+    assert "dead rows" in vacuumed["reason"]
+
+
+def test_a_whole_database_is_walked_where_that_is_asked_for(url: str, tmp_path: Path) -> None:
+    code, stdout, stderr = run(tmp_path, url, "--scope", "database", "--output", "json")
 
     children = json.loads(stdout)["child_jobs"]
     assert code == 0, stderr
     assert [child["operation"] for child in children] == ["vacuum", "analyze", "reindex"]
     assert {(child["state"], child["verdict"]) for child in children} == {("completed", "effective")}
-    assert value(url, DEAD) == 0
-    assert file_of(url, "t_pkey") != before
-    assert "dead rows" in children[0]["reason"]
 
 
 def test_a_dry_run_shows_statements_and_changes_nothing(url: str, tmp_path: Path) -> None:
-    code, stdout, _ = run(tmp_path, url, "--dry-run", "--operation", "reindex")
+    code, stdout, _ = run(tmp_path, url, "--dry-run", "--scope", "database", "--operation", "reindex")
 
     assert code == 0
     assert 'REINDEX INDEX CONCURRENTLY "public"."t_pkey"' in stdout.splitlines()

@@ -211,11 +211,11 @@ class TestRefusedFields:
             ({"scope": Scope.TABLE}, "scope", "target 'app' cannot be inspected by its worker"),
             ({"only_if": (Threshold(condition="a"),)}, "only_if", "cannot be inspected"),
             ({"operations": operations("inspect")}, "operations[0].name", "comes by itself"),
-            ({"selection": Selection(include=("a",))}, "selection", "goes with the scopes"),
+            ({"selection": Selection(include=("a",))}, "selection", "does not go with the scope database"),
             ({"selection": Selection(include=("",))}, "selection.include[0]", "empty"),
             ({"selection": Selection(exclude=("a",) * 101)}, "selection.exclude", "at most 100"),
             ({"only_if": (Threshold(condition="a ="),)}, "only_if[0].condition", "no condition"),
-            ({"only_if": (Threshold(condition="a", object="o"),)}, "only_if[0].object", "scopes table and index"),
+            ({"only_if": (Threshold(condition="a", object="o"),)}, "only_if[0].object", "does not go with the scope database"),
             ({"only_if": (Threshold(condition="a", target="b"),)}, "only_if[0].target", "not among the targets"),
             (
                 {"only_if": (Threshold(condition="a", operation="vacum"),)},

@@ -1,7 +1,7 @@
 """What an ``inspect`` child looks for, and what it finds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum, auto
 from fnmatch import fnmatchcase
 
@@ -12,11 +12,12 @@ INSPECT = "inspect"
 
 
 class Scope(StrEnum):
-    """What the objects of a parent job's children are to be."""
+    """What the objects of a parent job's children are to be; CUSTOMARY leaves it to the engine."""
 
     DATABASE = auto()
     TABLE = auto()
     INDEX = auto()
+    CUSTOMARY = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,10 @@ class Inspection:
     operations: tuple[WantedOperation, ...] = ()
     selection: Selection = Selection()
     preview: bool = False
+
+    def decided(self, customary: Scope) -> "Inspection":
+        """Return it with the engine's own scope where that is left to the engine."""
+        return replace(self, scope=customary) if self.scope is Scope.CUSTOMARY else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ SCOPES = {
     job_pb2.SCOPE_DATABASE: Scope.DATABASE,
     job_pb2.SCOPE_TABLE: Scope.TABLE,
     job_pb2.SCOPE_INDEX: Scope.INDEX,
+    job_pb2.SCOPE_CUSTOMARY: Scope.CUSTOMARY,
 }
 
 

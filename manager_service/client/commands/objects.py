@@ -9,8 +9,8 @@ from manager_service.client.options import Scope
 ScopeOption = Annotated[
     Scope | None,
     typer.Option(
-        help="What the children are done to: each table or index by itself, once they were found.  "
-        "[default: database]",
+        help="What the children are done to: each table or index by itself, once they were found; customary is "
+        "tables of servers, and files as one.  [default: database]",
         show_default=False,
     ),
 ]

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from manager_service.client import parse
-from manager_service.client.commands.objects import ExcludeOption, IncludeOption, OnlyIfOption, ScopeOption
-from manager_service.client.options import OperationOption, Output, OutputOption
+from manager_service.client.commands.objects import ExcludeOption, IncludeOption, OnlyIfOption
+from manager_service.client.options import OperationOption, Output, OutputOption, Scope
 
 
 def run(
@@ -19,7 +19,14 @@ def run(
     ],
     *,
     operation: OperationOption = None,
-    scope: ScopeOption = None,
+    scope: Annotated[
+        Scope | None,
+        typer.Option(
+            help="What the children are done to: each table or index by itself, once they were found.  "
+            "[default: table for servers, database for files]",
+            show_default=False,
+        ),
+    ] = None,
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
     only_if: OnlyIfOption = None,

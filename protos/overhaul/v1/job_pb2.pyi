@@ -268,6 +268,10 @@ class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Scope.ValueType
     """
     SCOPE_INDEX: _Scope.ValueType  # 3
     """One child per index and operation, as far as the engine does it to indexes; the others are done to tables."""
+    SCOPE_CUSTOMARY: _Scope.ValueType  # 4
+    """As each target's engine sees fit: a server's database table by table, a file as one. Every target is inspected, and
+    its worker decides; one older than this value takes DATABASE.
+    """
 
 class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
     """What the objects of a parent job's children are."""
@@ -282,6 +286,10 @@ them first.
 """
 SCOPE_INDEX: Scope.ValueType  # 3
 """One child per index and operation, as far as the engine does it to indexes; the others are done to tables."""
+SCOPE_CUSTOMARY: Scope.ValueType  # 4
+"""As each target's engine sees fit: a server's database table by table, a file as one. Every target is inspected, and
+its worker decides; one older than this value takes DATABASE.
+"""
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
 
 class _FailureMode:

@@ -81,6 +81,9 @@ class TestTables:
         assert {one.operations for one in objects} == {EVERY}
         assert result.reason == "found 2 tables."
 
+    def test_as_is_customary_tables_are_found(self, two: Database) -> None:
+        assert found(looked(two, Scope.CUSTOMARY)) == found(looked(two, Scope.TABLE))
+
     def test_at_the_scope_of_indexes_a_table_is_rebuilt_once(self, two: Database) -> None:
         objects = by_name(looked(two, Scope.INDEX, wanted("reindex")))
 

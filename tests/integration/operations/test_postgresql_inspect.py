@@ -103,6 +103,11 @@ class TestScopes:
             "public.u": ("vacuum", "analyze", "reindex"),
         }
 
+    def test_as_is_customary_tables_are_found(self, url: str) -> None:
+        wanted = ("vacuum", "analyze", "reindex")
+
+        assert what(inspect(url, Scope.CUSTOMARY, *wanted)) == what(inspect(url, Scope.TABLE, *wanted))
+
     def test_indexes_have_what_is_done_to_indexes(self, url: str) -> None:
         found = inspect(url, Scope.INDEX, "reindex", "vacuum", "amcheck")
 

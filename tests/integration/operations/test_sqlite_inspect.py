@@ -107,6 +107,11 @@ class TestObjects:
         assert list(objects) == [None]
         assert objects[None].operations == DEFAULTS
 
+    def test_as_is_customary_it_is_one(self, path: Path) -> None:
+        objects = found(worker_on(path).execute(look(Scope.CUSTOMARY)))
+
+        assert {name: one.operations for name, one in objects.items()} == {None: DEFAULTS}
+
     def test_without_an_operation_for_the_file_it_is_not_among_them(self, path: Path) -> None:
         assert None not in found(worker_on(path).execute(look(operations=wanted("analyze"))))
 

@@ -1,7 +1,7 @@
 from collections.abc import Mapping
 
 from worker_service.domain.errors import InvalidOperationError
-from worker_service.domain.inspection import INSPECT, Inspection
+from worker_service.domain.inspection import INSPECT, Inspection, Scope
 from worker_service.domain.lock import Lock
 from worker_service.domain.operation import Operation, OperationSpec
 from worker_service.operations.mariadb.analyze import Analyze
@@ -38,7 +38,7 @@ def find_wanted(operation: Operation) -> tuple[Inspection, tuple[Wanted, ...], O
     """
     if operation.object is not None:
         raise InvalidOperationError("MariaDB's 'inspect' looks at the whole database: leave out its object.")
-    inspection = operation.inspection or Inspection()
+    inspection = (operation.inspection or Inspection()).decided(Scope.TABLE)
     wanted = tuple(_wanted(operation, each.name, each.options) for each in inspection.operations)
     return inspection, wanted, read_options(_INSPECT_OPTIONS, operation.options)
 

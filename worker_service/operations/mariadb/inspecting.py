@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
-from typing import assert_never
 
 from worker_service.domain.inspection import InspectedObject, Inspection, InspectionResult, Scope
 from worker_service.domain.lock import Lock
@@ -73,7 +72,7 @@ def inspect(session: Session, key: str, inspection: Inspection, wanted: Sequence
             )
             return _found(_told(objects), tables, _locked(objects, key))
         case _:
-            assert_never(inspection.scope)
+            raise AssertionError(inspection.scope)  # the engine has decided
 
 
 def _is_meant(session: Session, name: str, inspection: Inspection) -> bool:

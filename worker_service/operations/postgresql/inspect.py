@@ -53,7 +53,7 @@ class Inspect:
 
     def run(self, session: Session, _subject: Name | None, /) -> Result:
         """Read the catalogues once, whatever the number of objects, and answer what is there."""
-        inspection = session.operation.inspection or Inspection()
+        inspection = (session.operation.inspection or Inspection()).decided(Scope.TABLE)
         plans = [self._planned(wanted) for wanted in inspection.operations]
         inventory = Inventory.read(session.rows, session.version)
         if inspection.scope is Scope.DATABASE:

@@ -59,7 +59,7 @@ def find_wanted(operation: Operation) -> tuple[Inspection, tuple[Wanted, ...], O
     """
     if operation.object is not None:
         raise InvalidOperationError("SQLite's 'inspect' looks at the whole database: leave out its object.")
-    inspection = operation.inspection or Inspection()
+    inspection = (operation.inspection or Inspection()).decided(Scope.DATABASE)
     wanted = tuple(_wanted(operation, each.name, each.options) for each in inspection.operations)
     return inspection, wanted, read_options(_INSPECT_OPTIONS, operation.options)
 
