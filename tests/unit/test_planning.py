@@ -215,7 +215,11 @@ class TestRefusedFields:
             ({"selection": Selection(include=("",))}, "selection.include[0]", "empty"),
             ({"selection": Selection(exclude=("a",) * 101)}, "selection.exclude", "at most 100"),
             ({"only_if": (Threshold(condition="a ="),)}, "only_if[0].condition", "no condition"),
-            ({"only_if": (Threshold(condition="a", object="o"),)}, "only_if[0].object", "does not go with the scope database"),
+            (
+                {"only_if": (Threshold(condition="a", object="o"),)},
+                "only_if[0].object",
+                "does not go with the scope database",
+            ),
             ({"only_if": (Threshold(condition="a", target="b"),)}, "only_if[0].target", "not among the targets"),
             (
                 {"only_if": (Threshold(condition="a", operation="vacum"),)},
