@@ -152,25 +152,39 @@ class Session:
             return self.connection.rows("SHOW WARNINGS")
 
     def _set_up(self) -> None:
-        lock_timeout = self.options[LOCK_TIMEOUT.name]
-        for setting, value in (
-            ("lc_messages", "'en_US'"),
-            ("sql_mode", f"'{_SQL_MODE}'"),
-            ("lock_wait_timeout", lock_timeout),
-            ("innodb_lock_wait_timeout", lock_timeout),
-            ("wait_timeout", _IDLE_SECONDS),
-            ("max_statement_time", f"{self.time_limit:.3f}"),
-            ("information_schema_stats_expiry", 0),
-            ("system_versioning_alter_history", "'KEEP'"),
-        ):
-            try:
-                self.connection.rows(f"SET SESSION {setting} = {value}")
-            except ServerError as error:
-                # MariaDB and MySQL know different ones, and a role may not be free to set each.
-                if not is_not_here(error):
-                    raise
+        settings = self._settings()
+        if not self._set(*settings):
+            # The release does not know each of them, or the role is not free to set it.
+            for setting in settings:
+                self._set(setting)
         if not self.options.get(BINLOG.name, 1):
             self.connection.rows("SET SESSION sql_log_bin = 0")
+
+    def _settings(self) -> Sequence[str]:
+        lock_timeout = self.options[LOCK_TIMEOUT.name]
+        own = (
+            (f"max_statement_time = {self.time_limit:.3f}", "system_versioning_alter_history = 'KEEP'")
+            if self.server.is_mariadb
+            else ("information_schema_stats_expiry = 0",)
+        )
+        return (
+            "lc_messages = 'en_US'",
+            f"sql_mode = '{_SQL_MODE}'",
+            f"lock_wait_timeout = {lock_timeout}",
+            f"innodb_lock_wait_timeout = {lock_timeout}",
+            f"wait_timeout = {_IDLE_SECONDS}",
+            *own,
+        )
+
+    def _set(self, *settings: str) -> bool:
+        """Set what the session goes by, all or nothing; tell whether the server took it."""
+        try:
+            self.connection.rows(f"SET SESSION {', '.join(settings)}")
+        except ServerError as error:
+            if not is_not_here(error):
+                raise
+            return False
+        return True
 
     def _take_the_lock(self) -> None:
         attempt, name = self.operation.attempt, self.tag.rpartition(":")[0]

@@ -4,6 +4,7 @@ The books of InnoDB's files need the privilege PROCESS, and those of its statist
 mysql. Where the role may not read them the answer is ``None``, never a guess.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,15 +16,19 @@ from worker_service.operations.mariadb.tables import Table, read_tables
 _FILES = """
 SELECT CONVERT(CONVERT(SUBSTRING_INDEX(SUBSTRING(CAST(NAME AS BINARY), LENGTH({database}) + 2), '#', 1)
                USING filename) USING utf8mb4), SPACE, FILE_SIZE
-FROM information_schema.{view}
-WHERE LEFT(CAST(NAME AS BINARY), LENGTH({database}) + 1) = CONCAT({database}, '/')
+FROM information_schema.{view} WHERE {which}
 """
 _DATABASE = "CAST(CONVERT(DATABASE() USING filename) AS BINARY)"
+_EVERY = f"LEFT(CAST(NAME AS BINARY), LENGTH({_DATABASE}) + 1) = CONCAT({_DATABASE}, '/')"
+# Those that begin like one table's, which is spelt once and not for each file; others among them are told by name.
+_BEGINNING = "LEFT(CAST(NAME AS BINARY), %s) = %s"
+_SPELT = f"SELECT CONCAT({_DATABASE}, '/', CAST(CONVERT(%s USING filename) AS BINARY))"
 _VIEWS = ("INNODB_SYS_TABLESPACES", "INNODB_TABLESPACES")
 _STATISTICS = """
 SELECT SUBSTRING_INDEX(SUBSTRING_INDEX(table_name, '#P#', 1), '#p#', 1), last_update >= %s - INTERVAL 1 SECOND
 FROM mysql.innodb_table_stats WHERE database_name = DATABASE()
 """
+_OF_TABLE = " AND (table_name = %s OR table_name LIKE %s)"
 _NOW = "SELECT CAST(NOW() AS CHAR)"
 
 
@@ -85,7 +90,7 @@ def read_state(connection: Connection, name: str | None = None, *, books: bool =
         ServerError: not even the catalogue can be read.
     """
     found = read_tables(connection, name, books=books)
-    files = read_files(connection)
+    files = read_files(connection, name)
     hidden = () if name is not None else hidden_in(files, found)
     tables = {table.name: table for table in found if not table.left_alone({})}
     return State(tables=tables, files=files, hidden=hidden)
@@ -110,19 +115,22 @@ def now(connection: Connection) -> str:
     return str(connection.value(_NOW))
 
 
-def renewed_since(connection: Connection, moment: str) -> Mapping[str, bool] | None:
-    """Tell of each InnoDB table with kept statistics whether they are of ``moment`` or later.
+def renewed_since(connection: Connection, moment: str, name: str | None = None) -> Mapping[str, bool] | None:
+    """Tell of each InnoDB table with kept statistics, or of one, whether they are of ``moment`` or later.
 
     Returns:
         ``None`` where the role may not read them. Of a partitioned table each partition has to be.
     """
     try:
-        rows = connection.rows(_STATISTICS, moment)
+        if name is None:
+            rows = connection.rows(_STATISTICS, moment)
+        else:
+            rows = connection.rows(f"{_STATISTICS}{_OF_TABLE}", moment, name, f"{_literally(name)}#%")
     except ServerError:
         return None
     found: dict[str, bool] = {}
-    for name, renewed in rows:
-        found[str(name)] = found.get(str(name), True) and bool(renewed)
+    for table, renewed in rows:
+        found[str(table)] = found.get(str(table), True) and bool(renewed)
     return found
 
 
@@ -137,14 +145,24 @@ def _own(files: Mapping[str, Files]) -> set[str]:
     return {name for name in files if name and not name.startswith("FTS_")}
 
 
-def read_files(reader: Reader) -> Mapping[str, Files] | None:
-    """Read the files of the tables by their names; ``None`` where the role may not."""
+def read_files(reader: Reader, name: str | None = None) -> Mapping[str, Files] | None:
+    """Read the files of the tables, or at least of one, by their names; ``None`` where the role may not."""
+    which = _EVERY
+    values: tuple[object, ...] = ()
     for view in _VIEWS:
         try:
-            return _by_table(reader.rows(_FILES.format(database=_DATABASE, view=view)))
+            if name is not None and not values:
+                spelt = reader.rows(_SPELT, name)[0][0]
+                which, values = _BEGINNING, (len(spelt), spelt)
+            return _by_table(reader.rows(_FILES.format(database=_DATABASE, view=view, which=which), *values))
         except ServerError:
             continue
     return None
+
+
+def _literally(name: str) -> str:
+    r"""Return a name as LIKE takes it for itself: ``a\_b`` for ``a_b``."""
+    return re.sub(r"([\\%_])", r"\\\1", name)
 
 
 def _by_table(rows: list[Row]) -> Mapping[str, Files]:

@@ -10,7 +10,7 @@ from worker_service.domain.ports import Control
 from worker_service.domain.target import Target
 from worker_service.operations.mariadb.address import Address
 from worker_service.operations.mariadb.catalogue import find, find_wanted
-from worker_service.operations.mariadb.connection import ServerError
+from worker_service.operations.mariadb.connection import Connection, ServerError
 from worker_service.operations.mariadb.failures import failed, failed_with, failure_from
 from worker_service.operations.mariadb.inspecting import Wanted, inspect
 from worker_service.operations.mariadb.options import Options
@@ -124,12 +124,21 @@ class MariadbWorker:
         return replace(result, before=before.measures(), after={**measures, **result.after})
 
     def _facts(self, session: Session, swept: Swept, plan: Plan, before: State, moment: str) -> Facts:
-        """Read the state again, over a connection that no kill was sent to."""
+        """Read the state again, over a connection that no kill was sent to and that the server did not break."""
         facts = Facts(swept=swept, before=before, after=None, left_alone=plan.left_alone)
+
+        def seen(reader: Connection) -> Facts:
+            name = session.operation.object
+            return replace(facts, after=read_state(reader, name), renewed=renewed_since(reader, moment, name))
+
+        try:
+            if not swept.stopped and swept.end is None and not self._stop.is_set():
+                return seen(session.connection)
+        except ServerError:
+            pass  # a kill came meanwhile, or the connection broke
         try:
             with session.look() as reader:
-                after = read_state(reader, session.operation.object)
-                return replace(facts, after=after, renewed=renewed_since(reader, moment))
+                return seen(reader)
         except ServerError as error:
             session.log("warning", f"The state after it cannot be read: {failure_from(error).message}")
             return facts
