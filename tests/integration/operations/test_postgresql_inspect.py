@@ -407,6 +407,21 @@ class TestLocks:
         assert one.locks[-1].key.endswith(f"/{number}")
         assert held(url, Name.parse(name))[-1].number == number
 
+    def test_an_index_of_a_partitions_long_values_shares_the_keys_of_what_it_is_part_of(self, url: str) -> None:
+        change(url, "CREATE TABLE q (a int, b text) PARTITION BY RANGE (a)")
+        change(url, "CREATE TABLE q1 PARTITION OF q FOR VALUES FROM (0) TO (100)")
+        toast = value(url, "SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'q1'::regclass")
+
+        keys = by_name(inspect(url, Scope.INDEX, "reindex", selection=Selection()))[f"{toast}_index"].locks
+
+        locks = held(url, Name.parse(f"{toast}_index"))
+        numbers = [value(url, "SELECT %s::regclass::oid", name) for name in ("q", "q1")]
+        assert [(lock.number, lock.exclusive) for lock in locks[1:]] == [(numbers[0], False), (numbers[1], True)]
+        assert [(key.key.rpartition("/")[2], key.exclusive) for key in keys] == [
+            (str(numbers[0]), False),
+            (str(numbers[1]), True),
+        ]
+
     def test_inspecting_shares_the_database(self, url: str) -> None:
         offered = {one.name: one.locks for one in PostgresqlEngine().describe(target(url)).operations}
 

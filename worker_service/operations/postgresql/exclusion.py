@@ -7,7 +7,6 @@ from typing import Any
 
 from worker_service.domain.errors import OperationCancelledError, TargetBusyError
 from worker_service.operations.postgresql.catalog import Reader
-from worker_service.operations.postgresql.indexes import TOAST
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.prologue import child_prefix
 from worker_service.operations.postgresql.session import Session
@@ -21,12 +20,13 @@ _SIGN, _SPAN = 1 << 31, 1 << 32
 # partitioned table is done to its partitions, so that these share the locks of all that they are part of.
 _TABLE_OF = """
 SELECT t.oid, (SELECT array_agg(relid::oid) FROM pg_partition_ancestors(t.oid))
-FROM (SELECT coalesce(i.indrelid, c.oid) AS oid
+FROM (SELECT coalesce(o.oid, i.indrelid, c.oid) AS oid
       FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
       LEFT JOIN pg_index AS i ON i.indexrelid = c.oid
+      LEFT JOIN pg_class AS o
+        ON n.nspname = 'pg_toast' AND o.reltoastrelid = coalesce(i.indrelid, c.oid)
       WHERE n.nspname = %s AND c.relname = %s) AS t
 """
-_LONG_VALUES_OF = "SELECT oid FROM pg_class WHERE reltoastrelid = %s"
 _HOLDER = """
 SELECT a.pid, a.application_name FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a USING (pid)
 WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objid::bigint = %s AND l.objsubid = 2 AND l.granted
@@ -97,9 +97,6 @@ def locks_for(read: Reader, subject: Name | None, *, alone: bool) -> tuple[Targe
     if not rows:
         return (database,)
     table, ancestors = rows[0]
-    if subject.schema == TOAST:
-        owners = read(_LONG_VALUES_OF, table)
-        return locks_of(owners[0][0] if owners else table, ())
     return locks_of(table, [oid for oid in ancestors or () if oid != table])
 
 
