@@ -1,5 +1,6 @@
 """What the server's rows, warnings and errors are taken for: each as it was seen on a server."""
 
+import pymysql
 import pytest
 
 from worker_service.domain.outcome import FailureCategory
@@ -29,6 +30,7 @@ class TestRows:
             ("The table 't' is full", [], FailureCategory.DISK_FULL),
             ("Table 'd.t' doesn't exist in engine", [], FailureCategory.CORRUPT),
             ("INSERT command denied to user", [], FailureCategory.PERMISSION),
+            ("Table 't' is read only", [], FailureCategory.PERMISSION),
             ("something new", [], FailureCategory.INTERNAL),
         ],
     )
@@ -110,6 +112,9 @@ class TestErrors:
             (1030, 'Got error 28 "No space left on device" from storage engine', FailureCategory.DISK_FULL, False),
             (1030, 'Got error 5 "Input/output error" from storage engine', FailureCategory.IO, True),
             (1290, "running with the --read-only option", FailureCategory.PERMISSION, False),
+            (1036, "Table 'x' is read only", FailureCategory.PERMISSION, False),
+            (1814, "Tablespace has been discarded for table `x`", FailureCategory.SCHEMA, False),
+            (4047, "InnoDB refuses to write tables with ROW_FORMAT=COMPRESSED", FailureCategory.SCHEMA, False),
             (2006, "MySQL server has gone away", FailureCategory.UNAVAILABLE, True),
             (1969, "max_statement_time exceeded", FailureCategory.TIMEOUT, False),
             (1194, "Table 'x' is marked as crashed", FailureCategory.CORRUPT, False),
@@ -133,6 +138,12 @@ class TestErrors:
         assert meets_all(error)
         assert failure.reason == "DRIVER_ERROR"
         assert failure.message == "The connection failed ('cryptography' package is required)."
+
+    def test_who_asks_again_after_the_connection_broke_is_told_that(self) -> None:
+        error = translated(pymysql.err.InterfaceError(0, ""))
+
+        assert failure_of(error.number, error.text).reason == "CR_SERVER_GONE_ERROR"
+        assert meets_all(error)
 
     def test_what_the_network_says_is_no_error_of_the_server(self) -> None:
         assert translated(OSError(111, "refused")).number == 0

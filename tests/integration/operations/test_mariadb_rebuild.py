@@ -277,6 +277,21 @@ class TestSettings:
         assert failure(result).category is FailureCategory.LOCKED
         assert "error 1205" in result.reason
 
+    @pytest.mark.parametrize("setting", ["sql_select_limit = 1", "alter_algorithm = 'INSTANT'"])
+    @pytest.mark.parametrize("operation", REBUILDS)
+    def test_every_table_is_rebuilt_all_the_same(self, database: Database, operation: str, setting: str) -> None:
+        for name in ("a", "b"):
+            database.table(name, rows=3)
+        before = database.spaces()
+        database.run(f"SET GLOBAL {setting}")
+        try:
+            result = database.maintain(operation)
+        finally:
+            database.run(f"SET GLOBAL {setting.partition(' ')[0]} = DEFAULT")
+
+        assert result.outcome is Outcome.COMPLETED
+        assert {name for name, space in database.spaces().items() if space != before[name]} == {"a", "b"}
+
 
 class TestLocks:
     @pytest.mark.parametrize("operation", REBUILDS)

@@ -8,6 +8,7 @@ Value = Any
 Row = tuple[Value, ...]
 _REMEDY = "MariaDB and MySQL need the driver PyMySQL, which is not installed: pip install 'overhaul[mariadb]'."
 NO_DRIVER_ERROR = 0
+_GONE = 2006
 
 
 class ServerError(Exception):
@@ -104,6 +105,9 @@ class Connection:
 def translated(error: Exception) -> ServerError:
     """Return the driver's error as one of ours."""
     match error.args:
+        case (0, ""):
+            # So the driver answers whoever asks once more after the connection broke.
+            return ServerError(_GONE, "the connection has ended")
         case (int(number), str(text), *_) if not isinstance(error, OSError):
             return ServerError(number, text)
         case _:

@@ -9,6 +9,8 @@ import pymysql
 from pymysql.connections import Connection
 
 ERRORS = (pymysql.MySQLError, OSError)
+# A server may be set to cut every answer short, and a catalogue that was cut would be believed.
+_WHOLE_ANSWERS = "SET SESSION sql_select_limit = 18446744073709551615"
 _PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 _OWN_CONTEXT = "_create_ssl_ctx"
 _its_own: Any = getattr(Connection, _OWN_CONTEXT, None)
@@ -39,7 +41,7 @@ def connect(arguments: dict[str, Any]) -> Any:
         RuntimeError: a way to log in needs the package `cryptography`, which is not installed.
         OSError, ValueError: an argument is of no use to the driver.
     """
-    connection = _LightConnection(autocommit=True, charset="utf8mb4", **arguments)
+    connection = _LightConnection(autocommit=True, charset="utf8mb4", init_command=_WHOLE_ANSWERS, **arguments)
     _probe(getattr(connection, "_sock", None))
     return connection
 

@@ -81,6 +81,7 @@ _MEANINGS: dict[int, _Meaning] = {
     1143: _Meaning("ER_COLUMNACCESS_DENIED_ERROR", _F.PERMISSION, False, _GRANT),
     1227: _Meaning("ER_SPECIFIC_ACCESS_DENIED_ERROR", _F.PERMISSION, False, _GRANT),
     1290: _Meaning("ER_OPTION_PREVENTS_STATEMENT", _F.PERMISSION, False, _READ_ONLY),
+    1036: _Meaning("ER_OPEN_AS_READONLY", _F.PERMISSION, False, _READ_ONLY),
     1792: _Meaning("ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION", _F.PERMISSION, False, _READ_ONLY),
     1836: _Meaning("ER_READ_ONLY_MODE", _F.PERMISSION, False, _READ_ONLY),
     LOCK_WAIT_TIMEOUT: _Meaning("ER_LOCK_WAIT_TIMEOUT", _F.LOCKED, True, _LOCKED),
@@ -101,6 +102,15 @@ _MEANINGS: dict[int, _Meaning] = {
     WRONG_OBJECT: _Meaning("ER_WRONG_OBJECT", _F.SCHEMA, False, "That is no table with rows of its own"),
     1064: _Meaning(
         "ER_PARSE_ERROR", _F.INVALID, False, "This server does not know the statement: leave out its options"
+    ),
+    1814: _Meaning(
+        "ER_TABLESPACE_DISCARDED", _F.SCHEMA, False, "The table is without its file: import it, or drop the table"
+    ),
+    4047: _Meaning(
+        "ER_UNSUPPORTED_COMPRESSED_TABLE",
+        _F.SCHEMA,
+        False,
+        "The server only reads compressed tables: give it another ROW_FORMAT, or let it write them",
     ),
     1067: _Meaning("ER_INVALID_DEFAULT", _F.SCHEMA, False, _DEFINITION),
     1118: _Meaning("ER_TOO_BIG_ROWSIZE", _F.SCHEMA, False, _DEFINITION),
@@ -125,6 +135,7 @@ _WORDS: tuple[tuple[str, int], ...] = (
     ("doesn't exist", NO_SUCH_TABLE),
     ("is not of type 'base table'", WRONG_OBJECT),
     ("command denied", 1142),
+    ("is read only", 1036),
     ("read-only", 1290),
     ("is full", 1114),
     ("no space left", 1021),

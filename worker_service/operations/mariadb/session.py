@@ -163,7 +163,12 @@ class Session:
     def _settings(self) -> Sequence[str]:
         lock_timeout = self.options[LOCK_TIMEOUT.name]
         own = (
-            (f"max_statement_time = {self.time_limit:.3f}", "system_versioning_alter_history = 'KEEP'")
+            (
+                f"max_statement_time = {self.time_limit:.3f}",
+                "system_versioning_alter_history = 'KEEP'",
+                # Some servers are set to refuse what copies a table, and a rebuild does nothing else.
+                "alter_algorithm = 'DEFAULT'",
+            )
             if self.server.is_mariadb
             else ("information_schema_stats_expiry = 0",)
         )

@@ -1,6 +1,6 @@
 """What each of PostgreSQL's errors means for a job: one table, from an SQLSTATE to a failure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 
@@ -82,6 +82,26 @@ _DUPLICATE = _Meaning(
 _OBJECT = _Meaning(
     "UNDEFINED_OBJECT", FailureCategory.SCHEMA, False, "The schema needs something that is missing here"
 )
+_LIBRARY = _Meaning(
+    "MISSING_LIBRARY",
+    FailureCategory.SCHEMA,
+    False,
+    "A function of the schema is in a library that the server cannot load: install its extension's package again, "
+    "in the server's release",
+)
+_LOCALE = _Meaning(
+    "MISSING_COLLATION",
+    FailureCategory.SCHEMA,
+    False,
+    "The schema sorts by a locale that the server's system does not have: install it there, then reindex what it "
+    "sorts",
+)
+_ENCODING = _Meaning(
+    "ENCODING",
+    FailureCategory.SCHEMA,
+    False,
+    "A name in this database cannot be told in UTF-8, so that none of it can be maintained: rename what has it",
+)
 _INTERNAL = _Meaning(
     "INTERNAL", FailureCategory.INTERNAL, False, "PostgreSQL failed in a way that is not known here: see its log"
 )
@@ -97,9 +117,11 @@ MEANINGS: dict[str, _Meaning] = {
     "0A000": _Meaning(
         "NOT_SUPPORTED", FailureCategory.INVALID, False, "This server cannot do that with this table or index"
     ),
+    "22021": _ENCODING,
     "22023": _Meaning(
         "INVALID_VALUE", FailureCategory.INVALID, False, "The server does not take an option's value"
     ),
+    "22P05": _ENCODING,
     "23505": _DUPLICATE,
     "23P01": _DUPLICATE,
     "25006": _READ_ONLY,
@@ -138,6 +160,9 @@ MEANINGS: dict[str, _Meaning] = {
     "38": _SCHEMA,
 }
 
+# What these files of the server refuse has states that mean something else where others refuse.
+_BY_SOURCE = {"dfmgr": _LIBRARY, "pg_locale": _LOCALE}
+
 ENDING = frozenset({"CONNECTION_LOST", "DISK_FULL", "READ_ONLY", "QUERY_CANCELED", "LOGIN_REFUSED"})
 """Troubles that would meet each of the other objects too."""
 
@@ -157,6 +182,12 @@ def failure_of(error: psycopg.Error) -> Failure:
 def is_gone(failure: Failure) -> bool:
     """Tell whether the object was dropped or renamed meanwhile."""
     return failure.reason == _GONE.reason
+
+
+def needs_what_is_missing(failure: Failure) -> Failure:
+    """Reword the failure of an object that is there: it is a function of its schema that misses something."""
+    text = failure.message.replace(_GONE.advice, _OBJECT.advice, 1)
+    return replace(failure, reason=_OBJECT.reason, message=text)
 
 
 def not_permitted(said: str) -> Failure:
@@ -192,10 +223,11 @@ def _meaning(error: psycopg.Error) -> _Meaning:
     state = error.sqlstate
     if state is None:
         return _of_no_state(error)
-    for length in (5, 3, 2):
-        if meaning := MEANINGS.get(state[:length]):
+    for source, meaning in _BY_SOURCE.items():
+        if (error.diag.source_file or "").startswith(source):
             return meaning
-    return _INTERNAL
+    known = (MEANINGS.get(state[:length]) for length in (5, 3, 2))
+    return next((meaning for meaning in known if meaning), _INTERNAL)
 
 
 def _of_no_state(error: psycopg.Error) -> _Meaning:

@@ -5,13 +5,24 @@ import psycopg
 
 from worker_service.domain.errors import OperationCancelledError
 from worker_service.domain.outcome import Failure, FailureCategory
-from worker_service.operations.postgresql.failures import ENDING, failure_of, is_gone, not_free, not_permitted
+from worker_service.operations.postgresql.failures import (
+    ENDING,
+    failure_of,
+    is_gone,
+    needs_what_is_missing,
+    not_free,
+    not_permitted,
+)
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.progress import Watch
 from worker_service.operations.postgresql.session import Notice, Session
 
 _LOCK_NOT_AVAILABLE = "55P03"
 _UNDEFINED_TABLE = "42P01"
+_THERE = """
+SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = %s
+"""
 # The functions of the server that warn of a table that they pass over; their names are the same in every language.
 _NO_RIGHTS = frozenset(
     {
@@ -120,14 +131,20 @@ def _after(result: Swept, session: Session, step: Step, failure: Failure | None)
     if failure is None:
         return replace(result, ran=result.ran | {step.name})
     if is_gone(failure):
-        session.log("info", f"{step.name.shown}: it is not there any more.")
-        return replace(result, gone=result.gone | {step.name})
+        if not _is_there(session, step.name):
+            session.log("info", f"{step.name.shown}: it is not there any more.")
+            return replace(result, gone=result.gone | {step.name})
+        failure = needs_what_is_missing(failure)
     failures = {**result.failures, step.name: failure}
     if failure.reason in ENDING:
         session.log("error", f"{step.name.shown}: {failure.message}")
         return replace(result, failures=failures, end=failure)
     session.log("warning", f"{step.name.shown}: {failure.message} Going on with the next.")
     return replace(result, failures=failures)
+
+
+def _is_there(session: Session, name: Name) -> bool:
+    return bool(session.rows(_THERE, name.schema, name.name))
 
 
 def _is_locked(failure: Failure | None) -> bool:
