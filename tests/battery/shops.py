@@ -45,11 +45,12 @@ _FILES = """
 SELECT c.relname, pg_relation_filenode(c.oid) FROM pg_class AS c
 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'i')
 """
+SESSIONS = "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'overhaul%'"
 _LEFT = {
     "indexes": "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid",
     "names": r"SELECT relname FROM pg_class WHERE relname ~ '_cc(new|old)'",
     "locks": "SELECT pid FROM pg_locks WHERE locktype = 'advisory'",
-    "sessions": "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'overhaul%'",
+    "sessions": SESSIONS,
 }
 
 

@@ -25,7 +25,7 @@ from tests.battery.deployment import (
 )
 from tests.battery.overlaps import overlaps
 from tests.battery.server_logs import postgres_works
-from tests.battery.shops import MariadbShop, PostgresShop, hire, order
+from tests.battery.shops import SESSIONS, MariadbShop, PostgresShop, hire, order
 from tests.battery.test_kills import assert_nothing_left
 from tests.battery.verdicts import assert_recorded_once, assert_told_once, taken_back
 from tests.postgres import Stop
@@ -146,7 +146,9 @@ class TestServerKills:
             await asyncio.to_thread(worker.terminate)
         await asyncio.to_thread(manager.terminate)
         assert_nothing_left(deployment.store)
-        await until(lambda: not postgres.left() and not mariadb.left(), "the servers are as they were")
+        # A session ends a moment after its client.
+        await until(lambda: not postgres.rows(SESSIONS), "the sessions have ended")
+        assert (postgres.left(), mariadb.left()) == ({}, {})
         assert (postgres.content(), mariadb.content()) == content
         self._assert_true(crew, everyone, files)
 
