@@ -6,6 +6,7 @@ from worker_service.operations.postgresql.catalog import Reader, Table, read_tab
 from worker_service.operations.postgresql.indexes import Index, read_indexes
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, judge, nothing_there, version_of, with_numbers
+from worker_service.operations.postgresql.leftovers import before_a_rewrite, planned_drops
 from worker_service.operations.postgresql.measures import table_measures, whole_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import Options, lock_timeout
@@ -34,8 +35,9 @@ class Cluster:
         """Take every combination."""
 
     def plan(self, read: Reader, _options: Options, subject: Name | None, /) -> tuple[str, ...]:
-        """One statement a marked table."""
-        return tuple(step.statement for step in _steps(_marked(read, version_of(read), subject)))
+        """What drops the leftovers of broken-off rebuilds, then one statement a marked table."""
+        statements = tuple(step.statement for step in _steps(_marked(read, version_of(read), subject)))
+        return (*planned_drops(read, subject), *statements) if statements else ()
 
     def keeps(self, _options: Options, /) -> Keeps:
         """Everybody."""
@@ -58,9 +60,10 @@ class Cluster:
         before = whole_measures(session.rows, subject) | table_measures(tables)
         if not tables:
             return skipped(_nothing(session, subject), before)
+        before_each = before_a_rewrite(session, subject)
         steps = _steps(tables)
         with Watch(session, verb="cluster", total=len(steps), unit="tables", view=REWRITE) as watch:
-            swept = sweep(session, steps, watch)
+            swept = sweep(session, steps, watch, before_each=before_each)
         now = {table.oid: table for table in read_tables(session.rows, session.version, subject=subject)}
         done = [table for table in tables if table.oid in now and now[table.oid].file != table.file]
         ledger = Ledger(

@@ -1,16 +1,13 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-import psycopg
-
 from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import FailureCategory, Measures, Result, Verdict
 from worker_service.operations.postgresql.catalog import Reader
-from worker_service.operations.postgresql.failures import failed, failure_of
+from worker_service.operations.postgresql.failures import failed
 from worker_service.operations.postgresql.indexes import (
     TOAST,
     Index,
-    is_being_built,
     leftovers,
     may_use_toast,
     read_beside,
@@ -18,6 +15,7 @@ from worker_service.operations.postgresql.indexes import (
 )
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, judge, nothing_there, with_numbers
+from worker_service.operations.postgresql.leftovers import clean_up, drops
 from worker_service.operations.postgresql.measures import whole_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import FlagOption, Options, lock_timeout
@@ -58,9 +56,8 @@ class Reindex:
         every = read_beside(read, subject=subject)
         wanted = every if subject is None else read_indexes(read, subject=subject)
         left = leftovers(every)
-        drops = [drop(index) for index in left if not is_being_built(read, index, [])]
         chosen, _ = choose(wanted, left, options, toast=_toast(read, wanted), named=subject is not None)
-        return (*drops, *(step.statement for step in _steps(chosen, options)))
+        return (*drops(read, left), *(step.statement for step in _steps(chosen, options)))
 
     def keeps(self, options: Options, /) -> Keeps:
         """Maintenance alone, where it is done beside readers and writers."""
@@ -126,34 +123,6 @@ def choose(
         else:
             chosen.append(index)
     return sorted(chosen, key=lambda index: (-index.pages, str(index.name))), why
-
-
-def clean_up(session: Session, subject: Name | None) -> tuple[list[Index], list[Index]]:
-    """Drop the leftovers of concurrent rebuilds that nobody works on; return the indexes, and what is still left.
-
-    These are all indexes on the tables of a single object's, or of the database.
-    """
-    every = read_beside(session.rows, subject=subject)
-    found = leftovers(every)
-    for index in found:
-        if is_being_built(session.rows, index, [session.pid]):
-            session.log("info", f"{index.name.shown}: left alone, another session may be building it.")
-            continue
-        try:
-            session.repair(drop(index))
-        except psycopg.Error as error:
-            session.log("warning", f"{index.name.shown}: could not be dropped: {failure_of(error).message}")
-        else:
-            session.log("info", f"{index.name.shown}: dropped, it was left by a rebuild that was broken off.")
-    if not found:
-        return every, []
-    now = read_beside(session.rows, subject=subject)
-    return now, leftovers(now)
-
-
-def drop(index: Index) -> str:
-    """Word the statement that drops a leftover; one that somebody dropped meanwhile is no error."""
-    return f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}"
 
 
 def _sweep(session: Session, indexes: Sequence[Index], *, concurrently: bool) -> Swept:

@@ -5,12 +5,13 @@ import psycopg
 
 from worker_service.domain.errors import InvalidOperationError, OperationCancelledError
 from worker_service.domain.inspection import Scope
-from worker_service.domain.outcome import Result
+from worker_service.domain.outcome import Failure, Result
 from worker_service.operations.postgresql.catalog import Reader, Table, maintained, read_tables
 from worker_service.operations.postgresql.effect import Effect, judged
 from worker_service.operations.postgresql.holders import snapshot_holders
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, counting, judge, missing, version_of, with_numbers
+from worker_service.operations.postgresql.leftovers import before_a_rewrite, planned_drops
 from worker_service.operations.postgresql.measures import table_measures, whole_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import (
@@ -87,12 +88,13 @@ class Vacuum:
                     raise InvalidOperationError(f"The option {name!r} does not go with full: leave one out.")
 
     def plan(self, read: Reader, options: Options, subject: Name | None, /) -> tuple[str, ...]:
-        """One statement a table."""
-        version = version_of(read)
+        """One statement a table; before rewrites what drops the leftovers of broken-off rebuilds."""
+        version, full = version_of(read), bool(options.flags[_FULL.name])
         every = read_tables(read, version, subject=subject)
-        tables, _ = chosen(every, subject, full=bool(options.flags[_FULL.name]))
+        tables, _ = chosen(every, subject, full=full)
         words = _words(options, version)
-        statements = tuple(_statement(words, table) for table in in_order(tables, *read(_LIMITS)[0]))
+        drops = planned_drops(read, subject) if full else ()
+        statements = (*drops, *(_statement(words, table) for table in in_order(tables, *read(_LIMITS)[0])))
         whole = subject is None and version >= _VERSION_16
         return (*statements, _UPDATE_LIMITS) if whole and statements else statements
 
@@ -123,11 +125,12 @@ class Vacuum:
             return missing("table", subject, session)
         if left_out:
             session.log("info", f"{left_out} system catalogues are left to autovacuum.")
+        before_each = before_a_rewrite(session, subject) if full else lambda _: None
         before = whole_measures(session.rows, subject) | table_measures(tables)
         began = time.monotonic()
         heard = Heard()
         ordered = in_order(tables, *session.rows(_LIMITS)[0]) if len(tables) > 1 else tables
-        swept = _sweep(session, ordered, heard)
+        swept = _sweep(session, ordered, heard, before_each)
         now = {table.oid: table for table in read_tables(session.rows, session.version, subject=subject)}
         pairs = [(table, now[table.oid]) for table in tables if table.oid in now]
         after = whole_measures(session.rows, subject) | table_measures(new for _, new in pairs)
@@ -169,12 +172,14 @@ def chosen(tables: Sequence[Table], subject: Name | None, *, full: bool) -> tupl
     return own, left_out + len(kept) - len(own)
 
 
-def _sweep(session: Session, tables: Sequence[Table], heard: Heard) -> Swept:
+def _sweep(
+    session: Session, tables: Sequence[Table], heard: Heard, before_each: Callable[[Step], Failure | None]
+) -> Swept:
     words = _words(session.options, session.version)
     steps = [Step(name=table.name, statement=_statement(words, table)) for table in tables]
     view = REWRITE if session.options.flags[_FULL.name] else VACUUM
     with Watch(session, verb="vacuum", total=len(steps), unit="tables", view=view) as watch:
-        return sweep(session, steps, watch, hear=heard.hear)
+        return sweep(session, steps, watch, before_each=before_each, hear=heard.hear)
 
 
 def _update_limits(session: Session) -> None:
