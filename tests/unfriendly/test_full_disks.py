@@ -90,3 +90,29 @@ class TestFileSizeLimit:
         assert failure["retryable"]
         assert "ulimit -f" in failure["message"]
         assert names_in(tmp_path) == ["app.db"]
+
+
+class TestServers:
+    """The server goes on, and so do the rows; what was not done is told, and nothing is left of it."""
+
+    def test_postgresql_does_what_needs_no_room(self) -> None:
+        found = program(*namespace(), sys.executable, "-m", "tests.unfriendly.small_servers", "postgresql")
+
+        told = [(one["outcome"], one["failure"] and one["failure"]["category"]) for one in found["results"]]
+        assert told == [("completed", None)] * 2 + [("failed", "disk_full")] * 4
+        assert_as_it_was(found)
+
+    def test_mariadb_does_what_needs_no_room(self) -> None:
+        found = program(*namespace(), sys.executable, "-m", "tests.unfriendly.small_servers", "mariadb")
+
+        told = [(one["outcome"], one["failure"] and one["failure"]["category"]) for one in found["results"]]
+        assert told == [("failed", "disk_full")] * 2 + [("completed", None)] * 2
+        assert_as_it_was(found)
+
+
+def assert_as_it_was(found: dict[str, Any]) -> None:
+    failures = [one["failure"] for one in found["results"] if one["failure"]]
+    assert not any(failure["retryable"] for failure in failures)
+    assert all("free space" in failure["message"] for failure in failures)
+    assert (found["same files"], found["left"], found["rows stayed"]) == (True, [], True)
+    assert found["afterwards"]["verdict"] == "effective"
