@@ -25,7 +25,7 @@ _POSTGRES_WORK = re.compile(
 )
 _MARIADB_WORK = re.compile(
     r"/\* (?P<tag>\S+) \*/ "
-    r"(?P<text>(?:OPTIMIZE|ALTER|ANALYZE|CHECK)(?: NO_WRITE_TO_BINLOG)? TABLE `(?P<table>[^`]+)`.*)"
+    r"(?P<text>(?:OPTIMIZE|ALTER|ANALYZE|CHECK)(?: NO_WRITE_TO_BINLOG)? TABLE `(?P<table>(?:[^`]|``)+)`.*)"
 )
 _ENDED = "SELECT db, UNIX_TIMESTAMP(start_time), TIME_TO_SEC(query_time), sql_text FROM mysql.slow_log"
 
@@ -66,7 +66,7 @@ def _mariadb_works(rows: Iterable[tuple[object, ...]]) -> Iterator[Work]:
                 child=attempt["child"],
                 attempt=int(attempt["attempt"]),
                 database=str(database),
-                tables=frozenset({match["table"]}),
+                tables=frozenset({match["table"].replace("``", "`")}),
                 text=match["text"],
                 begin=float(str(begin)),
                 end=float(str(begin)) + float(str(seconds)),

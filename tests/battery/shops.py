@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import psycopg
@@ -11,22 +12,34 @@ from overhaul.v1 import job_pb2 as job
 from overhaul.v1 import job_service_pb2 as jobs
 from overhaul.v1 import job_service_pb2_grpc as jobs_grpc
 from tests.battery.deployment import Deployment
-from tests.mariadb import MariadbServer, Row
+from tests.mariadb import MariadbServer, Row, quoted
 from tests.postgres import PostgresServer
 from tests.services import Service
 from worker_service.operations.mariadb.target_lock import place_names
 
-TABLES = ("book", "note", "shelf")
+TABLES = ("book", "note", "shelf", 'Od d:p "%s` ü')
 _ROWS = 4_000
+# Its statements take no time otherwise, and would never meet.
+_MARIADB_ROWS = 15_000
 _SLOTS = 3
-_DEFINED = (
-    *(f"CREATE TABLE {name} (id int PRIMARY KEY, word text NOT NULL, number int NOT NULL)" for name in TABLES),
-    *(f"CREATE INDEX {name}_word ON {name} (word)" for name in TABLES),
-    *(
-        f"INSERT INTO {name} SELECT i, repeat(md5(i::text), 3), i % 97 FROM generate_series(1, {_ROWS}) AS i"
-        for name in TABLES
-    ),
-    *(f"DELETE FROM {name} WHERE number < 20" for name in TABLES),
+
+
+def _defined(name: str) -> tuple[str, ...]:
+    table, index = identifier(name), identifier(f"{name}_word")
+    return (
+        f"CREATE TABLE {table} (id int PRIMARY KEY, word text NOT NULL, number int NOT NULL)",
+        f"CREATE INDEX {index} ON {table} (word)",
+        f"INSERT INTO {table} SELECT i, repeat(md5(i::text), 3), i % 97 FROM generate_series(1, {_ROWS}) AS i",
+        f"DELETE FROM {table} WHERE number < 20",
+    )
+
+
+def identifier(name: str) -> str:
+    """Quote a name for PostgreSQL, apart from the engine's own way."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+_PARTITIONED = (
     "ALTER TABLE shelf CLUSTER ON shelf_word",
     "CREATE TABLE sale (id int NOT NULL, day int NOT NULL, word text) PARTITION BY LIST (day)",
     *(f"CREATE TABLE sale_{day} PARTITION OF sale FOR VALUES IN ({day})" for day in (1, 2)),
@@ -65,7 +78,7 @@ class PostgresShop:
     def made(cls, server: PostgresServer) -> "PostgresShop":
         shop = cls(server=server, url=server.create_database())
         with psycopg.connect(shop.url, autocommit=True) as connection:
-            for statement in _DEFINED:
+            for statement in (*chain.from_iterable(map(_defined, TABLES)), *_PARTITIONED):
                 connection.execute(statement.encode())
         return shop
 
@@ -85,11 +98,14 @@ class PostgresShop:
     def content(self) -> dict[str, str]:
         """Hash every row of every table, in order."""
         digest = "SELECT md5(string_agg(md5(t::text), '' ORDER BY id)) FROM"
-        return {name: self.rows(f"{digest} {name} AS t")[0][0] for name in (*TABLES, "sale")}
+        return {name: self.rows(f"{digest} {identifier(name)} AS t")[0][0] for name in (*TABLES, "sale")}
 
     def tables_of(self) -> dict[str, frozenset[str]]:
         """Return by its quoted name whose tables an object is, or which it is made of."""
-        return {f'"{schema}"."{name}"': frozenset(tables) for _, schema, name, tables in self.rows(_OWNERS)}
+        return {
+            f"{identifier(schema)}.{identifier(name)}": frozenset(tables)
+            for _, schema, name, tables in self.rows(_OWNERS)
+        }
 
     def files(self) -> dict[str, int]:
         """Return the number of the file of each table and index."""
@@ -129,9 +145,9 @@ class MariadbShop:
         shop = cls(server=server, name=server.create_database())
         for name in TABLES:
             shop.run(
-                f"CREATE TABLE {name} (id INT PRIMARY KEY, word VARCHAR(200) NOT NULL, number INT, KEY (word))",
-                f"INSERT INTO {name} SELECT seq, REPEAT(MD5(seq), 3), seq % 97 FROM seq_1_to_{_ROWS}",
-                f"DELETE FROM {name} WHERE number < 20",
+                f"CREATE TABLE {quoted(name)} (id INT PRIMARY KEY, word VARCHAR(200), number INT, KEY (word))",
+                f"INSERT INTO {quoted(name)} SELECT seq, REPEAT(MD5(seq), 3), seq % 97 FROM seq_1_to_{_MARIADB_ROWS}",
+                f"DELETE FROM {quoted(name)} WHERE number < 20",
             )
         return shop
 
@@ -148,7 +164,8 @@ class MariadbShop:
             "SELECT SHA2(GROUP_CONCAT(MD5(CONCAT_WS('|', id, word, number)) ORDER BY id SEPARATOR ''), 256) FROM"
         )
         return {
-            name: str(self.run("SET group_concat_max_len = 10000000", f"{digest} {name}")[0][0]) for name in TABLES
+            name: str(self.run("SET group_concat_max_len = 10000000", f"{digest} {quoted(name)}")[0][0])
+            for name in TABLES
         }
 
     def files(self) -> dict[str, int]:
@@ -159,7 +176,9 @@ class MariadbShop:
     def left(self) -> dict[str, list[Any]]:
         """Return what maintenance must not leave behind: half-made tables, locks, connections, damage."""
         places = [row[0] for name in place_names(self.name) for row in self.run(f"SELECT IS_USED_LOCK('{name}')")]
-        checked = [row for name in TABLES for row in self.run(f"CHECK TABLE {name} EXTENDED") if row[3] != "OK"]
+        checked = [
+            row for name in TABLES for row in self.run(f"CHECK TABLE {quoted(name)} EXTENDED") if row[3] != "OK"
+        ]
         working = "SELECT INFO FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() AND DB = DATABASE()"
         found = {
             "files": [path.name for path in self.server.data.rglob("#sql*")],

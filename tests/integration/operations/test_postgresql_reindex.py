@@ -129,8 +129,7 @@ class TestFailures:
         result = run(url, "reindex")
 
         assert (result.outcome, result.verdict) == (Outcome.COMPLETED, Verdict.PARTIALLY_EFFECTIVE)
-        assert "rebuilt 2 of 3 indexes" in result.reason
-        assert "public.tf: " in result.reason
+        assert result.reason.startswith("rebuilt 2 of 3 indexes; not done: public.tf: ")
         assert invalid(url) == []
         change(url, "DROP INDEX tf")
 

@@ -77,7 +77,7 @@ _DUPLICATE = _Meaning(
     "DUPLICATE_KEY",
     FailureCategory.CORRUPT,
     False,
-    "Rows violate the index's constraint, so it was damaged: remove the duplicates, then run it again",
+    "Rows violate the index's constraint, so it was damaged, or never valid: remove the duplicates, run it again",
 )
 _OBJECT = _Meaning(
     "UNDEFINED_OBJECT", FailureCategory.SCHEMA, False, "The schema needs something that is missing here"

@@ -70,7 +70,8 @@ def judge(
             before,
             after,
         )
-    return completed(Verdict.PARTIALLY_EFFECTIVE, f"{done} ({reason}); not done: {_list(failures)}", before, after)
+    told = f"{done} ({reason})" if reason else done
+    return completed(Verdict.PARTIALLY_EFFECTIVE, f"{told}; not done: {_list(failures)}", before, after)
 
 
 def with_numbers(measures: Measures, ledger: Ledger, words: Words) -> dict[str, float]:
