@@ -20,7 +20,7 @@ from worker_service.operations.mariadb.target_lock import place_names
 TABLES = ("book", "note", "shelf", 'Od d:p "%s` ü')
 _ROWS = 4_000
 # Its statements take no time otherwise, and would never meet.
-_MARIADB_ROWS = 15_000
+_MANY_ROWS = 15_000
 _SLOTS = 3
 
 
@@ -146,7 +146,7 @@ class MariadbShop:
         for name in TABLES:
             shop.run(
                 f"CREATE TABLE {quoted(name)} (id INT PRIMARY KEY, word VARCHAR(200), number INT, KEY (word))",
-                f"INSERT INTO {quoted(name)} SELECT seq, REPEAT(MD5(seq), 3), seq % 97 FROM seq_1_to_{_MARIADB_ROWS}",
+                f"INSERT INTO {quoted(name)} SELECT seq, REPEAT(MD5(seq), 3), seq % 97 FROM seq_1_to_{_MANY_ROWS}",
                 f"DELETE FROM {quoted(name)} WHERE number < 20",
             )
         return shop

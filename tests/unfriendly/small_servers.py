@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from tests.integration.operations import postgres_ground as ground
+from tests.integration.operations.doubles import RecordingControl
 from tests.integration.operations.mariadb_databases import Database
 from tests.mariadb import MariadbServer
 from tests.postgres import PostgresServer
@@ -25,6 +27,7 @@ _MEGABYTES = 48
 _LEFT = 1_000_000
 # VACUUM writes which pages are free and which are all visible.
 _LEFT_FOR_MAPS = 100_000
+_LEFT_FOR_ARIA = 50_000
 _ROWS = 20_000
 _POSTGRESQL: tuple[tuple[str, dict[str, Any]], ...] = (
     ("vacuum", {}),
@@ -99,8 +102,23 @@ def mariadb() -> dict[str, Any]:
             (disk / "ballast").unlink()
             found["afterwards"] = asdict(database.maintain("reindex", table="t"))
             found["rows stayed"] = database.checksums("t") == before
-            server.stop()
+            found["waits"] = _waits(database, disk)
             return found
+
+
+def _waits(database: Database, disk: Path) -> str:
+    """Return what is told of a table that the server rebuilds once it has room; the server is killed then."""
+    database.table("aria", rows=5_000, kept=2, engine="Aria")
+    fill(disk, _LEFT_FOR_ARIA)
+    control = RecordingControl()
+    working = Thread(target=lambda: database.maintain("vacuum", control, table="aria"))
+    working.start()
+    try:
+        ground.until(lambda: any(": aria is waiting" in one.phase for one in control.progresses))
+    finally:
+        database.server.kill()
+        working.join()
+    return control.progresses[-1].phase
 
 
 if __name__ == "__main__":

@@ -107,6 +107,7 @@ class TestServers:
 
         told = [(one["outcome"], one["failure"] and one["failure"]["category"]) for one in found["results"]]
         assert told == [("failed", "disk_full")] * 2 + [("completed", None)] * 2
+        assert found["waits"] == "vacuum: aria is waiting for someone to free space"
         assert_as_it_was(found)
 
 

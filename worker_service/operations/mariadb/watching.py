@@ -61,11 +61,11 @@ class Watch:
         if not rows or self._ended.is_set():
             return
         [(state, stage, stages, share)] = rows
-        if int(stages or 0):
+        if str(state or "").lower().startswith("waiting"):
+            # Also within a stage: a full disk is waited for, for as long as it takes.
+            phase = f"{self._session.operation.name}: {self._table} is {str(state).lower()}"
+            self._session.progress(phase, self._done, self._total, "tables")
+        elif int(stages or 0):
             phase = f"{self._table}, stage {stage} of {stages}"
             known = self._told[phase] = max(self._told.get(phase, 0), min(int(share), _WHOLE))
             self._session.progress(phase, known, _WHOLE, "%")
-        elif str(state or "").lower().startswith("waiting"):
-            operation = self._session.operation.name
-            phase = f"{operation}: {self._table} is {str(state).lower()}"
-            self._session.progress(phase, self._done, self._total, "tables")
