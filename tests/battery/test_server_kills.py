@@ -70,7 +70,7 @@ class Crew:
     async def strike_all(self) -> None:
         """Strike with everything there is in a random order, once or as long as is wanted."""
         strikes: list[Callable[[], Awaitable[None]]] = [
-            *[self._kill_worker] * 4,
+            *[self._kill_worker] * 3,
             partial(self._restart_postgres, Stop.FAST),
             partial(self._restart_postgres, Stop.IMMEDIATE),
             partial(self._restart_mariadb, killed=True),
