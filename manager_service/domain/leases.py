@@ -8,6 +8,7 @@ from manager_service.domain.fleet import WorkerDirective
 from manager_service.domain.inspection import Inspection, InspectionResult
 from manager_service.domain.model import Failure, LogEntry, PlannedChild, Progress, Span
 from manager_service.domain.states import Outcome, Verdict
+from manager_service.domain.totals import LockWaiter
 
 
 class ReleaseReason(StrEnum):
@@ -98,7 +99,8 @@ class HeartbeatAnswer:
 class Report:
     """How one attempt ended, as its worker says.
 
-    ``inspection`` is what a completed ``inspect`` found, ``planned`` the children that come of it.
+    ``inspection`` is what a completed ``inspect`` found, ``planned`` the children that come of it; ``waiters`` are
+    who waited longest for locks of the operation.
     """
 
     child_job_id: str
@@ -115,6 +117,7 @@ class Report:
     retry_after: Span | None = None
     inspection: InspectionResult | None = None
     planned: tuple[PlannedChild, ...] | None = None
+    waiters: tuple[LockWaiter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from manager_service.domain.states import (
     Verdict,
     WaitReason,
 )
+from manager_service.domain.totals import LockWaiter, Totals
 
 Instant = int
 Span = int
@@ -138,6 +139,7 @@ class ParentJob:
     create_time: Instant
     start_time: Instant | None
     end_time: Instant | None
+    totals: Totals = field(default_factory=Totals)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +177,7 @@ class ChildJob:
     """A child job as it stands.
 
     ``wait_reason`` and ``wait_detail`` are set while it is pending, ``worker_name`` while it is live, ``progress``
-    when the worker of the live attempt told it.
+    when the worker of the live attempt told it. ``waiters`` are those of the last attempt that ended.
     """
 
     id: str
@@ -203,6 +205,7 @@ class ChildJob:
     start_time: Instant | None
     end_time: Instant | None
     progress: Progress | None = None
+    waiters: tuple[LockWaiter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

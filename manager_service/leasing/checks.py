@@ -19,6 +19,7 @@ from manager_service.domain.leases import Heartbeat, LogBatch, Poll, Report
 from manager_service.domain.model import Span
 from manager_service.domain.request import LAST_INSTANT
 from manager_service.domain.states import Outcome
+from manager_service.domain.totals import MAX_WAITERS, LockWaiter
 
 MAX_SLOTS = 1_000
 MAX_BATCH = 1_000
@@ -30,6 +31,7 @@ MAX_VALUES = 64
 MAX_REASON = 4_096
 MAX_LINE_BYTES = 8_192
 MAX_PARALLEL = 1_000
+MAX_WAITER_TEXT = 256
 MAX_OBJECTS = 1_000_000
 MAX_SIZE = 1 << 60
 LEVELS = frozenset({"debug", "info", "warning", "error"})
@@ -147,6 +149,17 @@ def _check_report(found: Violations, path: str, report: Report) -> None:
         _check_inspection(found, f"{path}.inspection", report.inspection)
     _check_measures(found, f"{path}.before", report.before)
     _check_measures(found, f"{path}.after", report.after)
+    _check_waiters(found, f"{path}.lock_waiters", report.waiters)
+
+
+def _check_waiters(found: Violations, path: str, waiters: Sequence[LockWaiter]) -> None:
+    if not found.count(path, waiters, MAX_WAITERS):
+        return
+    for index, one in enumerate(waiters):
+        for text in (one.application, one.user, one.object, one.lock_mode):
+            _check_length(found, f"{path}[{index}]", text, MAX_WAITER_TEXT)
+        if not (math.isfinite(one.seconds) and one.seconds >= 0 and one.sessions >= 0):
+            found.add(f"{path}[{index}]", "must have seconds and sessions of at least 0")
 
 
 def _check_length(found: Violations, path: str, text: str, most: int) -> None:

@@ -9,11 +9,13 @@ from sqlalchemy import bindparam, delete, insert, update
 from manager_service.domain.attempts import Budget, Ending, Loss, Stop, end_by_loss
 from manager_service.domain.model import Failure
 from manager_service.domain.states import ChildJobState, Outcome
+from manager_service.domain.totals import NOTHING, Totals
 from manager_service.store.lanes import Head, enter_queue, enter_successors
 from manager_service.store.parents import ParentInWork
 from manager_service.store.rows import failure_text, text_of
 from manager_service.store.statements import Among, Rows, Statement
 from manager_service.store.tables import attempts, child_jobs, leases, live_locks
+from manager_service.store.totals import waiters_text
 from manager_service.store.unit_of_work import UnitOfWork
 
 # The compare-and-set of every end of a lease.
@@ -46,6 +48,7 @@ _UPDATE_CHILD = Statement(
                 "available_time",
                 "start_time",
                 "end_time",
+                "waiters",
             )
         }
     )
@@ -54,7 +57,7 @@ _UPDATE_CHILD = Statement(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A live lease whose attempt ends; ``lease`` is its row. Without a report there is no outcome."""
+    """A live lease whose attempt ends; ``lease`` is its row. Without a report it has no outcome and no totals."""
 
     lease: Any
     ending: Ending
@@ -62,6 +65,7 @@ class Ended:
     report_id: str | None = None
     failure: Failure | None = None
     reason: str = ""
+    totals: Totals = NOTHING
 
 
 def hold_leases(tx: UnitOfWork, rows: Sequence[Any], *, wait: bool = True) -> Sequence[Any]:
@@ -176,6 +180,7 @@ def _child(tx: UnitOfWork, item: Ended) -> dict[str, Any]:
         "available_time": ending.available_time,
         "start_time": lease.grant_time if lease.start_time is None else lease.start_time,
         "end_time": tx.now if ending.state.final else None,
+        "waiters": waiters_text(item.totals.waiters),
     }
 
 
@@ -190,6 +195,7 @@ def _tell(tx: UnitOfWork, parent: ParentInWork, item: Ended) -> None:
         verdict=ending.verdict,
         reason=ending.reason,
     )
+    parent.add_totals(item.totals)
     tx.freed(parent, lease.child_id, lease.target)
 
 

@@ -16,9 +16,11 @@ from manager_service.domain.states import (
     is_planning,
     parent_job_state,
 )
+from manager_service.domain.totals import NOTHING, Totals
 from manager_service.store.rows import counts_in, counts_text, spec_of
 from manager_service.store.statements import Among, Statement
 from manager_service.store.tables import leases, parent_counts, parent_jobs
+from manager_service.store.totals import totals_of_text, totals_text
 
 _p, _n = parent_jobs.c, parent_counts.c
 
@@ -102,6 +104,7 @@ def parent_of(row: Any) -> ParentJob:
         create_time=row.create_time,
         start_time=row.start_time,
         end_time=row.end_time,
+        totals=totals_of_text(row.totals),
     )
 
 
@@ -122,6 +125,7 @@ class ParentInWork:
     create_time: Instant
     start_time: Instant | None
     end_time: Instant | None
+    totals: Totals = NOTHING
     events: list[dict[str, Any]] = field(default_factory=list)
     touched: bool = False
     rewritten: bool = False
@@ -134,6 +138,7 @@ class ParentInWork:
     ends: list[ParentJob] = field(default_factory=list)
     _deltas: dict[ChildJobState, int] = field(default_factory=dict)
     _moved: dict[ChildJobState, int] = field(default_factory=dict)
+    _added: Totals = NOTHING
     _undecided: bool = False
     _told: tuple[ParentJobState, bool, bool] = (ParentJobState.RUNNING, False, False)
 
@@ -181,6 +186,12 @@ class ParentInWork:
             }
         )
 
+    def add_totals(self, totals: Totals) -> None:
+        """Add what an attempt did; the change of its child is told with it."""
+        self.totals = self.totals.plus(totals)
+        if not self.exact:
+            self._added = self._added.plus(totals)
+
     def bulk_changed(self, kind: BulkChangeKind, affected: int) -> None:
         """Tell a change of many children, which were counted before."""
         counts = counts_text(self.settled_counts())
@@ -201,6 +212,7 @@ class ParentInWork:
         """Put what this transaction did onto what others committed since it read; ``row`` is that, and stands."""
         self.settled_counts()
         self.counts = counts_in(row).moved(self._moved)
+        self.totals = totals_of_text(row.totals).plus(self._added)
         self.sequence = row.sequence
         self.last_turn = max(self.last_turn, row.last_turn)
         self.state = ParentJobState(row.state)
@@ -285,6 +297,7 @@ class ParentInWork:
             "failed": counts.failed,
             "cancelled": counts.cancelled,
             "skipped": counts.skipped,
+            "totals": totals_text(self.totals),
         }
 
     def as_parent_job(self) -> ParentJob:
@@ -301,6 +314,7 @@ class ParentInWork:
             create_time=self.create_time,
             start_time=self.start_time,
             end_time=self.end_time,
+            totals=self.totals,
         )
 
     def _to_tell(self) -> tuple[ParentJobState, bool, bool]:
@@ -338,4 +352,5 @@ def parent_in_work(row: Any) -> ParentInWork:
         create_time=row.create_time,
         start_time=row.start_time,
         end_time=row.end_time,
+        totals=totals_of_text(row.totals),
     )

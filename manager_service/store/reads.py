@@ -25,6 +25,7 @@ from manager_service.store.tables import (
     parent_targets,
     stale_reports,
 )
+from manager_service.store.totals import waiters_of_text
 from manager_service.store.waits import Waits
 
 _p, _c, _l = parent_jobs.c, child_jobs.c, leases.c
@@ -55,6 +56,7 @@ _CHILD_COLUMNS = (
     _c.create_time,
     func.coalesce(_l.start_time, _c.start_time).label("start_time"),
     _c.end_time,
+    _c.waiters,
     _l.lease_id,
     _l.grant_time,
     _l.start_time.label("lease_start_time"),
@@ -240,6 +242,7 @@ def _child(row: Any, reason: WaitReason | None, detail: str) -> ChildJob:
         start_time=row.start_time,
         end_time=row.end_time,
         progress=progress_of(row.progress),
+        waiters=waiters_of_text(row.waiters),
     )
 
 

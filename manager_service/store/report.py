@@ -12,6 +12,7 @@ from manager_service.domain.leases import Lease, Poll, Report, ReportAnswer, Rep
 from manager_service.domain.model import Failure
 from manager_service.domain.planned import failed_report, nothing_found, too_many
 from manager_service.domain.states import ChildJobState, Outcome
+from manager_service.domain.totals import NOTHING, totals_of
 from manager_service.store.acquire import Polls, grant
 from manager_service.store.create import add_children
 from manager_service.store.endings import Ended, budget_of, end_attempts
@@ -139,6 +140,7 @@ def _ended(tx: UnitOfWork, lease: Any, item: Report, refused: Failure | None = N
         report_id=item.report_id,
         failure=decisive.failure,
         reason=item.reason or ending.reason,
+        totals=NOTHING if lease.operation == INSPECT else totals_of(item.before, item.after, item.waiters),
     )
 
 

@@ -37,6 +37,7 @@ _REOPEN = Statement(
         after="",
         available_time=None,
         end_time=None,
+        waiters=None,
     )
 )
 # A deadline that passed binds the round in which it passed.

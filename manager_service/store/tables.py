@@ -127,6 +127,8 @@ parent_counts = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("first_sequence", BigInteger, nullable=False),
     Column("last_turn", BigInteger, nullable=False),
+    # The sums of what its attempts did, as JSON; null before the first.
+    Column("totals", Text),
     sqlite_with_rowid=False,
 )
 
@@ -160,6 +162,7 @@ child_jobs = Table(
     Column("available_time", BigInteger),
     Column("start_time", BigInteger),
     Column("end_time", BigInteger),
+    Column("waiters", Text),
     Index("uq_child_jobs_parent_id_position", "parent_id", "position", unique=True),
     # The end of a child looks for the next open one of its lane; a sweep for all open ones of the parent job.
     _partial("ix_child_jobs_open", "parent_id", "lane", "position", where="state = 'pending'"),

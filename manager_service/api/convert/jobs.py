@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from manager_service.api.convert import enums
 from manager_service.api.convert.scalars import duration, timestamp
+from manager_service.api.convert.totals import lock_waiters, totals
 from manager_service.domain.model import (
     CHILD_JOB_TYPE,
     PARENT_JOB_TYPE,
@@ -57,6 +58,7 @@ def parent_job(job: ParentJob) -> job_pb2.ParentJob:
         selection=selection(spec.selection) if spec.selection != Selection() else None,
         only_if=[job_pb2.Threshold(**asdict(item)) for item in spec.only_if],
         dry_run=spec.dry_run,
+        totals=totals(job.totals),
     )
 
 
@@ -120,6 +122,7 @@ def child_job(job: ChildJob) -> job_pb2.ChildJob:
         create_time=timestamp(job.create_time),
         start_time=timestamp(job.start_time),
         end_time=timestamp(job.end_time),
+        lock_waiters=lock_waiters(job.waiters),
     )
 
 

@@ -20,6 +20,7 @@ from manager_service.domain.leases import (
 )
 from manager_service.domain.model import Failure, LogEntry, Progress
 from manager_service.domain.states import FailureCategory
+from manager_service.domain.totals import LockWaiter
 from overhaul.v1 import job_pb2, lease_service_pb2
 
 _LONGEST_PHASE = 64
@@ -128,7 +129,19 @@ def report(item: lease_service_pb2.OperationResult, path: str) -> Report:
         failure=_failure(item.failure, f"{path}.failure") if item.HasField("failure") else None,
         released=enums.RELEASE_REASON.read(item.released, f"{path}.released"),
         retry_after=span(item, "retry_after"),
+        waiters=tuple(_waiter(waiter) for waiter in item.lock_waiters),
         inspection=_found(item.inspection, f"{path}.inspection") if item.HasField("inspection") else None,
+    )
+
+
+def _waiter(value: job_pb2.LockWaiter) -> LockWaiter:
+    return LockWaiter(
+        application=value.application,
+        user=value.user,
+        object=value.object,
+        lock_mode=value.lock_mode,
+        seconds=value.seconds,
+        sessions=value.sessions,
     )
 
 

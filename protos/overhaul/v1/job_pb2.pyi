@@ -678,6 +678,7 @@ class ParentJob(_message.Message):
     SELECTION_FIELD_NUMBER: _builtins.int
     ONLY_IF_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id. Set by CreateParentJob."""
     type: _builtins.str
@@ -750,6 +751,10 @@ class ParentJob(_message.Message):
     def only_if(self) -> _containers.RepeatedCompositeFieldContainer[Global___Threshold]:
         """When operations are worth their while."""
 
+    @_builtins.property
+    def totals(self) -> Global___Totals:
+        """What its attempts did in all."""
+
     def __init__(
         self,
         *,
@@ -777,14 +782,132 @@ class ParentJob(_message.Message):
         selection: Global___Selection | None = ...,
         only_if: _abc.Iterable[Global___Threshold] | None = ...,
         dry_run: _builtins.bool = ...,
+        totals: Global___Totals | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "failure_policy", b"failure_policy", "retry_policy", b"retry_policy", "selection", b"selection", "start_time", b"start_time", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "failure_policy", b"failure_policy", "retry_policy", b"retry_policy", "selection", b"selection", "start_time", b"start_time", "timeout", b"timeout", "totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "counts", b"counts", "create_time", b"create_time", "deadline", b"deadline", "dry_run", b"dry_run", "end_time", b"end_time", "failure_policy", b"failure_policy", "id", b"id", "labels", b"labels", "max_parallel", b"max_parallel", "name", b"name", "only_if", b"only_if", "operations", b"operations", "paused", b"paused", "priority", b"priority", "retry_policy", b"retry_policy", "round", b"round", "scope", b"scope", "selection", b"selection", "sequence", b"sequence", "start_time", b"start_time", "state", b"state", "timeout", b"timeout", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "counts", b"counts", "create_time", b"create_time", "deadline", b"deadline", "dry_run", b"dry_run", "end_time", b"end_time", "failure_policy", b"failure_policy", "id", b"id", "labels", b"labels", "max_parallel", b"max_parallel", "name", b"name", "only_if", b"only_if", "operations", b"operations", "paused", b"paused", "priority", b"priority", "retry_policy", b"retry_policy", "round", b"round", "scope", b"scope", "selection", b"selection", "sequence", b"sequence", "start_time", b"start_time", "state", b"state", "timeout", b"timeout", "totals", b"totals", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ParentJob: _TypeAlias = ParentJob  # noqa: Y015
+
+@_typing.final
+class LockWaiter(_message.Message):
+    """Sessions of one application and user that were seen waiting for a lock of an operation, or behind its own wait for
+    one. Never what they were about to run.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLICATION_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    OBJECT_FIELD_NUMBER: _builtins.int
+    LOCK_MODE_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    application: _builtins.str
+    """What the sessions call themselves. Empty where the server does not tell."""
+    user: _builtins.str
+    """As whom they logged in. Empty where the server does not tell."""
+    object: _builtins.str
+    """What the lock is on, such as a table."""
+    lock_mode: _builtins.str
+    """The lock they wait for, in the engine's words."""
+    seconds: _builtins.float
+    """For how long they waited, all of them together."""
+    sessions: _builtins.int
+    """How many different sessions they were at least."""
+    def __init__(
+        self,
+        *,
+        application: _builtins.str = ...,
+        user: _builtins.str = ...,
+        object: _builtins.str = ...,
+        lock_mode: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+        sessions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "lock_mode", b"lock_mode", "object", b"object", "seconds", b"seconds", "sessions", b"sessions", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LockWaiter: _TypeAlias = LockWaiter  # noqa: Y015
+
+@_typing.final
+class Totals(_message.Message):
+    """The sums of what workers reported of a parent job's attempts, of every round, also of those that failed or went back.
+    What was not measured is not taken for 0: a sum that no attempt told is unset, and how many told it is told beside it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    SIZED_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    BYTES_RECLAIMED_FIELD_NUMBER: _builtins.int
+    BYTES_GROWN_FIELD_NUMBER: _builtins.int
+    LOCK_WAIT_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    LOCK_WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    BLOCKING_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    BLOCKING_SECONDS_FIELD_NUMBER: _builtins.int
+    LOCK_WAITERS_FIELD_NUMBER: _builtins.int
+    attempts: _builtins.int
+    """The attempts that were reported."""
+    sized_attempts: _builtins.int
+    """Those that told a size before and after: `file_bytes` with `wal_bytes`, otherwise `size_bytes`."""
+    bytes_reclaimed: _builtins.float
+    """The bytes by which what was smaller afterwards had shrunk, whoever did it."""
+    bytes_grown: _builtins.float
+    """The bytes by which what was larger afterwards had grown, whoever did it. Not taken off `bytes_reclaimed`."""
+    lock_wait_attempts: _builtins.int
+    """The attempts that told `lock_wait_seconds`."""
+    lock_wait_seconds: _builtins.float
+    """How long statements waited for locks of others."""
+    blocking_attempts: _builtins.int
+    """The attempts that told `blocking_seconds`."""
+    blocking_seconds: _builtins.float
+    """How long others waited for locks of the operations, all sessions together."""
+    @_builtins.property
+    def lock_waiters(self) -> _containers.RepeatedCompositeFieldContainer[Global___LockWaiter]:
+        """Who waited longest, at most 8. One that was seen later than eight others that had waited longer is not among them."""
+
+    def __init__(
+        self,
+        *,
+        attempts: _builtins.int = ...,
+        sized_attempts: _builtins.int = ...,
+        bytes_reclaimed: _builtins.float | None = ...,
+        bytes_grown: _builtins.float | None = ...,
+        lock_wait_attempts: _builtins.int = ...,
+        lock_wait_seconds: _builtins.float | None = ...,
+        blocking_attempts: _builtins.int = ...,
+        blocking_seconds: _builtins.float | None = ...,
+        lock_waiters: _abc.Iterable[Global___LockWaiter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_blocking_seconds", b"_blocking_seconds", "_bytes_grown", b"_bytes_grown", "_bytes_reclaimed", b"_bytes_reclaimed", "_lock_wait_seconds", b"_lock_wait_seconds", "blocking_seconds", b"blocking_seconds", "bytes_grown", b"bytes_grown", "bytes_reclaimed", b"bytes_reclaimed", "lock_wait_seconds", b"lock_wait_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blocking_seconds", b"_blocking_seconds", "_bytes_grown", b"_bytes_grown", "_bytes_reclaimed", b"_bytes_reclaimed", "_lock_wait_seconds", b"_lock_wait_seconds", "attempts", b"attempts", "blocking_attempts", b"blocking_attempts", "blocking_seconds", b"blocking_seconds", "bytes_grown", b"bytes_grown", "bytes_reclaimed", b"bytes_reclaimed", "lock_wait_attempts", b"lock_wait_attempts", "lock_wait_seconds", b"lock_wait_seconds", "lock_waiters", b"lock_waiters", "sized_attempts", b"sized_attempts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__blocking_seconds: _TypeAlias = _typing.Literal["blocking_seconds"]  # noqa: Y015
+    _WhichOneofArgType__blocking_seconds: _TypeAlias = _typing.Literal["_blocking_seconds", b"_blocking_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__bytes_grown: _TypeAlias = _typing.Literal["bytes_grown"]  # noqa: Y015
+    _WhichOneofArgType__bytes_grown: _TypeAlias = _typing.Literal["_bytes_grown", b"_bytes_grown"]  # noqa: Y015
+    _WhichOneofReturnType__bytes_reclaimed: _TypeAlias = _typing.Literal["bytes_reclaimed"]  # noqa: Y015
+    _WhichOneofArgType__bytes_reclaimed: _TypeAlias = _typing.Literal["_bytes_reclaimed", b"_bytes_reclaimed"]  # noqa: Y015
+    _WhichOneofReturnType__lock_wait_seconds: _TypeAlias = _typing.Literal["lock_wait_seconds"]  # noqa: Y015
+    _WhichOneofArgType__lock_wait_seconds: _TypeAlias = _typing.Literal["_lock_wait_seconds", b"_lock_wait_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__blocking_seconds) -> _WhichOneofReturnType__blocking_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bytes_grown) -> _WhichOneofReturnType__bytes_grown | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bytes_reclaimed) -> _WhichOneofReturnType__bytes_reclaimed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lock_wait_seconds) -> _WhichOneofReturnType__lock_wait_seconds | None: ...
+
+Global___Totals: _TypeAlias = Totals  # noqa: Y015
 
 @_typing.final
 class Failure(_message.Message):
@@ -953,6 +1076,7 @@ class ChildJob(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    LOCK_WAITERS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id. Set by CreateParentJob."""
     parent_job_id: _builtins.str
@@ -1023,6 +1147,10 @@ class ChildJob(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it reached a final state; unset before."""
 
+    @_builtins.property
+    def lock_waiters(self) -> _containers.RepeatedCompositeFieldContainer[Global___LockWaiter]:
+        """Who waited longest for locks of its last attempt that ended, as far as its worker saw."""
+
     def __init__(
         self,
         *,
@@ -1052,10 +1180,11 @@ class ChildJob(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        lock_waiters: _abc.Iterable[Global___LockWaiter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "available_time", b"available_time", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "object", b"object", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "after", b"after", "attempts", b"attempts", "available_time", b"available_time", "before", b"before", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "failures", b"failures", "id", b"id", "losses", b"losses", "object", b"object", "operation", b"operation", "options", b"options", "parent_job_id", b"parent_job_id", "position", b"position", "progress", b"progress", "reason", b"reason", "start_time", b"start_time", "state", b"state", "target", b"target", "type", b"type", "verdict", b"verdict", "version", b"version", "wait_detail", b"wait_detail", "wait_reason", b"wait_reason", "worker_name", b"worker_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "after", b"after", "attempts", b"attempts", "available_time", b"available_time", "before", b"before", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "failures", b"failures", "id", b"id", "lock_waiters", b"lock_waiters", "losses", b"losses", "object", b"object", "operation", b"operation", "options", b"options", "parent_job_id", b"parent_job_id", "position", b"position", "progress", b"progress", "reason", b"reason", "start_time", b"start_time", "state", b"state", "target", b"target", "type", b"type", "verdict", b"verdict", "version", b"version", "wait_detail", b"wait_detail", "wait_reason", b"wait_reason", "worker_name", b"worker_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__object: _TypeAlias = _typing.Literal["object"]  # noqa: Y015
     _WhichOneofArgType__object: _TypeAlias = _typing.Literal["_object", b"_object"]  # noqa: Y015

@@ -979,6 +979,7 @@ class OperationResult(_message.Message):
     RELEASED_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
     INSPECTION_FIELD_NUMBER: _builtins.int
+    LOCK_WAITERS_FIELD_NUMBER: _builtins.int
     child_job_id: _builtins.str
     """The child job."""
     lease_id: _builtins.str
@@ -1015,6 +1016,10 @@ class OperationResult(_message.Message):
     def inspection(self) -> Global___InspectionResult:
         """What a completed `inspect` found. One that completes without it has failed; with another operation it means nothing."""
 
+    @_builtins.property
+    def lock_waiters(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.LockWaiter]:
+        """Who waited longest for locks of the operation, as far as it was seen. At most 8, with texts of at most 256 characters."""
+
     def __init__(
         self,
         *,
@@ -1031,10 +1036,11 @@ class OperationResult(_message.Message):
         released: Global___ReleaseReason.ValueType = ...,
         retry_after: _duration_pb2.Duration | None = ...,
         inspection: Global___InspectionResult | None = ...,
+        lock_waiters: _abc.Iterable[_job_pb2.LockWaiter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "inspection", b"inspection", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attempt", b"attempt", "before", b"before", "child_job_id", b"child_job_id", "failure", b"failure", "inspection", b"inspection", "lease_id", b"lease_id", "outcome", b"outcome", "reason", b"reason", "released", b"released", "report_id", b"report_id", "retry_after", b"retry_after", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attempt", b"attempt", "before", b"before", "child_job_id", b"child_job_id", "failure", b"failure", "inspection", b"inspection", "lease_id", b"lease_id", "lock_waiters", b"lock_waiters", "outcome", b"outcome", "reason", b"reason", "released", b"released", "report_id", b"report_id", "retry_after", b"retry_after", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

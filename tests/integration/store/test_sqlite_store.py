@@ -322,6 +322,8 @@ class TestSchema:
             connection.execute("ALTER TABLE leases DROP COLUMN progress")
             connection.execute("ALTER TABLE sessions DROP COLUMN lost_time")
             connection.execute("ALTER TABLE child_jobs DROP COLUMN locks")
+            connection.execute("ALTER TABLE child_jobs DROP COLUMN waiters")
+            connection.execute("ALTER TABLE parent_counts DROP COLUMN totals")
             connection.execute("UPDATE alembic_version SET version_num = '0001'")
         connection.close()
 
@@ -946,7 +948,7 @@ class TestAClaimCostsItsGrantsAndServedLanes:
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) "
             "INSERT INTO child_jobs SELECT printf('0-%06d', i), parent_id, position + i, lane, target, operation, "
             "options, object, size, create_time, locks, attempts, failures, losses, version, state, verdict, "
-            "reason, failure, before, after, available_time, start_time, end_time FROM child_jobs, n "
+            "reason, failure, before, after, available_time, start_time, end_time, waiters FROM child_jobs, n "
             f"WHERE parent_id = '{parent.id}' AND position = 1"
         )
 
