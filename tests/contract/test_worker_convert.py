@@ -13,6 +13,7 @@ from grpc_status import rpc_status
 from overhaul.v1 import error_reason_pb2, job_pb2
 from overhaul.v1 import lease_service_pb2 as wire
 from worker_service.domain import errors, outcome
+from worker_service.domain.lock_waits import LockWaiter
 from worker_service.domain.manager import LeaseDirective, Report, ReportStatus, WorkerDirective, WorkerState
 from worker_service.domain.operation import OptionType
 from worker_service.manager_client import address_of, connect, convert
@@ -84,6 +85,14 @@ class TestResult:
 
         assert message.released == wire.RELEASE_REASON_TARGET_BUSY
         assert message.retry_after.seconds == 2
+
+    def test_who_waited_travels_whole(self) -> None:
+        waiter = LockWaiter(application="a", user="u", object="t", lock_mode="m", seconds=1.5, sessions=2)
+
+        [found] = self.report(outcome.Result(outcome=outcome.Outcome.COMPLETED, waiters=(waiter,))).lock_waiters
+
+        assert (found.application, found.user, found.object, found.lock_mode) == ("a", "u", "t", "m")
+        assert (found.seconds, found.sessions) == (1.5, 2)
 
     def test_a_lease_keeps_what_is_unset_unset(self) -> None:
         whole, part = convert.leases([wire.Lease(), wire.Lease(object="t", timeout=Duration(seconds=3))])

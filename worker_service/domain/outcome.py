@@ -4,6 +4,7 @@ from datetime import timedelta
 from enum import StrEnum, auto
 
 from worker_service.domain.inspection import InspectionResult
+from worker_service.domain.lock_waits import LockWaiter
 
 Measures = Mapping[str, float]
 """Named numbers read from the target: bytes, pages, rows, counts. A name ends in its unit if it has one."""
@@ -73,7 +74,7 @@ class Result:
     ``verdict`` is set for a completed outcome, ``failure`` for a failed one, ``release`` for a released one.
     ``reason`` is a sentence that explains the verdict, the skip or the cancel. ``before`` and ``after`` are
     empty where nothing could be measured. ``retry_after`` asks for a delay before the next attempt. ``inspection``
-    is what a completed ``inspect`` found.
+    is what a completed ``inspect`` found. ``waiters`` are those who waited longest for locks of the operation.
     """
 
     outcome: Outcome
@@ -85,3 +86,4 @@ class Result:
     release: ReleaseReason | None = None
     retry_after: timedelta | None = None
     inspection: InspectionResult | None = None
+    waiters: tuple[LockWaiter, ...] = ()

@@ -1,10 +1,12 @@
 """How an attempt is reported, decided from what the operation returned and why it was stopped."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from enum import Enum, auto
 
 from worker_service.domain.errors import InvalidOperationError, OperationCancelledError, TargetBusyError
+from worker_service.domain.lock_waits import LockWaits
 from worker_service.domain.outcome import Failure, FailureCategory, Outcome, ReleaseReason, Result, Verdict
 
 BUSY_RETRY_AFTER = timedelta(seconds=2)
@@ -60,6 +62,14 @@ def settle(result: Result, stop: StopReason | None) -> Result:
     if result.outcome is Outcome.RELEASED and result.release is None:
         return replace(result, release=ReleaseReason.UNSUITABLE)
     return result
+
+
+def with_waits(result: Result, waits: LockWaits, log: Callable[[str, str], None]) -> Result:
+    """Add what was seen of waits for locks to what an operation measured, and write it to the log."""
+    if not waits.watched:
+        return result
+    waits.tell(log)
+    return replace(result, after={**result.after, **waits.measures()}, waiters=waits.waiters())
 
 
 def _stopped(result: Result, stop: StopReason | None) -> Result:

@@ -1,12 +1,14 @@
 """Between the wire's messages and the domain's values; total over every enum."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from overhaul.v1 import job_pb2, lease_service_pb2
+from worker_service.domain.lock_waits import TOLD
 from worker_service.domain.manager import (
     HeartbeatAnswer,
     HeldLease,
@@ -211,6 +213,7 @@ def operation_result(report: Report) -> lease_service_pb2.OperationResult:
         failure=_failure(result.failure) if result.failure else None,
         retry_after=duration(result.retry_after) if result.retry_after else None,
     )
+    message.lock_waiters.extend(job_pb2.LockWaiter(**asdict(waiter)) for waiter in result.waiters[:TOLD])
     if result.inspection is not None:
         message.inspection.CopyFrom(inspection_result(result.inspection))
     _set_kind(message, result)

@@ -473,7 +473,7 @@ class TestProgress:
         assert told == [("vacuum", done, 2, "tables") for done in (0, 1, 2)]
 
     def test_a_wait_for_a_lock_is_told(self, held: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(watching, "_EVERY", 0.05)
+        monkeypatch.setattr(watching, "INTERVAL", 0.05)
         control = RecordingControl()
 
         held.maintain("vacuum", control, lock_timeout_s=1)
@@ -484,7 +484,7 @@ class TestProgress:
     def test_percentages_are_the_servers_own_and_never_fall(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(watching, "_EVERY", 0.005)
+        monkeypatch.setattr(watching, "INTERVAL", 0.005)
         database.run(
             "CREATE TABLE item (id INT PRIMARY KEY, a INT, KEY (a)) ENGINE=Aria",
             "INSERT INTO item SELECT seq, seq FROM seq_1_to_200000",

@@ -67,6 +67,18 @@ class TestEveryOperation:
         assert set(result.before) == COMMON
         assert set(result.after) >= COMMON
 
+    def test_how_long_it_waited_for_the_files_lock_is_measured(self, tmp_path: Path) -> None:
+        path = filled_database(tmp_path / "app.db")
+        control = RecordingControl()
+        other = apsw.Connection(str(path))
+        other.execute("BEGIN IMMEDIATE")
+
+        result = run(path, "vacuum", control, busy_timeout_ms=100)
+
+        assert category(result) is FailureCategory.LOCKED
+        assert result.after["lock_wait_seconds"] >= 0.1
+        assert any("waited for the file's lock for 0.1 s" in line for _, line in control.lines)
+
     @pytest.mark.parametrize("name", EVERY)
     def test_a_missing_file_has_failed_and_is_not_created(self, tmp_path: Path, name: str) -> None:
         result = run(tmp_path / "mistyped.db", name)

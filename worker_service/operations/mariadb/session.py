@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from worker_service.domain.errors import OperationCancelledError, TargetBusyError
 from worker_service.domain.inspection import INSPECT
+from worker_service.domain.lock_waits import LockWaits
 from worker_service.domain.operation import Operation, Progress
 from worker_service.domain.ports import Control
 from worker_service.operations.mariadb.address import Address
@@ -14,6 +15,7 @@ from worker_service.operations.mariadb.killing import Killer, end_earlier_attemp
 from worker_service.operations.mariadb.options import BINLOG, LOCK_TIMEOUT, Options
 from worker_service.operations.mariadb.server import Server
 from worker_service.operations.mariadb.target_lock import TargetLock
+from worker_service.operations.mariadb.waiting import INTERVAL, Waiters
 from worker_service.operations.mariadb.wording import tag
 
 _IDLE_SECONDS = 86_400
@@ -59,9 +61,11 @@ class Session:
         self._control = control
         self._guard = threading.Lock()
         self._in_statement = False
+        self.waits = LockWaits(INTERVAL)
         self._killer = Killer(address, "overhaul:killer")
         self.connection = Connection(address, program=self.tag)
         try:
+            self.waiters = Waiters(self.connection.number, self.waits)
             self.server = Server.on(self.connection)
             self._lock = TargetLock(self.connection, self.server.database)
             self._set_up()

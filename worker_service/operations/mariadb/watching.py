@@ -4,15 +4,17 @@ from typing import Self
 
 from worker_service.operations.mariadb.connection import Connection, ServerError
 from worker_service.operations.mariadb.session import Session
+from worker_service.operations.mariadb.waiting import INTERVAL
 
-_EVERY = 1.0
 _MARIADB = "SELECT STATE, STAGE, MAX_STAGE, PROGRESS FROM information_schema.PROCESSLIST WHERE ID = %s"
 _MYSQL = "SELECT STATE, 0, 0, 0 FROM information_schema.PROCESSLIST WHERE ID = %s"
 _WHOLE = 100
 
 
 class Watch:
-    """Tells how far the statement of one table is, over a connection of its own, while a block runs it.
+    """Tells how far the statement of one table is and who waits for locks, while a block runs it.
+
+    It asks over a connection of its own.
 
     The server tells percentages for MyISAM and Aria. For InnoDB it tells none, and none is made up: then only a
     wait for a lock is told. A statement that ends within a second is not asked for.
@@ -35,6 +37,7 @@ class Watch:
 
     def __enter__(self) -> Self:
         self._session.progress(self._session.operation.name, self._done, self._total, "tables")
+        self._session.waits.begin()
         self._thread.start()
         return self
 
@@ -45,15 +48,15 @@ class Watch:
         self._thread.join()
 
     def _watch(self) -> None:
-        if self._ended.wait(_EVERY):
+        if self._ended.wait(INTERVAL):
             return
         try:
             with self._session.look() as connection:
                 while not self._ended.is_set():
                     self._ask(connection)
-                    self._ended.wait(_EVERY)
+                    self._ended.wait(INTERVAL)
         except ServerError as error:
-            self._session.log("debug", f"How far it is cannot be read: {error}.")
+            self._session.waits.unknown(f"How far it is cannot be read, nor who waits: {error}.")
 
     def _ask(self, connection: Connection) -> None:
         question = _MARIADB if self._session.server.is_mariadb else _MYSQL
@@ -61,6 +64,9 @@ class Watch:
         if not rows or self._ended.is_set():
             return
         [(state, stage, stages, share)] = rows
+        self._session.waiters.look(connection, self._table, str(state or ""))
+        if self._ended.is_set():
+            return
         if str(state or "").lower().startswith("waiting"):
             # Also within a stage: a full disk is waited for, for as long as it takes.
             phase = f"{self._session.operation.name}: {self._table} is {str(state).lower()}"

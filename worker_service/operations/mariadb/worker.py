@@ -7,6 +7,7 @@ from worker_service.domain.inspection import INSPECT, Inspection
 from worker_service.domain.operation import WORKER_TYPE, Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Result
 from worker_service.domain.ports import Control
+from worker_service.domain.settlement import with_waits
 from worker_service.domain.target import Target
 from worker_service.operations.mariadb.address import Address
 from worker_service.operations.mariadb.catalogue import find, find_wanted
@@ -59,7 +60,7 @@ class MariadbWorker:
             return failed_with(failure_from(error))
         self._session = session
         try:
-            return self._refusal(session) or work(session)
+            return with_waits(self._refusal(session) or work(session), session.waits, session.log)
         except ServerError as error:
             return failed_with(failure_from(error))
         finally:

@@ -7,7 +7,7 @@ from worker_service.operations.postgresql.indexes import Index, read_indexes
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, judge, nothing_there, version_of, with_numbers
 from worker_service.operations.postgresql.leftovers import before_a_rewrite, planned_drops
-from worker_service.operations.postgresql.measures import table_measures, whole_measures
+from worker_service.operations.postgresql.measures import file_measures, table_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import Options, lock_timeout
 from worker_service.operations.postgresql.procedure import skipped
@@ -57,7 +57,7 @@ class Cluster:
     def run(self, session: Session, subject: Name | None, /) -> Result:
         """Rewrite each; a new file is what tells that it was done."""
         tables = _marked(session.rows, session.version, subject)
-        before = whole_measures(session.rows, subject) | table_measures(tables)
+        before = file_measures(session.rows, subject) | table_measures(tables)
         if not tables:
             return skipped(_nothing(session, subject), before)
         before_each = before_a_rewrite(session, subject)
@@ -71,7 +71,7 @@ class Cluster:
             done=frozenset(table.name for table in done),
             swept=swept,
         )
-        after = whole_measures(session.rows, subject) | table_measures(
+        after = file_measures(session.rows, subject) | table_measures(
             now[one.oid] for one in tables if one.oid in now
         )
         del after["dead_rows"]  # the counters are not told of a rewrite

@@ -3,10 +3,21 @@ from contextlib import suppress
 
 import psycopg
 
-from worker_service.operations.postgresql.catalog import Reader, Table
+from worker_service.operations.postgresql.catalog import MEANT, Reader, Table
 from worker_service.operations.postgresql.names import Name
 
 _DATABASE = "SELECT pg_database_size(current_database())"
+# To measure the files of a relation the server locks it against being dropped: nobody is waited for.
+_SIZE = f"""
+WITH meant AS (SELECT unnest({MEANT}) AS oid),
+locked AS (
+  SELECT relation FROM pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock'
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+SELECT CASE WHEN NOT EXISTS (
+  SELECT FROM locked LEFT JOIN pg_index AS i ON i.indexrelid = locked.relation
+  WHERE locked.relation IN (SELECT oid FROM meant) OR i.indrelid IN (SELECT oid FROM meant))
+THEN (SELECT sum(pg_total_relation_size(oid))::float8 FROM meant) END
+"""  # noqa: S608 - constants
 
 
 def size_measures(read: Reader) -> dict[str, float]:
@@ -19,6 +30,18 @@ def size_measures(read: Reader) -> dict[str, float]:
 def whole_measures(read: Reader, subject: Name | None) -> dict[str, float]:
     """Measure the database's files for an operation on all of it: that takes longer than many a table's VACUUM."""
     return size_measures(read) if subject is None else {}
+
+
+def file_measures(read: Reader, subject: Name | None) -> dict[str, float]:
+    """Measure the files of what an operation is done to: of the database, or of a table or index with its parts.
+
+    A table's ``size_bytes`` are those of its indexes and long values too. There is nothing where somebody else
+    holds the object alone, who would have to be waited for, or where it is gone.
+    """
+    if subject is None:
+        return size_measures(read)
+    size = read(_SIZE, subject.schema, subject.name)[0][0]
+    return {} if size is None else {"size_bytes": float(size)}
 
 
 def table_measures(tables: Iterable[Table]) -> dict[str, float]:

@@ -12,9 +12,7 @@ from worker_service.domain.operation import Progress
 from worker_service.operations.postgresql.address import connect
 from worker_service.operations.postgresql.prologue import looking_settings, state
 from worker_service.operations.postgresql.session import Session
-
-INTERVAL = 0.5
-"""Seconds between two looks; of a statement that is over sooner nothing more than its number is told."""
+from worker_service.operations.postgresql.waiting import INTERVAL, look_at_waits
 
 _LAST_LOOK = 1.0
 """Seconds that the end of an operation waits for a look that is under way; what it finds is not told any more."""
@@ -78,7 +76,7 @@ INDEX = View(relation="pg_stat_progress_create_index", read=_index)
 
 
 class Watch:
-    """Tells how far a sweep is, from a thread and over a connection of its own.
+    """Tells how far a sweep is and who waits for locks, from a thread and over a connection of its own.
 
     In the operation's own connection there is no asking while its statement runs, and in a transaction the
     views would stand still.
@@ -102,20 +100,18 @@ class Watch:
         self._told: tuple[str, int] = ("", 0)
         self._guard = threading.Lock()
         self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
-        if self._view is not None:
-            self._thread = threading.Thread(target=self._watch, args=(self._view,), name="progress", daemon=True)
-            self._thread.start()
+        self._session.waits.begin()
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        if self._thread is not None:
-            self._thread.join(_LAST_LOOK)
+        self._thread.join(_LAST_LOOK)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -131,7 +127,7 @@ class Watch:
                 # Those that are tried once more were counted before.
                 self._done = min(self._done + 1, self._total)
 
-    def _watch(self, view: View) -> None:
+    def _watch(self) -> None:
         connection: psycopg.Connection[tuple[Any, ...]] | None = None
         try:
             while not self._ended.wait(INTERVAL):
@@ -141,15 +137,22 @@ class Watch:
                 if connection is None:
                     connection = connect(self._session.conninfo, "overhaul-look")
                     state(connection, looking_settings(self._session.version))
-                query = f"SELECT to_jsonb(p) FROM {view.relation} AS p WHERE pid = %s"  # noqa: S608 - a constant
-                rows = connection.execute(query.encode(), [self._session.pid]).fetchall()
-                if rows and rows[0][0].get("phase"):
-                    self._sample(began, view.read(rows[0][0]), rows[0][0]["phase"])
+                self._look(connection, began)
         except psycopg.Error as error:
-            self._session.log("debug", f"The server does not tell how far it is: {error}")
+            self._session.waits.unknown(f"The server does not tell how far it is, nor who waits: {error}")
         finally:
             if connection is not None:
                 connection.close()
+
+    def _look(self, connection: psycopg.Connection[tuple[Any, ...]], began: tuple[str, float]) -> None:
+        session = self._session
+        look_at_waits(connection, pid=session.pid, version=session.version, waits=session.waits)
+        if self._view is None:
+            return
+        query = f"SELECT to_jsonb(p) FROM {self._view.relation} AS p WHERE pid = %s"  # noqa: S608 - a constant
+        rows = connection.execute(query.encode(), [session.pid]).fetchall()
+        if rows and rows[0][0].get("phase"):
+            self._sample(began, self._view.read(rows[0][0]), rows[0][0]["phase"])
 
     def _sample(self, began: tuple[str, float], how_far: HowFar, phase: str) -> None:
         done, total, unit = how_far

@@ -16,7 +16,7 @@ from worker_service.operations.postgresql.indexes import (
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, judge, nothing_there, with_numbers
 from worker_service.operations.postgresql.leftovers import clean_up, drops
-from worker_service.operations.postgresql.measures import whole_measures
+from worker_service.operations.postgresql.measures import file_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import FlagOption, Options, lock_timeout
 from worker_service.operations.postgresql.patience import Patience
@@ -190,7 +190,7 @@ def _toast(read: Reader, indexes: Iterable[Index]) -> bool:
 def _measures(session: Session, indexes: Iterable[Index], subject: Name | None) -> dict[str, float]:
     own = [index for index in indexes if not index.is_system]
     return {
-        **whole_measures(session.rows, subject),
+        **file_measures(session.rows, subject),
         "indexes": float(len(own)),
         "index_pages": float(sum(index.pages for index in own)),
         "invalid_indexes": float(sum(not index.valid for index in own)),

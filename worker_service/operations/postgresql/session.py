@@ -8,6 +8,7 @@ import psycopg
 from psycopg import errors
 
 from worker_service.domain.errors import OperationCancelledError
+from worker_service.domain.lock_waits import LockWaits
 from worker_service.domain.operation import Operation, Progress
 from worker_service.domain.ports import Control
 from worker_service.operations.postgresql.address import Conninfo, beside, connect
@@ -19,6 +20,7 @@ from worker_service.operations.postgresql.prologue import (
     operation_settings,
     state,
 )
+from worker_service.operations.postgresql.waiting import INTERVAL
 
 Row = tuple[Any, ...]
 _CANCEL_SECONDS = 5.0
@@ -51,6 +53,7 @@ class Session:
         kept: lends the connection, which may have been an earlier operation's.
 
     ``identity`` tells which database this is, once that is known: a connection that is kept leads to the same.
+    ``waits`` is what was seen of waits for locks.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Session:
         self.operation = operation
         self.options = options
         self.stop = stop
+        self.waits = LockWaits(INTERVAL)
         self._control = control
         self._notices: list[Notice] = []
         self._busy = False

@@ -12,7 +12,7 @@ from worker_service.operations.postgresql.holders import snapshot_holders
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, counting, judge, missing, version_of, with_numbers
 from worker_service.operations.postgresql.leftovers import before_a_rewrite, planned_drops
-from worker_service.operations.postgresql.measures import table_measures, whole_measures
+from worker_service.operations.postgresql.measures import file_measures, table_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import (
     COST_DELAY,
@@ -126,14 +126,14 @@ class Vacuum:
         if left_out:
             session.log("info", f"{left_out} system catalogues are left to autovacuum.")
         before_each = before_a_rewrite(session, subject) if full else lambda _: None
-        before = whole_measures(session.rows, subject) | table_measures(tables)
+        before = file_measures(session.rows, subject) | table_measures(tables)
         began = time.monotonic()
         heard = Heard()
         ordered = in_order(tables, *session.rows(_LIMITS)[0]) if len(tables) > 1 else tables
         swept = _sweep(session, ordered, heard, before_each)
         now = {table.oid: table for table in read_tables(session.rows, session.version, subject=subject)}
         pairs = [(table, now[table.oid]) for table in tables if table.oid in now]
-        after = whole_measures(session.rows, subject) | table_measures(new for _, new in pairs)
+        after = file_measures(session.rows, subject) | table_measures(new for _, new in pairs)
         if full:
             del after["dead_rows"]  # the counters are not told of a rewrite
         counted = counting(session)

@@ -8,6 +8,7 @@ from worker_service.domain.inspection import INSPECT
 from worker_service.domain.operation import WORKER_TYPE, Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Result
 from worker_service.domain.ports import Control
+from worker_service.domain.settlement import with_waits
 from worker_service.operations.postgresql.address import Conninfo
 from worker_service.operations.postgresql.exclusion import end_former_attempts, hold, locks_for
 from worker_service.operations.postgresql.failures import failed, failed_with, failure_of
@@ -70,7 +71,7 @@ class PostgresqlWorker:
             )
             try:
                 self._session = session
-                return self._run(session, procedure, subject)
+                return with_waits(self._run(session, procedure, subject), session.waits, session.log)
             except OperationCancelledError:
                 return Result(outcome=Outcome.CANCELLED, reason="stopped; the database is as it was.")
             finally:

@@ -35,6 +35,8 @@ class Session:
         options: the operation's options; ``busy_timeout_ms`` is among the numbers.
         control: the worker that runs the operation.
         stop: set when the operation has to stop; from then on no further statement starts.
+
+    ``lock_wait`` is how many seconds it waited for the file's lock, measured and not sampled.
     """
 
     def __init__(self, *, location: Location, options: Options, control: Control, stop: threading.Event) -> None:
@@ -43,6 +45,7 @@ class Session:
         self.stop = stop
         self._control = control
         self._waiting_since = 0.0
+        self.lock_wait = 0.0
         self._file = file_key(location)
         self.connection = self._open()
 
@@ -144,7 +147,9 @@ class Session:
             self._waiting_since = now
         if now - self._waiting_since >= self.options.numbers[BUSY_TIMEOUT.name] / 1000:
             return False
-        return not self.moved and not self.stop.wait(_NAP)
+        stopped = self.moved or self.stop.wait(_NAP)
+        self.lock_wait += time.monotonic() - now
+        return not stopped
 
 
 @contextmanager

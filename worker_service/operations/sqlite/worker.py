@@ -6,6 +6,7 @@ import apsw
 
 from worker_service.domain.errors import OperationCancelledError
 from worker_service.domain.inspection import INSPECT, Inspection
+from worker_service.domain.lock_waits import LOCK_WAIT
 from worker_service.domain.operation import WORKER_TYPE, Operation
 from worker_service.domain.outcome import FailureCategory, Measures, Outcome, Result, Verdict
 from worker_service.domain.ports import Control
@@ -144,7 +145,10 @@ class SqliteWorker:
             result = _stopped() if is_interrupt(error) else failed_with(failure_on(self._location, error))
         finally:
             self._leave(session)
-        return replace(result, before=before, after=self._after(result))
+        if session.lock_wait:
+            session.log("info", f"It waited for the file's lock for {session.lock_wait:.1f} s.")
+        after = {**self._after(result), LOCK_WAIT: round(session.lock_wait, 3)}
+        return replace(result, before=before, after=after)
 
     def _enter(self, session: Session) -> None:
         with self._guard:
