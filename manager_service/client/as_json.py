@@ -13,6 +13,7 @@ from overhaul.v1 import fleet_service_pb2, job_pb2, job_service_pb2
 Json = dict[str, Any]
 
 STATES = ("total", "pending", "leased", "running", "completed", "failed", "cancelled", "skipped")
+SUMS = ("bytes_reclaimed", "bytes_grown", "lock_wait_seconds", "blocking_seconds")
 
 
 def text(value: Json) -> str:
@@ -36,6 +37,7 @@ def parent_job(parent: job_pb2.ParentJob) -> Json:
         "name": parent.name,
         "state": word(parent, "state"),
         "counts": counts(parent.counts),
+        "totals": totals(parent.totals),
         "dry_run": parent.dry_run,
         "create_time": time(parent, "create_time"),
         "start_time": time(parent, "start_time"),
@@ -58,8 +60,35 @@ def child_job(child: job_pb2.ChildJob) -> Json:
         "failure": failure(child.failure) if child.HasField("failure") else None,
         "before": measures(child.before),
         "after": measures(child.after),
+        "lock_waiters": [lock_waiter(one) for one in child.lock_waiters],
         "start_time": time(child, "start_time"),
         "end_time": time(child, "end_time"),
+    }
+
+
+def totals(sums: job_pb2.Totals) -> Json:
+    """Return what the attempts of a parent job did in all; a sum is ``None`` where none told it."""
+    message: Message = sums
+    known = {name: getattr(sums, name) if message.HasField(name) else None for name in SUMS}
+    return {
+        "attempts": sums.attempts,
+        "sized_attempts": sums.sized_attempts,
+        "lock_wait_attempts": sums.lock_wait_attempts,
+        "blocking_attempts": sums.blocking_attempts,
+        **{name: None if value is None else _number(value) for name, value in known.items()},
+        "lock_waiters": [lock_waiter(one) for one in sums.lock_waiters],
+    }
+
+
+def lock_waiter(one: job_pb2.LockWaiter) -> Json:
+    """Return sessions that waited for a lock of an operation."""
+    return {
+        "application": one.application,
+        "user": one.user,
+        "object": one.object,
+        "lock_mode": one.lock_mode,
+        "seconds": _number(one.seconds),
+        "sessions": one.sessions,
     }
 
 

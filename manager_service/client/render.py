@@ -3,13 +3,14 @@
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TextIO
 
 from rich.console import Console
 from rich.filesize import decimal
 
 from manager_service.client.tables import Column, FittedTable
-from manager_service.client.words import duration, moment, safe, seconds, spoken
+from manager_service.client.words import duration, moment, number, safe, seconds, spoken
 from overhaul.v1 import fleet_service_pb2, job_pb2
 
 WIDTH_OF_A_FILE = 200
@@ -21,6 +22,13 @@ _PLANNED = "planned"
 """How the reason of a child begins that a dry run planned."""
 
 Row = Sequence[str]
+
+_BYTES = "bytes"
+_MEASURES = (
+    Column(head=_BYTES, least=len("4.0 MB ->")),
+    *(Column(head=head) for head in ("dead rows", "free pages", "stat rows", "indexes", "waited", "blocked")),
+)
+"""The measures that are shown of every child: before and after, and time in locks."""
 
 
 def console(file: TextIO | None = None) -> Console:
@@ -36,14 +44,13 @@ def outcome_table(children: Iterable[job_pb2.ChildJob]) -> FittedTable:
         Column(head="operation"),
         Column(head="target", least=8),
         Column(head="result"),
-        Column(head="bytes", least=len("4.0 MB ->")),
-        Column(head="dead rows"),
-        Column(head="free pages"),
-        Column(head="stat rows"),
-        Column(head="indexes"),
+        *_MEASURES,
         Column(head="time", least=WHOLE),
     )
-    return FittedTable(columns, [_outcome(child) for child in children])
+    rows = [
+        (child.operation, _place(child), _result(child), *_measured(child), _time(child)) for child in children
+    ]
+    return FittedTable(columns, rows)
 
 
 def reasons(children: Iterable[job_pb2.ChildJob]) -> list[str]:
@@ -57,12 +64,13 @@ def name_of(child: job_pb2.ChildJob) -> str:
 
 
 def child_table(children: Iterable[job_pb2.ChildJob]) -> FittedTable:
-    """Return the children with their ids, and why those that wait do so."""
+    """Return the children with their ids and what they did, and why those that wait do so."""
     columns = (
         Column(head="id", least=WHOLE),
         Column(head="child job", least=8),
         Column(head="result"),
-        Column(head="attempts"),
+        *(replace(column, spare=column.head != _BYTES) for column in _MEASURES),
+        Column(head="attempts", spare=True),
         Column(head="time", least=WHOLE),
     )
     rows = [
@@ -70,8 +78,9 @@ def child_table(children: Iterable[job_pb2.ChildJob]) -> FittedTable:
             child.id,
             f"{child.operation} {_place(child)}",
             _result(child),
+            *_measured(child),
             str(child.attempts),
-            seconds(duration(child)),
+            _time(child),
         )
         for child in children
     ]
@@ -198,32 +207,32 @@ def target_table(targets: Iterable[fleet_service_pb2.Target]) -> FittedTable:
     return FittedTable(columns, rows)
 
 
-def _outcome(child: job_pb2.ChildJob) -> Row:
+def _measured(child: job_pb2.ChildJob) -> Row:
+    """Return the columns of ``_MEASURES``; a time in locks that nobody spent is left out."""
     rebuilt = child.after.get("indexes_rebuilt")
+    waited, blocked = (child.after.get(name, 0.0) for name in ("lock_wait_seconds", "blocking_seconds"))
     return (
-        child.operation,
-        _place(child),
-        _result(child),
-        _change(child, "file_bytes", size=True),
+        _change(child, "file_bytes" if "file_bytes" in child.before else "size_bytes", size=True),
         _change(child, "dead_rows"),
         _change(child, "free_pages"),
         _change(child, "stat_rows"),
-        "" if rebuilt is None else _number(rebuilt),
-        seconds(duration(child)),
+        "" if rebuilt is None else number(rebuilt),
+        f"{waited:.1f} s" if waited else "",
+        f"{blocked:.1f} s" if blocked else "",
     )
 
 
 def _change(child: job_pb2.ChildJob, measure: str, *, size: bool = False) -> str:
     shown = [
-        decimal(int(values[measure])) if size else _number(values[measure])
+        decimal(int(values[measure])) if size else number(values[measure])
         for values in (child.before, child.after)
         if measure in values
     ]
     return " -> ".join(shown)
 
 
-def _number(value: float) -> str:
-    return f"{value:g}" if not value.is_integer() else f"{int(value)}"
+def _time(child: job_pb2.ChildJob) -> str:
+    return seconds(duration(child))
 
 
 def _why(child: job_pb2.ChildJob) -> str:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterable, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
-from manager_service.client import as_json, render, update_json
+from manager_service.client import as_json, render, summary, update_json
 from manager_service.client.client import ManagerClient
 from manager_service.client.errors import ClientError
 from manager_service.client.exits import ExitCode, code_of_job
@@ -34,6 +34,7 @@ async def show_job(client: ManagerClient, job_id: str, *, as_object: bool) -> No
     screen.print(render.parent_table([parent_job]))
     screen.print(render.child_table(children))
     _print_reasons(children)
+    _print_lines(summary.totals_lines(parent_job.totals))
 
 
 async def _show_child(client: ManagerClient, job_id: str, no_parent: ClientError, *, as_object: bool) -> None:
@@ -50,7 +51,10 @@ async def _show_child(client: ManagerClient, job_id: str, no_parent: ClientError
     screen = render.console()
     screen.print(render.child_table([found.child_job]))
     screen.print(render.attempt_table(found.attempts))
+    if found.child_job.before or found.child_job.after:
+        screen.print(summary.measure_table(found.child_job))
     _print_reasons([found.child_job])
+    _print_lines(summary.waiter_lines(found.child_job.lock_waiters))
 
 
 async def show_list(
@@ -134,6 +138,7 @@ def show_end(parent_job: job_pb2.ParentJob, children: Sequence[job_pb2.ChildJob]
         return
     render.console().print(render.outcome_table(children))
     _print_reasons(children)
+    _print_lines(summary.totals_lines(parent_job.totals))
     tell(f"job {parent_job.id} {spoken(parent_job, 'state')}")
 
 
@@ -200,6 +205,10 @@ def show_target(target: fleet_service_pb2.Target, *, as_object: bool) -> None:
 
 
 def _print_reasons(children: Sequence[job_pb2.ChildJob]) -> None:
+    _print_lines(render.reasons(children))
+
+
+def _print_lines(lines: Sequence[str]) -> None:
     screen = render.console()
-    for line in render.reasons(children):
+    for line in lines:
         screen.print(line, soft_wrap=True)

@@ -59,3 +59,8 @@ def seconds(span: timedelta | None) -> str:
     if total < 60:  # noqa: PLR2004 - a minute
         return f"{total:.1f} s"
     return str(timedelta(seconds=round(total))).removeprefix("0:")
+
+
+def number(value: float) -> str:
+    """Return a number as short as it is exact enough for people."""
+    return f"{int(value)}" if value.is_integer() else f"{value:g}"

@@ -30,11 +30,38 @@ def parent_job(**fields: Any) -> job_pb2.ParentJob:
     return job_pb2.ParentJob(**defaults | fields)
 
 
+def totals(**fields: Any) -> job_pb2.Totals:
+    """Return the totals of one attempt, of an engine that does not tell who waited for it."""
+    defaults: dict[str, Any] = {
+        "attempts": 1,
+        "sized_attempts": 1,
+        "bytes_reclaimed": 3_000_000.0,
+        "bytes_grown": 0.0,
+        "lock_wait_attempts": 1,
+        "lock_wait_seconds": 0.5,
+    }
+    return job_pb2.Totals(**defaults | fields)
+
+
+def lock_waiter(**fields: Any) -> job_pb2.LockWaiter:
+    """Return sessions that waited for a table."""
+    defaults: dict[str, Any] = {
+        "application": "billing",
+        "user": "app",
+        "object": "public.orders",
+        "lock_mode": "RowExclusiveLock",
+        "seconds": 12.5,
+        "sessions": 3,
+    }
+    return job_pb2.LockWaiter(**defaults | fields)
+
+
 def completed_parent_job(**fields: Any) -> job_pb2.ParentJob:
     """Return a parent job whose one child completed."""
     defaults: dict[str, Any] = {
         "state": job_pb2.PARENT_JOB_STATE_COMPLETED,
         "counts": job_pb2.ChildJobCounts(total=1, completed=1),
+        "totals": totals(),
         "end_time": at(3.5),
     }
     return parent_job(**defaults | fields)

@@ -35,12 +35,23 @@ PARENT = {
         "cancelled": 0,
         "skipped": 0,
     },
+    "totals": {
+        "attempts": 1,
+        "sized_attempts": 1,
+        "lock_wait_attempts": 1,
+        "blocking_attempts": 0,
+        "bytes_reclaimed": 3_000_000,
+        "bytes_grown": 0,
+        "lock_wait_seconds": 0.5,
+        "blocking_seconds": None,
+        "lock_waiters": [],
+    },
     "dry_run": False,
     "create_time": "2026-01-31T04:05:06.000000Z",
     "start_time": "2026-01-31T04:05:07.000000Z",
     "end_time": "2026-01-31T04:05:09.500000Z",
 }
-CHILD = {
+CHILD: dict[str, Any] = {
     "id": wire.CHILD_ID,
     "type": "database_maintenance_operation",
     "operation": "vacuum",
@@ -53,6 +64,7 @@ CHILD = {
     "failure": None,
     "before": {"file_bytes": 4_000_000, "free_pages": 750, "load": 0.5},
     "after": {"file_bytes": 1_000_000, "free_pages": 0},
+    "lock_waiters": [],
     "start_time": "2026-01-31T04:05:07.000000Z",
     "end_time": "2026-01-31T04:05:09.250000Z",
 }
@@ -353,6 +365,46 @@ class TestGet:
         table = overhaul(manager, "get", wire.PARENT_ID)
 
         assert "target busy: reindex runs" in table.stdout
+
+    def test_it_tells_what_was_done_in_all_and_who_was_kept_waiting(self, manager: FakeManager) -> None:
+        waited = wire.totals(blocking_attempts=1, blocking_seconds=12.5, lock_waiters=[wire.lock_waiter()])
+        parent = wire.completed_parent_job(totals=waited)
+        manager.answers("GetParentJob", job_service_pb2.GetParentJobResponse(parent_job=parent))
+        child = wire.completed_child_job(after={"file_bytes": 1e6, "blocking_seconds": 12.5})
+        manager.answers("ListChildJobs", job_service_pb2.ListChildJobsResponse(child_jobs=[child]))
+
+        table = overhaul(manager, "get", wire.PARENT_ID, COLUMNS="80")
+        whole = printed(overhaul(manager, "get", wire.PARENT_ID, "--output", "json"))
+
+        assert wire.CHILD_ID in table.stdout
+        assert "4.0 MB ->" in table.stdout
+        assert table.stdout.splitlines()[-3:] == [
+            "in all: reclaimed 3.0 MB",
+            "locks: waited 0.5 s; others were seen waiting for it for 12.5 s",
+            "  billing (app) waited 12.5 s for public.orders (RowExclusiveLock), 3 sessions",
+        ]
+        assert whole["parent_job"]["totals"]["blocking_seconds"] == 12.5
+        assert whole["parent_job"]["totals"]["lock_waiters"] == [
+            {
+                "application": "billing",
+                "user": "app",
+                "object": "public.orders",
+                "lock_mode": "RowExclusiveLock",
+                "seconds": 12.5,
+                "sessions": 3,
+            }
+        ]
+
+    def test_the_id_of_a_child_shows_every_measure(self, manager: FakeManager) -> None:
+        gone = refusal(grpc.StatusCode.NOT_FOUND, reason="PARENT_JOB_NOT_FOUND")
+        manager.answers("GetParentJob", gone)
+        child = wire.completed_child_job(lock_waiters=[wire.lock_waiter(application="cron", sessions=1)])
+        manager.answers("GetChildJob", job_service_pb2.GetChildJobResponse(child_job=child))
+
+        table = overhaul(manager, "get", wire.CHILD_ID)
+
+        assert ["load", "0.5"] in [line.split() for line in table.stdout.splitlines()]
+        assert "  cron (app) waited 12.5 s for public.orders (RowExclusiveLock)" in table.stdout.splitlines()
 
     def test_the_id_of_a_child_shows_its_attempts(self, manager: FakeManager) -> None:
         attempt = job_pb2.Attempt(

@@ -405,6 +405,21 @@ class TestReportResults:
         assert answer.verdicts[0].status == lease_service_pb2.REPORT_STATUS_RECORDED
         assert [item.operation for item in answer.leases] == ["analyze"]
 
+    async def test_what_it_measured_is_in_the_parent_jobs_totals(self, manager: RunningManager) -> None:
+        worker = await manager.worker()
+        parent = await manager.create(operations=("vacuum",))
+        [lease] = await worker.acquire()
+        waiter = job_pb2.LockWaiter(application="billing", user="app", object="t", seconds=2.5, sessions=1)
+        after = {"size_bytes": 5.0, "blocking_seconds": 2.5}
+
+        await worker.report(result(lease, before={"size_bytes": 10.0}, after=after, lock_waiters=[waiter]))
+
+        totals = (await manager.get(parent.id)).totals
+        assert (totals.attempts, totals.sized_attempts, totals.bytes_reclaimed) == (1, 1, 5.0)
+        assert (totals.blocking_attempts, totals.blocking_seconds) == (1, 2.5)
+        assert not totals.HasField("lock_wait_seconds")
+        assert list(totals.lock_waiters) == [waiter]
+
     async def test_the_exact_repeat_is_already_recorded(self, manager: RunningManager) -> None:
         worker = await manager.worker()
         await manager.create(operations=("vacuum",))

@@ -7,11 +7,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from manager_service.api.convert import enums, events, jobs, pages, requests, scalars
 from manager_service.api.convert.enums import EnumTable
+from manager_service.api.convert.totals import totals
 from manager_service.domain.errors import InvalidRequestError
 from manager_service.domain.events import BulkChange, BulkChangeKind, ChildJobChange, Event, ParentJobChange
 from manager_service.domain.model import SECOND, Progress
 from manager_service.domain.request import JobRequest
 from manager_service.domain.states import ChildJobState, Counts, ParentJobState, Scope, Verdict
+from manager_service.domain.totals import LockWaiter, Totals
 from manager_service.domain.watch import Batch, ProgressUpdate, Snapshot
 from overhaul.v1 import (
     fleet_service_pb2,
@@ -210,6 +212,27 @@ def _batch(*changes: Any) -> Batch:
 
 
 class TestJobs:
+    def test_a_sum_that_nobody_told_is_unset_and_one_of_0_is_not(self) -> None:
+        told = totals(Totals(attempts=2, sized=1, waited=2))
+
+        assert (told.attempts, told.sized_attempts, told.lock_wait_attempts) == (2, 1, 2)
+        assert (told.HasField("bytes_reclaimed"), told.HasField("bytes_grown")) == (True, True)
+        assert told.HasField("lock_wait_seconds")
+        assert not told.HasField("blocking_seconds")
+
+    def test_every_sum_and_waiter_arrives(self) -> None:
+        waiter = LockWaiter(application="a", user="u", object="t", lock_mode="m", seconds=2.5, sessions=3)
+        told = totals(
+            Totals(
+                attempts=1, sized=1, reclaimed=5.0, grown=2.0, blocked=1, blocking_seconds=2.5, waiters=(waiter,)
+            )
+        )
+
+        [found] = told.lock_waiters
+        assert (told.bytes_reclaimed, told.bytes_grown, told.blocking_seconds) == (5.0, 2.0, 2.5)
+        assert (found.application, found.user, found.object, found.lock_mode) == ("a", "u", "t", "m")
+        assert (found.seconds, found.sessions) == (2.5, 3)
+
     def test_counts_tell_their_sum(self) -> None:
         counts = jobs.counts(Counts(pending=1, leased=2, running=3, completed=4, failed=5, cancelled=6, skipped=7))
 

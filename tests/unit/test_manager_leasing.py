@@ -38,6 +38,7 @@ from manager_service.domain.leases import (
 from manager_service.domain.model import SECOND, Failure, LogEntry, Progress
 from manager_service.domain.ports import Hints
 from manager_service.domain.states import FailureCategory, Outcome, Verdict
+from manager_service.domain.totals import LockWaiter
 from manager_service.leasing import LeaseDesk
 from manager_service.leasing import desk as desks
 from manager_service.leasing.checks import check_logs, check_poll, check_registration, check_reports
@@ -661,6 +662,7 @@ class TestCheckReports:
         [
             report(),
             report(outcome=Outcome.SKIPPED, verdict=None),
+            report(waiters=(LockWaiter(application="a", user="u", seconds=1.5, sessions=2),) * 8),
             report(outcome=Outcome.CANCELLED, verdict=None),
             report(outcome=Outcome.FAILED, verdict=None, failure=FAILED),
             report(outcome=Outcome.FAILED, verdict=None, failure=replace(FAILED, retryable=True), retry_after=1),
@@ -688,6 +690,10 @@ class TestCheckReports:
             (report(before={"a": float("inf")}), "results[0].before[a]"),
             (report(after={str(n): 0.0 for n in range(65)}), "results[0].after"),
             (report(after={"": 0.0}), "results[0].after[]"),
+            (report(waiters=(LockWaiter(),) * 9), "results[0].lock_waiters"),
+            (report(waiters=(LockWaiter(application="x" * 257),)), "results[0].lock_waiters[0]"),
+            (report(waiters=(LockWaiter(), LockWaiter(seconds=-1.0))), "results[0].lock_waiters[1]"),
+            (report(waiters=(LockWaiter(seconds=float("nan")),)), "results[0].lock_waiters[0]"),
         ],
     )
     def test_wrong_ones_are_named(self, wrong: Report, field: str) -> None:
