@@ -87,19 +87,6 @@ class TestLockWaits:
         assert (result.after["blocking_seconds"], result.waiters) == (0.0, ())
         assert result.after["lock_wait_seconds"] > 0.2
 
-    def test_of_a_server_that_tells_no_beginning_samples_are_counted(
-        self, url: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(waiting, "_VERSION_14", 10**6)
-        control = RecordingControl()
-        with holding(url, "LOCK TABLE t"):
-            result = run(url, "vacuum", "public.t", control, lock_timeout_ms=400)
-
-        seconds = result.after["lock_wait_seconds"]
-        assert result.outcome is Outcome.FAILED
-        assert seconds > 0
-        assert seconds % result.after["lock_sample_seconds"] == 0
-
     def test_a_quick_statement_costs_no_connection(
         self, postgres_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -146,7 +146,7 @@ class Watch:
 
     def _look(self, connection: psycopg.Connection[tuple[Any, ...]], began: tuple[str, float]) -> None:
         session = self._session
-        look_at_waits(connection, pid=session.pid, version=session.version, waits=session.waits)
+        look_at_waits(connection, pid=session.pid, waits=session.waits)
         if self._view is None:
             return
         query = f"SELECT to_jsonb(p) FROM {self._view.relation} AS p WHERE pid = %s"  # noqa: S608 - a constant

@@ -10,12 +10,11 @@ from worker_service.domain.lock_waits import LockWaiter, LockWaits, Waiting
 INTERVAL = 0.5
 """Seconds between two looks at a statement; at one that is over sooner nobody looks."""
 
-_VERSION_14 = 140_000
 # The server stops all changes of locks for a moment to tell whom one waits for: it is asked about those alone that
 # wait. They wait for the operation as well when they stand in a row behind its own wait.
 _WAITS = """
 WITH waiting AS MATERIALIZED (
-  SELECT pid, locktype, database, relation, mode, {since} AS since FROM pg_locks WHERE NOT granted)
+  SELECT pid, locktype, database, relation, mode, waitstart AS since FROM pg_locks WHERE NOT granted)
 SELECT w.pid, w.pid = %s, extract(epoch FROM w.since)::float8,
        extract(epoch FROM clock_timestamp() - w.since)::float8,
        coalesce(a.application_name, ''), coalesce(pg_get_userbyid(a.usesysid), ''),
@@ -28,19 +27,15 @@ WHERE w.pid = %s OR %s = ANY (pg_blocking_pids(w.pid))
 """
 
 
-def look_at_waits(
-    connection: psycopg.Connection[tuple[Any, ...]], *, pid: int, version: int, waits: LockWaits
-) -> None:
+def look_at_waits(connection: psycopg.Connection[tuple[Any, ...]], *, pid: int, waits: LockWaits) -> None:
     """Take a sample of what waits; raise the driver's errors.
 
     Args:
         connection: what asks, which is not the operation's.
         pid: the operation's process in the server.
-        version: the server's version, as a number.
         waits: what the sample is added to.
     """
-    since = "waitstart" if version >= _VERSION_14 else "NULL::timestamptz"
-    rows = connection.execute(_WAITS.format(since=since).encode(), [pid, pid, pid]).fetchall()
+    rows = connection.execute(_WAITS, [pid, pid, pid]).fetchall()
     waits.own(_waiting(row, waits.every) for row in _each(rows, own=True))
     waits.others(_waiting(row, waits.every) for row in _each(rows, own=False))
 
@@ -51,6 +46,7 @@ def _each(rows: Iterable[tuple[Any, ...]], *, own: bool) -> Iterable[tuple[Any, 
 
 def _waiting(row: tuple[Any, ...], every: float) -> Waiting:
     pid, _, begun, lasted, application, user, name, mode = row
+    # For the first moment of a wait the server does not tell when it began.
     return Waiting(
         session=pid,
         begun=begun,
