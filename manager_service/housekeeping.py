@@ -17,6 +17,8 @@ LOOK_EVERY: Span = 2 * SECOND
 RETAIN_EVERY: Span = 60 * SECOND
 EVENTS_KEPT = 10_000
 SESSIONS_KEPT: Span = 86_400 * SECOND
+# Longer than a year, for there are jobs that run once in one.
+DURATIONS_KEPT: Span = 400 * 86_400 * SECOND
 
 _BATCH = 1_000
 _BATCHES_PER_TURN = 200
@@ -142,6 +144,9 @@ class Housekeeping:
         await self._drain("parent jobs pruned", lambda: self._store.prune(age=age, limit=_BATCH))
         await self._drain("events trimmed", lambda: self._store.trim_events(keep=EVENTS_KEPT, limit=_BATCH))
         await self._store.prune_sessions(age=SESSIONS_KEPT)
+        await self._drain(
+            "durations pruned", lambda: self._store.prune_durations(age=DURATIONS_KEPT, limit=_BATCH)
+        )
 
     async def _drain(self, event: str, piece: Callable[[], Awaitable[int]]) -> None:
         """Do piece after piece until nothing is left, or for so many that the rest can wait for the next turn."""

@@ -8,8 +8,9 @@ from manager_service.config import Settings
 from manager_service.domain.ports import Clock, Hints, IdSource, JobStore
 from manager_service.housekeeping import Housekeeping, Loop
 from manager_service.leasing import LeaseDesk
-from manager_service.orchestrator import Creation, LogReader, Sweeps, Timers, Watches, log_ends
+from manager_service.orchestrator import Creation, Durations, LogReader, Sweeps, Timers, Watches, log_ends
 from manager_service.orchestrator.bells import Bells
+from manager_service.orchestrator.durations import LEARN_EVERY
 from manager_service.progress import ProgressHub, ProgressLooks
 
 
@@ -30,10 +31,11 @@ class Manager:
         progress = ProgressHub(clock)
         self._parents, self._logs = Bells(ids), Bells(ids)
         self._desk = LeaseDesk(store, progress, clock=clock, ids=ids, timing=settings.timing)
-        self._sweeps, self._timers = Sweeps(store), Timers(store)
+        self._sweeps, self._timers, self._durations = Sweeps(store), Timers(store), Durations(store)
         loops = (
             Loop("sweeps", self._sweeps.turn),
             Loop("timers", self._timers.turn),
+            Loop("durations", self._durations.turn, every=LEARN_EVERY),
             Loop("lost_workers", self._desk.lost_workers.turn, every=settings.timing.heartbeat_interval),
             *([Loop("progress", ProgressLooks(store, progress, ids).turn)] if one_of_several else []),
         )
@@ -78,6 +80,7 @@ class Manager:
         self._logs.stop()
         await self._server.stop(self._settings.shutdown_grace, self._hurry)
         await self._housekeeping.stop()
+        await self._durations.finish()
 
     def _hear(self, hints: Hints) -> None:
         self._desk.hear(hints)
@@ -87,3 +90,4 @@ class Manager:
         if hints.due or hints.parents:
             self._timers.look(soon=hints.due)
         log_ends(hints.ended)
+        self._durations.note(hints.completed)

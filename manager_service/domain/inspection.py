@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from manager_service.domain.conditions import condition
+from manager_service.domain.durations import Doing, largest_first, weights
 from manager_service.domain.fleet import Lock
 from manager_service.domain.lanes import lanes
-from manager_service.domain.model import JobSpec, PlannedChild, RequestedOperation, Selection, Threshold
+from manager_service.domain.model import JobSpec, PlannedChild, RequestedOperation, Selection, Span, Threshold
 from manager_service.domain.states import Scope
 
 INSPECT = "inspect"
@@ -80,8 +81,16 @@ def wanted_of(spec: JobSpec) -> Inspection:
     return Inspection(scope=spec.scope, operations=spec.operations, selection=spec.selection, preview=spec.dry_run)
 
 
-def children_of(spec: JobSpec, target: str, found: InspectionResult) -> tuple[PlannedChild, ...]:
-    """Plan what was found on a target: for each object the operations in the order of the request.
+def children_of(
+    spec: JobSpec, target: str, found: InspectionResult, expected: Mapping[Doing, Span]
+) -> tuple[PlannedChild, ...]:
+    """Plan what was found on a target: the objects with most to do first, each with the operations as requested.
+
+    Args:
+        spec: what the parent job asks for.
+        target: where it was found.
+        found: what was found.
+        expected: what operations on objects of the target are expected to take, where that was learned.
 
     Raises:
         PlanError: these are too many children, or a threshold asks for what none of the objects has.
@@ -97,18 +106,21 @@ def children_of(spec: JobSpec, target: str, found: InspectionResult) -> tuple[Pl
     pairs = [
         (item, wanted) for item in found.objects for wanted in spec.operations if wanted.name in item.operations
     ]
+    sizes = weights({(wanted.name, item.object): item.size_bytes for item, wanted in pairs}, expected)
     locks = {id(item): _merged((*found.locks, *item.locks)) for item in found.objects}
     # Without keys of its own a child holds those of the whole database, as all such do.
     keys = ([key for key, alone in locks[id(item)].items() if alone] or [f"target:{target}"] for item, _ in pairs)
-    return tuple(
-        replace(
-            _judged(spec, item, wanted.name, thresholds),
-            target=target,
-            options=wanted.options,
-            lane=lane,
-            locks=locks[id(item)],
-        )
-        for (item, wanted), lane in zip(pairs, lanes(keys), strict=True)
+    return largest_first(
+        [
+            replace(
+                _judged(spec, item, wanted.name, thresholds, sizes[wanted.name, item.object]),
+                target=target,
+                options=wanted.options,
+                lane=lane,
+                locks=locks[id(item)],
+            )
+            for (item, wanted), lane in zip(pairs, lanes(keys), strict=True)
+        ]
     )
 
 
@@ -119,9 +131,12 @@ def _merged(locks: Iterable[Lock]) -> Mapping[str, bool]:
     return merged
 
 
-def _judged(spec: JobSpec, item: InspectedObject, operation: str, thresholds: "_Thresholds") -> PlannedChild:
+def _judged(
+    spec: JobSpec, item: InspectedObject, operation: str, thresholds: "_Thresholds", size: int
+) -> PlannedChild:
     """Return a child with why it is done or skipped."""
     worth, reason = (False, f"left out: {item.left_out}") if item.left_out else thresholds.judge(item, operation)
+    size = size + (_URGENT if item.urgent else 0) if worth else 0
     if worth and spec.dry_run:
         preview = dict(zip(item.operations, item.previews, strict=False)).get(operation, "")
         worth, reason = False, ": ".join(part for part in ("planned", preview, reason) if part)
@@ -130,7 +145,7 @@ def _judged(spec: JobSpec, item: InspectedObject, operation: str, thresholds: "_
         operation=operation,
         object=item.object,
         lane="",
-        size=item.size_bytes + (_URGENT if item.urgent else 0),
+        size=size,
         skipped=not worth,
         reason=reason,
         before=item.measures if reason else {},

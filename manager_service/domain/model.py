@@ -92,10 +92,11 @@ class PlannedChild:
     """A child job to be made.
 
     Children with the same ``lane`` share an exclusive lock key: they run one after the other, in the order of
-    the plan. ``size`` orders lanes, the largest first; 0 is unknown. ``locks`` are the keys it holds, each
-    exclusive or not; without any it holds those that are offered for the whole database. One that is ``skipped``
-    ends when it is made, for the ``reason``; of another that tells why it was chosen. ``before`` is what was
-    measured.
+    the plan. ``size`` orders lanes, the largest first: bytes, or microseconds where durations were learned, the
+    same in a whole plan; 0 is unknown. ``expected`` is how long it is expected to take. ``locks`` are the keys it
+    holds, each exclusive or not; without any it holds those that are offered for the whole database. One that is
+    ``skipped`` ends when it is made, for the ``reason``; of another that tells why it was chosen. ``before`` is
+    what was measured.
     """
 
     target: str
@@ -104,6 +105,7 @@ class PlannedChild:
     object: str | None = None
     lane: str
     size: int = 0
+    expected: Span | None = None
     locks: Mapping[str, bool] = field(default_factory=dict)
     skipped: bool = False
     reason: str = ""
@@ -177,7 +179,8 @@ class ChildJob:
     """A child job as it stands.
 
     ``wait_reason`` and ``wait_detail`` are set while it is pending, ``worker_name`` while it is live, ``progress``
-    when the worker of the live attempt told it. ``waiters`` are those of the last attempt that ended.
+    when the worker of the live attempt told it, ``expected`` when it has not ended by an attempt and durations of
+    its operation on its object were learned. ``waiters`` are those of the last attempt that ended.
     """
 
     id: str
@@ -206,6 +209,7 @@ class ChildJob:
     end_time: Instant | None
     progress: Progress | None = None
     waiters: tuple[LockWaiter, ...] = ()
+    expected: Span | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,21 +1,27 @@
 """What a report of an ``inspect`` child becomes: the children that it plans, or a failure."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+from manager_service.domain.durations import Doing
 from manager_service.domain.inspection import INSPECT, MAX_CHILDREN, PlanError, children_of
 from manager_service.domain.leases import Report
-from manager_service.domain.model import ChildJob, Failure, ParentJob
+from manager_service.domain.model import ChildJob, Failure, ParentJob, Span
 from manager_service.domain.states import FailureCategory, Outcome
 
 
-def planned(report: Report, child: ChildJob, parent: ParentJob) -> Report:
-    """Return a report with the children that come of what was found; where that cannot be, as one of a failure."""
+def planned(report: Report, child: ChildJob, parent: ParentJob, expected: Mapping[Doing, Span]) -> Report:
+    """Return a report with the children that come of what was found; where that cannot be, as one of a failure.
+
+    ``expected`` is what operations on objects of the target are expected to take.
+    """
     if report.inspection is None or report.outcome is not Outcome.COMPLETED or child.operation != INSPECT:
         return replace(report, inspection=None)
     try:
-        return replace(report, inspection=None, planned=children_of(parent.spec, child.target, report.inspection))
+        children = children_of(parent.spec, child.target, report.inspection, expected)
     except PlanError as error:
         return failed_report(report, _failure("CANNOT_PLAN", str(error), FailureCategory.INVALID))
+    return replace(report, inspection=None, planned=children)
 
 
 def failed_report(report: Report, failure: Failure) -> Report:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from manager_service.domain.durations import Completion, Doing, Expectation
 from manager_service.domain.events import EventPage
 from manager_service.domain.fleet import Losses, Offers, Registration, Target, Worker
 from manager_service.domain.leases import Heartbeat, HeartbeatAnswer, Lease, LogBatch, Poll, Report, ReportAnswer
@@ -55,6 +56,7 @@ class Hints:
         due: whether something falls due now at a time of its own: a delay, or a deadline; told to this manager
             alone.
         ended: parent jobs that the transaction ended, as they stood then; told to this manager alone.
+        completed: children that completed by it; told to this manager alone.
     """
 
     parents: frozenset[str] = frozenset()
@@ -66,6 +68,7 @@ class Hints:
     ending: frozenset[str] = frozenset()
     due: bool = False
     ended: tuple[ParentJob, ...] = ()
+    completed: tuple[Completion, ...] = ()
 
 
 Listener = Callable[[Hints], None]
@@ -252,6 +255,24 @@ class FleetVerbs(Protocol):
         """
 
 
+class History(Protocol):
+    """How long operations took, by target, operation and object."""
+
+    async def learn(self, completions: Sequence[Completion]) -> int:
+        """Keep how long children took, as far as they and their targets are known; return of how many doings."""
+
+    async def expected(self, target: str, object_name: str | None, operation: str) -> Expectation | None:
+        """Return what an operation is expected to take on an object, ``None`` for the whole database."""
+
+    async def expected_of_objects(self, target: str, operations: Sequence[str]) -> Mapping[Doing, Span]:
+        """Return what these operations are expected to take on all objects of a target that are known."""
+
+    async def expected_of_databases(
+        self, targets: Sequence[str], operations: Sequence[str]
+    ) -> Mapping[tuple[str, str], Span]:
+        """Return what these operations are expected to take on whole databases, by target and operation."""
+
+
 class Upkeep(Protocol):
     """What the manager does by itself, again and again; each verb does a bounded piece of it."""
 
@@ -288,8 +309,11 @@ class Upkeep(Protocol):
     async def prune_sessions(self, *, age: Span) -> int:
         """Delete sessions that have been gone for longer than ``age`` and hold nothing; return how many."""
 
+    async def prune_durations(self, *, age: Span, limit: int) -> int:
+        """Delete up to ``limit`` durations that were not added to for longer than ``age``; return how many."""
 
-class JobStore(JobReads, JobWrites, LeaseVerbs, FleetVerbs, Upkeep, Protocol):
+
+class JobStore(JobReads, JobWrites, LeaseVerbs, FleetVerbs, History, Upkeep, Protocol):
     """Where jobs live. Every verb may raise ``StoreUnavailableError``."""
 
     def subscribe(self, listener: Listener) -> None:

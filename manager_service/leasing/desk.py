@@ -139,7 +139,9 @@ class LeaseDesk:
             parent = await self._store.parent_job(child.parent_job_id)
         except (ChildJobNotFoundError, ParentJobNotFoundError):
             return replace(report, inspection=None)  # stale, as the store will find
-        return await asyncio.to_thread(planned, report, child, parent)
+        operations = [operation.name for operation in parent.spec.operations]
+        expected = await self._store.expected_of_objects(child.target, operations)
+        return await asyncio.to_thread(planned, report, child, parent, expected)
 
     async def append_logs(self, batch: LogBatch) -> int | None:
         """Store lines of a live attempt; return the next offset, ``None`` when the lease is gone.

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import structlog
 
+from manager_service.domain.durations import with_expected
 from manager_service.domain.errors import FieldViolation, InvalidRequestError, TargetNotFoundError
 from manager_service.domain.fleet import OfferedOperation, Offers
 from manager_service.domain.inspection import INSPECT, is_inspected
-from manager_service.domain.model import ParentJob, Plan, PlannedChild
+from manager_service.domain.model import ParentJob, Plan, PlannedChild, Span
 from manager_service.domain.planning import DEFAULT_OPERATIONS, plan, planned_parent
 from manager_service.domain.ports import Clock, JobStore
 from manager_service.domain.request import MAX_TARGETS, JobRequest, request_hash, request_violations
@@ -73,9 +74,22 @@ class Creation:
             raise InvalidRequestError(wrong)
         offers = await self._selected(request) if request.target_labels else await self._named(request)
         if len(request.targets or offers) <= _SMALL:
-            return plan(request, offers, now)
+            return await self._expecting(plan(request, offers, now))
         # A large plan takes seconds, during which heartbeats have to be answered.
-        return await asyncio.to_thread(plan, request, offers, now)
+        return await self._expecting(await asyncio.to_thread(plan, request, offers, now))
+
+    async def _expecting(self, planned: Plan) -> Plan:
+        """Add what the children are expected to take, where that was learned."""
+        names = sorted({child.target for child in planned.children})
+        operations = sorted({child.operation for child in planned.children})
+        expected: dict[tuple[str, str], Span] = {}
+        for begin in range(0, len(names), _PAGE):
+            page = names[begin : begin + _PAGE]
+            expected.update(await self._store.expected_of_databases(page, operations))
+            await asyncio.sleep(0)
+        if len(names) <= _SMALL:
+            return with_expected(planned, expected)
+        return await asyncio.to_thread(with_expected, planned, expected)
 
     async def _named(self, request: JobRequest) -> Offers:
         offers = await self._offers(request)

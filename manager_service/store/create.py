@@ -167,7 +167,7 @@ class Children:
             lane = lanes.setdefault(child.lane, len(lanes))
             if not child.skipped:
                 heads.setdefault(lane, (child_id, child))
-                sizes[lane] = max(sizes.get(lane, 0), child.size)
+                sizes[lane] = sizes.get(lane, 0) + child.size
             yield {
                 "id": child_id,
                 "position": position,
@@ -185,7 +185,7 @@ class Children:
             }
 
     def heads(self) -> Iterator[dict[str, Any]]:
-        """Return the heads, the lanes with the largest child first; call it after ``rows`` is exhausted.
+        """Return the heads, the lanes with most to do first; call it after ``rows`` is exhausted.
 
         Their turns begin after the last granted one of their rank, so that parent jobs share fairly, and go on one
         by one, so that the lanes of one parent job go round.

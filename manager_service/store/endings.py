@@ -197,6 +197,8 @@ def _tell(tx: UnitOfWork, parent: ParentInWork, item: Ended) -> None:
     )
     parent.add_totals(item.totals)
     tx.freed(parent, lease.child_id, lease.target)
+    if ending.state is ChildJobState.COMPLETED:
+        tx.completed(lease.child_id, tx.now - lease.grant_time)
 
 
 def _again(tx: UnitOfWork, parents: dict[str, ParentInWork], item: Ended) -> Head:

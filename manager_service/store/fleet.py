@@ -15,6 +15,7 @@ from manager_service.store.rows import mapping_of
 from manager_service.store.statements import Among, Connection, Statement
 from manager_service.store.tables import (
     child_jobs,
+    durations,
     is_open,
     is_ready,
     leases,
@@ -101,6 +102,7 @@ _FORGET = tuple(
     for table, column in (
         (target_labels, target_labels.c.target),
         (session_targets, _st.target),
+        (durations, durations.c.target),
         (targets, _t.name),
     )
 )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, func, literal, select
+from sqlalchemy import and_, bindparam, func, literal, literal_column, select
 
 from manager_service.domain.errors import ChildJobNotFoundError, ParentJobNotFoundError, RequestIdReusedError
 from manager_service.domain.events import EventPage
@@ -17,6 +17,7 @@ from manager_service.store.statements import Among, Connection, Statement
 from manager_service.store.tables import (
     attempts,
     child_jobs,
+    durations,
     events,
     leases,
     parent_counts,
@@ -28,10 +29,17 @@ from manager_service.store.tables import (
 from manager_service.store.totals import waiters_of_text
 from manager_service.store.waits import Waits
 
-_p, _c, _l = parent_jobs.c, child_jobs.c, leases.c
+_p, _c, _l, _d = parent_jobs.c, child_jobs.c, leases.c, durations.c
 # What a lease says is newer than what its child's row says.
 _state = func.coalesce(_l.state, _c.state)
-_CHILDREN = child_jobs.outerjoin(leases, _l.child_id == _c.id)
+_CHILDREN = child_jobs.outerjoin(leases, _l.child_id == _c.id).outerjoin(
+    durations,
+    and_(
+        _d.target == _c.target,
+        _d.operation == _c.operation,
+        _d.object == func.coalesce(_c.object, literal_column("''")),
+    ),
+)
 _CHILD_COLUMNS = (
     _c.id,
     _c.parent_id,
@@ -61,8 +69,11 @@ _CHILD_COLUMNS = (
     _l.grant_time,
     _l.start_time.label("lease_start_time"),
     _l.progress,
+    _d.expected,
 )
 _CHILD = Statement(select(*_CHILD_COLUMNS).select_from(_CHILDREN).where(_c.id == bindparam("id")))
+# Those that ran through tell themselves how long it took.
+_NOT_RUN = frozenset({ChildJobState.PENDING, ChildJobState.LEASED, ChildJobState.RUNNING, ChildJobState.SKIPPED})
 _ATTEMPTS = Statement(select(attempts).where(attempts.c.child_id == bindparam("id")).order_by(attempts.c.attempt))
 _STALE = Statement(
     select(stale_reports)
@@ -243,6 +254,7 @@ def _child(row: Any, reason: WaitReason | None, detail: str) -> ChildJob:
         end_time=row.end_time,
         progress=progress_of(row.progress),
         waiters=waiters_of_text(row.waiters),
+        expected=row.expected if state in _NOT_RUN else None,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
+from manager_service.domain.durations import Completion, Doing, Expectation
 from manager_service.domain.events import EventPage
 from manager_service.domain.fleet import Losses, Offers, Registration, Target, Timing, Worker
 from manager_service.domain.leases import Heartbeat, HeartbeatAnswer, Lease, LogBatch, Poll, Report, ReportAnswer
@@ -21,6 +22,13 @@ from manager_service.domain.ports import ChildJobFilter, Created, Hints, Listene
 from manager_service.store.acquire import Polls, acquire
 from manager_service.store.control import cancel_parent_job, pause_parent_job, resume_parent_job
 from manager_service.store.create import create_parent_job
+from manager_service.store.durations import (
+    learn,
+    prune_durations,
+    read_expected,
+    read_expected_of_databases,
+    read_expected_of_objects,
+)
 from manager_service.store.expiry import expire_leases, next_available, release_due
 from manager_service.store.fleet import (
     drain_worker,
@@ -279,6 +287,32 @@ class SqlJobStore:
     async def forget_target(self, target: str) -> None:
         """Forget a target that nobody serves and nothing needs."""
         await self._steer(forget_target, target)
+
+    # How long operations take.
+
+    async def learn(self, completions: Sequence[Completion]) -> int:
+        """Keep how long children took."""
+        number: int = await self._steer(learn, completions)
+        return number
+
+    async def expected(self, target: str, object_name: str | None, operation: str) -> Expectation | None:
+        """Return what an operation is expected to take on an object."""
+        return await self._backend.read(lambda c, _: read_expected(c, target, object_name, operation))
+
+    async def expected_of_objects(self, target: str, operations: Sequence[str]) -> Mapping[Doing, Span]:
+        """Return what operations are expected to take on the objects of a target."""
+        return await self._backend.read(lambda c, _: read_expected_of_objects(c, target, operations))
+
+    async def expected_of_databases(
+        self, targets: Sequence[str], operations: Sequence[str]
+    ) -> Mapping[tuple[str, str], Span]:
+        """Return what operations are expected to take on whole databases."""
+        return await self._backend.read(lambda c, _: read_expected_of_databases(c, targets, operations))
+
+    async def prune_durations(self, *, age: Span, limit: int) -> int:
+        """Delete durations to which none was added for long."""
+        number: int = await self._steer(prune_durations, age=age, limit=limit)
+        return number
 
     # Upkeep.
 

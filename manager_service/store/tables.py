@@ -386,6 +386,25 @@ target_labels = Table(
     sqlite_with_rowid=False,
 )
 
+# How long operations took on objects; the empty one is the whole database. Written beside what is recorded, in
+# batches: a manager that dies loses what it had not written yet.
+durations = Table(
+    "durations",
+    metadata,
+    Column("target", Text, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("object", Text, nullable=False),
+    # What is to be expected of the next, and the last few that this is made of.
+    Column("expected", BigInteger, nullable=False),
+    Column("kept", Text, nullable=False),
+    Column("completions", BigInteger, nullable=False),
+    Column("update_time", BigInteger, nullable=False),
+    PrimaryKeyConstraint("target", "operation", "object"),
+    # prune_durations looks for those that were not added to for long.
+    Index("ix_durations_update_time", "update_time"),
+    sqlite_with_rowid=False,
+)
+
 job_logs = Table(
     "job_logs",
     metadata,

@@ -6,9 +6,10 @@ from typing import Any
 
 from sqlalchemy import bindparam, insert, literal_column, select
 
+from manager_service.domain.durations import Completion
 from manager_service.domain.errors import ParentJobNotFoundError
 from manager_service.domain.fleet import Timing
-from manager_service.domain.model import Instant
+from manager_service.domain.model import Instant, Span
 from manager_service.domain.ports import Hints, IdSource
 from manager_service.store.errors import LostLeaseError
 from manager_service.store.exclusion import Exclusion
@@ -102,6 +103,7 @@ class UnitOfWork:
         self._ready_targets: Counter[str] = Counter()
         self._contended: set[str] = set()
         self._waiting: set[str] = set()
+        self._completed: list[Completion] = []
         self._falls_due = False
         self._expected: list[tuple[Changed, Sequence[str]]] = []
         self.alive = False
@@ -300,6 +302,10 @@ class UnitOfWork:
         """Note new log entries."""
         self._ended_children.add(child_id)
 
+    def completed(self, child_id: str, span: Span) -> None:
+        """Note that a child completed, and how long its attempt took."""
+        self._completed.append(Completion(child_job_id=child_id, span=span))
+
     def contended(self, targets: Iterable[str]) -> None:
         """Note targets with heads that a claim wanted while another transaction had them."""
         self._contended.update(targets)
@@ -368,6 +374,7 @@ class UnitOfWork:
                 for parent_id in sorted(self._told_parents & self._parents.keys())
                 for parent_job in self._parents[parent_id].ends
             ),
+            completed=tuple(self._completed),
         )
 
     def _ask_waiting(self) -> list[Rows]:

@@ -31,7 +31,7 @@ def only_if(condition: str, **fields: str) -> Threshold:
 
 
 def children(asked: JobSpec, *objects: InspectedObject, locks: tuple[Lock, ...] = ()) -> tuple[PlannedChild, ...]:
-    return children_of(asked, "app", InspectionResult(objects=objects, locks=locks))
+    return children_of(asked, "app", InspectionResult(objects=objects, locks=locks), {})
 
 
 class TestChildren:
@@ -154,7 +154,7 @@ class TestThresholds:
     def test_a_name_that_only_these_have_no_measure_of_is_not_met(self) -> None:
         found = InspectionResult(objects=(table("a"),), measures=frozenset({"age"}))
 
-        [child] = children_of(spec(only_if=(only_if("age > 1"),)), "app", found)
+        [child] = children_of(spec(only_if=(only_if("age > 1"),)), "app", found, {})
 
         assert child.skipped
 
@@ -218,7 +218,7 @@ class TestPlanned:
     def test_a_report_brings_the_children(self) -> None:
         parent = replace(parent_job(), spec=spec())
 
-        report = planned(self.report(), replace(child_job(), operation="inspect", target="app"), parent)
+        report = planned(self.report(), replace(child_job(), operation="inspect", target="app"), parent, {})
 
         assert report.planned is not None
         assert [child.object for child in report.planned] == ["a"]
@@ -227,7 +227,7 @@ class TestPlanned:
     def test_one_that_cannot_be_planned_is_a_failure(self) -> None:
         parent = replace(parent_job(), spec=spec(only_if=(only_if("y"),)))
 
-        report = planned(self.report(), replace(child_job(), operation="inspect"), parent)
+        report = planned(self.report(), replace(child_job(), operation="inspect"), parent, {})
 
         assert (report.outcome, report.verdict, report.planned) == (Outcome.FAILED, None, None)
         assert report.failure is not None
@@ -239,6 +239,6 @@ class TestPlanned:
         [("vacuum", {}), ("inspect", {"outcome": Outcome.SKIPPED}), ("inspect", {"inspection": None})],
     )
     def test_others_bring_none(self, operation: str, fields: dict[str, Any]) -> None:
-        report = planned(self.report(**fields), replace(child_job(), operation=operation), parent_job())
+        report = planned(self.report(**fields), replace(child_job(), operation=operation), parent_job(), {})
 
         assert (report.planned, report.inspection) == (None, None)

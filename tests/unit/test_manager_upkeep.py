@@ -63,6 +63,9 @@ class UpkeepStore:
     async def prune_sessions(self, *, age: int) -> int:
         return self._next("prune_sessions", [0])
 
+    async def prune_durations(self, *, age: int, limit: int) -> int:
+        return self._next("prune_durations", [0])
+
     async def ending_parent_jobs(self) -> tuple[str, ...]:
         return tuple(self.batches)
 
@@ -153,7 +156,7 @@ class TestHousekeeping:
         keeping = Housekeeping(store, timing=Timing(), retention=7)
 
         keeping.start()
-        await until(lambda: "prune_sessions" in store.asked)
+        await until(lambda: "prune_durations" in store.asked)
         await keeping.stop()
 
         assert set(store.asked) == {
@@ -162,6 +165,7 @@ class TestHousekeeping:
             "prune 7",
             "trim_events 10000",
             "prune_sessions",
+            "prune_durations",
         }
 
     async def test_it_tells_once_that_the_store_is_away_and_once_that_it_is_back(self, store: Any) -> None:

@@ -11,6 +11,7 @@ from manager_service.store import (
     acquire,
     candidates,
     choosing,
+    durations,
     endings,
     expiry,
     heartbeat,
@@ -58,6 +59,8 @@ _FILL = (
         FROM generate_series(0, 999) AS n""",
     """INSERT INTO leases SELECT 'x' || n, 'l' || n, 'p1', 't' || n, 'vacuum', 's' || n % 1000, 'w', 1, 1, 0, 0, 0,
         'running', 1, 0, 0, 0, 0, false, NULL, '' FROM generate_series(0, 9999) AS n""",
+    """INSERT INTO durations SELECT 't' || n / 10, 'vacuum', n % 10, 0, '[]', 1, 0
+        FROM generate_series(0, 99999) AS n""",
 )
 # What the plan of a statement has to go along. A statement's name tells where it comes from.
 PINNED: dict[str, tuple[Statement, tuple[str, ...]]] = {
@@ -92,8 +95,15 @@ PINNED: dict[str, tuple[Statement, tuple[str, ...]]] = {
     "counts": (parents.UPDATE_COUNTS, ("pk_parent_counts",)),
     "counts that are held": (postgresql_exclusion.HOLD_COUNTS, ("pk_parent_counts",)),
     "who waits for a freed target": (unit_of_work.TARGETS_READY, ("ix_queue_ready_operation",)),
+    "children that completed": (durations.DONE, ("pk_child_jobs", "targets")),
+    "durations that are held": (durations.KNOWN, ("pk_child_jobs", "pk_durations")),
+    "durations that are added to": (durations.SET, ("pk_durations",)),
+    "what one is expected to take": (durations.ONE, ("pk_durations",)),
+    "what those of a target are expected to take": (durations.OF_OBJECTS, ("pk_durations",)),
+    "what databases are expected to take": (durations.OF_DATABASES, ("pk_durations",)),
+    "old durations": (durations.OLD, ("ix_durations_update_time",)),
 }
-FOR_MANY = ("renewal with progress", "end", "child's end", "counts")
+FOR_MANY = ("renewal with progress", "end", "child's end", "counts", "durations that are added to")
 DIALECT = postgresql_dialect()
 
 

@@ -76,6 +76,8 @@ async def test_the_manager_serves_with_no_right_but_to_rows(as_manager: str) -> 
     await store.delete_parent_job(parent.id)
     await store.prune(age=-SECOND, limit=100)
     await store.prune_sessions(age=-SECOND)
+    await store.learn([item for hint in world.hints for item in hint.completed])
+    await store.prune_durations(age=-SECOND, limit=100)
 
     await store.close()
     assert parent.state is ParentJobState.COMPLETED

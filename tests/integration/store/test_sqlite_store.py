@@ -37,6 +37,7 @@ from manager_service.store import (
     candidates,
     checkpoints,
     choosing,
+    durations,
     endings,
     expiry,
     heartbeat,
@@ -324,6 +325,7 @@ class TestSchema:
             connection.execute("ALTER TABLE child_jobs DROP COLUMN locks")
             connection.execute("ALTER TABLE child_jobs DROP COLUMN waiters")
             connection.execute("ALTER TABLE parent_counts DROP COLUMN totals")
+            connection.execute("DROP TABLE durations")
             connection.execute("UPDATE alembic_version SET version_num = '0001'")
         connection.close()
 
@@ -698,6 +700,13 @@ PINNED = {
     ),
     "counts": (parents.UPDATE_COUNTS, ["parent_counts USING PRIMARY KEY"]),
     "successors": (lanes.SUCCESSORS, ["ix_child_jobs_open"]),
+    "children that completed": (durations.DONE, ["child_jobs USING PRIMARY KEY", "targets USING COVERING INDEX"]),
+    "durations that are known": (durations.KNOWN, ["child_jobs USING PRIMARY KEY", "durations USING PRIMARY KEY"]),
+    "durations that are added to": (durations.SET, ["durations USING PRIMARY KEY"]),
+    "what one is expected to take": (durations.ONE, ["durations USING PRIMARY KEY"]),
+    "what those of a target are expected to take": (durations.OF_OBJECTS, ["durations USING PRIMARY KEY"]),
+    "what databases are expected to take": (durations.OF_DATABASES, ["durations USING PRIMARY KEY"]),
+    "old durations": (durations.OLD, ["durations USING COVERING INDEX ix_durations_update_time"]),
 }
 
 
