@@ -123,6 +123,7 @@ def child_job(job: ChildJob) -> job_pb2.ChildJob:
         start_time=timestamp(job.start_time),
         end_time=timestamp(job.end_time),
         lock_waiters=lock_waiters(job.waiters),
+        expected_duration=duration(job.expected),
     )
 
 
@@ -135,6 +136,7 @@ def _planned_child(position: int, child: PlannedChild) -> job_pb2.ChildJob:
         object=child.object,
         state=enums.CHILD_JOB_STATE.out(ChildJobState.PENDING),
         position=position,
+        expected_duration=duration(child.expected),
     )
 
 

@@ -1077,6 +1077,7 @@ class ChildJob(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     LOCK_WAITERS_FIELD_NUMBER: _builtins.int
+    EXPECTED_DURATION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id. Set by CreateParentJob."""
     parent_job_id: _builtins.str
@@ -1151,6 +1152,13 @@ class ChildJob(_message.Message):
     def lock_waiters(self) -> _containers.RepeatedCompositeFieldContainer[Global___LockWaiter]:
         """Who waited longest for locks of its last attempt that ended, as far as its worker saw."""
 
+    @_builtins.property
+    def expected_duration(self) -> _duration_pb2.Duration:
+        """How long it is expected to take: the median of the last times that this operation completed on this object of this
+        target, whatever its options. Unset where none did, and once an attempt ended it. Of a SKIPPED one: what it would
+        have taken.
+        """
+
     def __init__(
         self,
         *,
@@ -1181,10 +1189,11 @@ class ChildJob(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         lock_waiters: _abc.Iterable[Global___LockWaiter] | None = ...,
+        expected_duration: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "available_time", b"available_time", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "object", b"object", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "available_time", b"available_time", "create_time", b"create_time", "end_time", b"end_time", "expected_duration", b"expected_duration", "failure", b"failure", "object", b"object", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "after", b"after", "attempts", b"attempts", "available_time", b"available_time", "before", b"before", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "failures", b"failures", "id", b"id", "lock_waiters", b"lock_waiters", "losses", b"losses", "object", b"object", "operation", b"operation", "options", b"options", "parent_job_id", b"parent_job_id", "position", b"position", "progress", b"progress", "reason", b"reason", "start_time", b"start_time", "state", b"state", "target", b"target", "type", b"type", "verdict", b"verdict", "version", b"version", "wait_detail", b"wait_detail", "wait_reason", b"wait_reason", "worker_name", b"worker_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "after", b"after", "attempts", b"attempts", "available_time", b"available_time", "before", b"before", "create_time", b"create_time", "end_time", b"end_time", "expected_duration", b"expected_duration", "failure", b"failure", "failures", b"failures", "id", b"id", "lock_waiters", b"lock_waiters", "losses", b"losses", "object", b"object", "operation", b"operation", "options", b"options", "parent_job_id", b"parent_job_id", "position", b"position", "progress", b"progress", "reason", b"reason", "start_time", b"start_time", "state", b"state", "target", b"target", "type", b"type", "verdict", b"verdict", "version", b"version", "wait_detail", b"wait_detail", "wait_reason", b"wait_reason", "worker_name", b"worker_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__object: _TypeAlias = _typing.Literal["object"]  # noqa: Y015
     _WhichOneofArgType__object: _TypeAlias = _typing.Literal["_object", b"_object"]  # noqa: Y015
