@@ -3,10 +3,12 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 from google.protobuf.message import Message
 
+from manager_service.client.estimates import expected
 from manager_service.client.words import moment, word
 from overhaul.v1 import fleet_service_pb2, job_pb2, job_service_pb2
 
@@ -63,6 +65,7 @@ def child_job(child: job_pb2.ChildJob) -> Json:
         "lock_waiters": [lock_waiter(one) for one in child.lock_waiters],
         "start_time": time(child, "start_time"),
         "end_time": time(child, "end_time"),
+        "expected_seconds": seconds(expected(child)),
     }
 
 
@@ -178,6 +181,11 @@ def log_lines(chunk: job_service_pb2.ReadLogsResponse) -> Iterable[Json]:
             "level": entry.level,
             "message": entry.message,
         }
+
+
+def seconds(span: timedelta | None) -> float | None:
+    """Return a span; ``None`` where it is not known."""
+    return None if span is None else span.total_seconds()
 
 
 def time(message: Message, field: str) -> str | None:

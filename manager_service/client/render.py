@@ -9,6 +9,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.filesize import decimal
 
+from manager_service.client.estimates import expected
 from manager_service.client.tables import Column, FittedTable
 from manager_service.client.words import duration, moment, number, safe, seconds, spoken
 from overhaul.v1 import fleet_service_pb2, job_pb2
@@ -20,6 +21,10 @@ WHOLE = 36
 
 _PLANNED = "planned"
 """How the reason of a child begins that a dry run planned."""
+
+_UNENDED = frozenset(
+    {job_pb2.CHILD_JOB_STATE_PENDING, job_pb2.CHILD_JOB_STATE_LEASED, job_pb2.CHILD_JOB_STATE_RUNNING}
+)
 
 Row = Sequence[str]
 
@@ -72,7 +77,10 @@ def child_table(children: Iterable[job_pb2.ChildJob]) -> FittedTable:
         *(replace(column, spare=column.head != _BYTES) for column in _MEASURES),
         Column(head="attempts", spare=True),
         Column(head="time", least=WHOLE),
+        Column(head="expected", least=WHOLE, spare=True),
     )
+    shown = list(children)
+    known = any(child.HasField("expected_duration") for child in shown)
     rows = [
         (
             child.id,
@@ -81,8 +89,9 @@ def child_table(children: Iterable[job_pb2.ChildJob]) -> FittedTable:
             *_measured(child),
             str(child.attempts),
             _time(child),
+            _expected(child) if known and child.state in _UNENDED else "",
         )
-        for child in children
+        for child in shown
     ]
     return FittedTable(columns, rows)
 
@@ -103,16 +112,20 @@ def plan_table(children: Iterable[job_pb2.ChildJob]) -> FittedTable:
         Column(head="operation"),
         Column(head="object", least=8),
         Column(head="size"),
+        Column(head="expected", least=WHOLE),
         Column(head="plan", least=WHOLE),
     )
+    shown = list(children)
+    known = any(child.HasField("expected_duration") for child in shown)
     rows = [
         (
             child.operation,
             _place(child),
             decimal(int(child.before["size_bytes"])) if "size_bytes" in child.before else "",
+            _expected(child) if known and is_planned(child) else "",
             "; ".join(child.reason.removeprefix(_PLANNED).removeprefix(": ").splitlines()) or "planned",
         )
-        for child in children
+        for child in shown
     ]
     return FittedTable(columns, rows)
 
@@ -243,6 +256,10 @@ def _why(child: job_pb2.ChildJob) -> str:
 
 def _place(child: job_pb2.ChildJob) -> str:
     return f"{child.target}.{child.object}" if child.HasField("object") else child.target
+
+
+def _expected(child: job_pb2.ChildJob) -> str:
+    return seconds(expected(child)) or "unknown"
 
 
 def _result(child: job_pb2.ChildJob) -> str:

@@ -2,16 +2,18 @@
 
 from collections.abc import AsyncIterable, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from manager_service.client import as_json, render, summary, update_json
 from manager_service.client.client import ManagerClient
 from manager_service.client.errors import ClientError
+from manager_service.client.estimates import Estimate, in_all, time_left
 from manager_service.client.exits import ExitCode, code_of_job
 from manager_service.client.follow import trouble
 from manager_service.client.options import ParentState
 from manager_service.client.talk import put, tell
-from manager_service.client.words import moment, safe, spoken
+from manager_service.client.words import about, moment, safe, spoken
 from overhaul.v1 import fleet_service_pb2, job_pb2
 
 ItemT = TypeVar("ItemT")
@@ -27,14 +29,18 @@ async def show_job(client: ManagerClient, job_id: str, *, as_object: bool) -> No
         await _show_child(client, job_id, error, as_object=as_object)
         return
     children = [child async for child in client.list_child_jobs(job_id)]
+    left = time_left(parent_job, children, datetime.now(UTC))
     if as_object:
-        put(as_json.text(as_json.job(parent_job, children)))
+        whole = as_json.job(parent_job, children)
+        put(as_json.text({**whole, "expected_seconds_left": as_json.seconds(left.span if left else None)}))
         return
     screen = render.console()
     screen.print(render.parent_table([parent_job]))
     screen.print(render.child_table(children))
     _print_reasons(children)
     _print_lines(summary.totals_lines(parent_job.totals))
+    if left is not None:
+        tell(f"{about(left.span)} left{_but_for(left)}")
 
 
 async def _show_child(client: ManagerClient, job_id: str, no_parent: ClientError, *, as_object: bool) -> None:
@@ -150,13 +156,32 @@ def show_plan(parent_job: job_pb2.ParentJob, children: Sequence[job_pb2.ChildJob
     if not parent_job.id:
         render.console().print(render.child_table(children))
         tell(f"would create {len(children)} child jobs; nothing was stored")
+        _tell_expected(children, parent_job.max_parallel)
         return
     planned = [child for child in children if not render.is_inspection(child)]
-    left_out = sum(not render.is_planned(child) for child in planned)
+    chosen = [child for child in planned if render.is_planned(child)]
+    left_out = len(planned) - len(chosen)
     render.console().print(render.plan_table(planned))
     _print_reasons([child for child in children if render.is_inspection(child)])
     left = f", {left_out} left out" if left_out else ""
-    tell(f"would create {len(planned) - left_out} child jobs{left}; nothing was changed")
+    tell(f"would create {len(chosen)} child jobs{left}; nothing was changed")
+    _tell_expected(chosen, parent_job.max_parallel)
+
+
+def _tell_expected(children: Sequence[job_pb2.ChildJob], max_parallel: int) -> None:
+    """Tell how long children will take, as far as such ones completed before."""
+    if not children:
+        return
+    alone, together = in_all(children), in_all(children, at_once=max(max_parallel, 1))
+    if alone is None or together is None:
+        tell("how long that takes is not known: none of it completed before")
+        return
+    side_by_side = f", {about(together.span)} with {max_parallel} at once" if max_parallel > 1 else ""
+    tell(f"that takes {about(alone.span)} one after the other{side_by_side}{_but_for(alone)}")
+
+
+def _but_for(estimate: Estimate) -> str:
+    return f", not counting {estimate.unknown} of which nothing is known" if estimate.unknown else ""
 
 
 def show_parent(parent_job: job_pb2.ParentJob, *, as_object: bool) -> None:

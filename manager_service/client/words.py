@@ -51,6 +51,18 @@ def duration(message: Message) -> timedelta | None:
     return None if start is None or end is None else max(end - start, timedelta(0))
 
 
+def about(span: timedelta) -> str:
+    """Return a span of which no more is known, such as ``about 20 s``, ``about 5 min`` or ``about 2 h 30 min``."""
+    total = span.total_seconds()
+    if total < 1:
+        return "less than a second"
+    if round(total) < 60:  # noqa: PLR2004 - a minute
+        return f"about {round(total)} s"
+    hours, minutes = divmod(round(total / 60), 60)
+    parts = (f"{hours} h" if hours else "", f"{minutes} min" if minutes else "")
+    return " ".join(("about", *(part for part in parts if part)))
+
+
 def seconds(span: timedelta | None) -> str:
     """Return a span in words, such as ``0.4 s`` or ``2:05:00``; empty for ``None``."""
     if span is None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from typer.testing import CliRunner, Result
 
 from manager_service.client.cli import app
@@ -67,6 +68,7 @@ CHILD: dict[str, Any] = {
     "lock_waiters": [],
     "start_time": "2026-01-31T04:05:07.000000Z",
     "end_time": "2026-01-31T04:05:09.250000Z",
+    "expected_seconds": None,
 }
 WORKER = fleet_service_pb2.Worker(
     worker_name="w1",
@@ -181,6 +183,41 @@ class TestPlan:
 
         assert [child["object"] for child in whole["child_jobs"]] == [None, "users", "visits"]
         assert whole["parent_job"]["dry_run"] is True
+
+    def test_how_long_it_takes_is_told_where_it_was_learned(self, manager: FakeManager) -> None:
+        skipped = {"state": job_pb2.CHILD_JOB_STATE_SKIPPED, "reason": "planned"}
+        planning(
+            manager,
+            wire.child_job(object="users", expected_duration=Duration(seconds=400), **skipped),
+            wire.child_job(object="visits", expected_duration=Duration(seconds=200), **skipped),
+            wire.child_job(object="new", **skipped),
+            wire.child_job(
+                object="idle",
+                expected_duration=Duration(seconds=9_000),
+                state=job_pb2.CHILD_JOB_STATE_SKIPPED,
+                reason="not worth its while",
+            ),
+            max_parallel=4,
+        )
+
+        table = overhaul(manager, "plan", "app")
+        whole = printed(overhaul(manager, "plan", "app", "--output", "json"))
+
+        rows = {words[1]: words for line in table.stdout.splitlines() if len(words := line.split()) > 2}
+        assert rows["app.users"][2] == "06:40"
+        assert rows["app.new"][2] == "unknown"
+        assert rows["app.idle"][2] == "not"
+        assert (
+            "that takes about 10 min one after the other, about 7 min with 4 at once, not counting 1 of which "
+            "nothing is known"
+        ) in table.stderr
+        assert [child["expected_seconds"] for child in whole["child_jobs"]] == [400, 200, None, 9_000]
+
+    def test_where_nothing_was_learned_that_is_told(self, inspected: FakeManager) -> None:
+        table = overhaul(inspected, "plan", "app")
+
+        assert "how long that takes is not known: none of it completed before" in table.stderr
+        assert "expected" not in table.stdout
 
     async def test_one_that_nobody_waits_for_is_cancelled(self, manager: FakeManager) -> None:
         manager.answers("CreateParentJob", CREATED)
@@ -335,7 +372,25 @@ class TestGet:
         assert table.exit_code == 0
         assert wire.CHILD_ID in table.stdout
         assert "freed 3 MB" in table.stdout
-        assert whole == {"parent_job": PARENT, "child_jobs": [CHILD]}
+        assert whole == {"parent_job": PARENT, "child_jobs": [CHILD], "expected_seconds_left": None}
+
+    def test_a_job_that_runs_tells_how_long_it_may_go_on(self, manager: FakeManager) -> None:
+        running = wire.child_job(
+            state=job_pb2.CHILD_JOB_STATE_RUNNING, object="a", expected_duration=Duration(seconds=7_200)
+        )
+        running.start_time.GetCurrentTime()
+        waiting = wire.child_job(object="b", expected_duration=Duration(seconds=3_600))
+        children = [running, waiting, wire.child_job(object="c")]
+        manager.answers("GetParentJob", job_service_pb2.GetParentJobResponse(parent_job=wire.parent_job()))
+        manager.answers("ListChildJobs", job_service_pb2.ListChildJobsResponse(child_jobs=children))
+
+        table = overhaul(manager, "get", wire.PARENT_ID)
+        whole = printed(overhaul(manager, "get", wire.PARENT_ID, "--output", "json"))
+
+        assert "about 3 h left, not counting 1 of which nothing is known" in table.stderr
+        assert "2:00:00" in table.stdout
+        assert "unknown" in table.stdout
+        assert whole["expected_seconds_left"] == pytest.approx(10_800, abs=60)
 
     def test_a_failed_child_tells_its_failure(self, manager: FakeManager) -> None:
         failed = wire.completed_parent_job(state=job_pb2.PARENT_JOB_STATE_PARTIALLY_COMPLETED)

@@ -7,6 +7,8 @@ from typing import Any
 import grpc
 import pytest
 
+from manager_service.domain.durations import Completion
+from manager_service.domain.model import SECOND
 from overhaul.v1 import job_pb2, lease_service_pb2
 from tests.contract.manager_harness import RunningManager, Worker, refusal, result, served
 
@@ -103,6 +105,32 @@ class TestInspect:
         planned = (await manager.children(parent.id))[1]
         assert ended.state == job_pb2.PARENT_JOB_STATE_COMPLETED
         assert (planned.state, planned.reason) == (job_pb2.CHILD_JOB_STATE_SKIPPED, "planned: VACUUM a")
+
+    async def test_what_took_longest_before_goes_first(self, manager: RunningManager) -> None:
+        worker, _, lease = await inspecting(manager, operations=("vacuum",))
+        tables = table("public.a", size_bytes=9), table("public.b", size_bytes=1)
+        answer = await worker.report(result(lease, inspection=found(*tables)), want=4)
+        spans = {"public.a": 2, "public.b": 3}
+        await worker.report(*(result(one) for one in answer.leases))
+        await manager.store.learn(
+            [Completion(child_job_id=one.child_job_id, span=spans[one.object] * SECOND) for one in answer.leases]
+        )
+
+        again = await manager.create(scope=job_pb2.SCOPE_TABLE, operations=("vacuum",))
+        [lease] = await worker.acquire()
+        answer = await worker.report(
+            result(lease, inspection=found(*tables, table("public.c", size_bytes=100))), want=1
+        )
+
+        [leased] = answer.leases
+        planned = (await manager.children(again.id))[1:]
+        assert leased.object == "public.c"  # of which nothing was learned, but that it is by far the largest
+        assert [(child.object, child.expected_duration.ToSeconds()) for child in planned] == [
+            ("public.c", 0),
+            ("public.b", 3),
+            ("public.a", 2),
+        ]
+        assert not planned[0].HasField("expected_duration")
 
     async def test_the_whole_database_may_be_found(self, manager: RunningManager) -> None:
         threshold = job_pb2.Threshold(condition="rows > 5")

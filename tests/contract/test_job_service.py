@@ -1,5 +1,6 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,7 +15,9 @@ from tests.contract.manager_harness import (
     failed,
     refusal,
     result,
+    running,
     served,
+    settings_on,
     span,
 )
 
@@ -134,6 +137,26 @@ class TestCreateParentJob:
             ("", "reindex"),
         ]
         assert not listed.parent_jobs
+
+    async def test_what_was_learned_is_kept_at_the_end_and_told(self, tmp_path: Path) -> None:
+        settings = settings_on(tmp_path)
+        async with running(settings) as manager:
+            worker = await manager.worker("a", "b")
+            await manager.create("b", operations=("vacuum",))
+            await worker.complete(*await worker.acquire())
+        async with running(settings) as manager:
+            worker = await manager.worker("a", "b")
+            operations = [job_pb2.OperationSpec(name="vacuum")]
+
+            preview = await manager.jobs.CreateParentJob(
+                Create(targets=["a", "b"], operations=operations, dry_run=True)
+            )
+            parent = await manager.create("a", "b", operations=("vacuum",))
+
+            shown = [(child.target, child.HasField("expected_duration")) for child in preview.child_jobs]
+            assert shown == [("a", False), ("b", True)]
+            [_, known] = await manager.children(parent.id)
+            assert known.expected_duration == preview.child_jobs[1].expected_duration
 
     @pytest.mark.parametrize(
         ("request_", "field"),
