@@ -1,10 +1,10 @@
 """How long operations took, and what that says of the next one. Spans are microseconds, sizes bytes."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median_high
 
-from manager_service.domain.model import Plan, PlannedChild, Span
+from manager_service.domain.model import PlannedChild, Span
 
 # How many durations are kept of an operation on an object: enough that one that was out of the ordinary does not
 # count, and few enough that the third one of a kind does.
@@ -81,20 +81,3 @@ def largest_first(children: Sequence[PlannedChild]) -> tuple[PlannedChild, ...]:
     for child in children:
         lanes[child.lane] = lanes.get(child.lane, 0) + child.size
     return tuple(sorted(children, key=lambda child: -lanes[child.lane]))
-
-
-def with_expected(plan: Plan, expected: Mapping[tuple[str, str], Span]) -> Plan:
-    """Return a plan whose children know what they are expected to take, by target and operation.
-
-    Of whole databases no size is known: those of which nothing was learned take their turns as if they were
-    ordinary ones.
-    """
-    if not expected:
-        return plan
-    ordinary = sum(expected.values()) // len(expected)
-    return replace(plan, children=tuple(_with_expected(child, expected, ordinary) for child in plan.children))
-
-
-def _with_expected(child: PlannedChild, expected: Mapping[tuple[str, str], Span], ordinary: Span) -> PlannedChild:
-    span = expected.get((child.target, child.operation))
-    return replace(child, expected=span, size=ordinary if span is None else span)

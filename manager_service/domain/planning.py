@@ -19,6 +19,7 @@ from manager_service.domain.model import (
     PlannedChild,
     RequestedOperation,
     RetryPolicy,
+    Span,
 )
 from manager_service.domain.request import JobRequest, RetryWish, request_hash, request_violations
 from manager_service.domain.states import Counts, Scope, parent_job_state
@@ -31,14 +32,18 @@ _LONGEST_NAME = 256
 _NAMED_TARGETS = 3
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
+# What operations are expected to take on whole databases, by target and operation.
+Expected = Mapping[tuple[str, str], Span]
 
-def plan(request: JobRequest, offers: Offers, now: Instant) -> Plan:
+
+def plan(request: JobRequest, offers: Offers, now: Instant, expected: Expected | None = None) -> Plan:
     """Make the plan of a request: its children, or those that find out which there will be.
 
     Args:
         request: the request as it was sent.
         offers: what the known ones of the targets offer. With target_labels these are the targets.
         now: the time, for the deadline.
+        expected: what its children are expected to take, as far as that was learned.
 
     Raises:
         InvalidRequestError: one or more fields are wrong.
@@ -56,7 +61,7 @@ def plan(request: JobRequest, offers: Offers, now: Instant) -> Plan:
         request_id=request.request_id,
         request_hash=request_hash(request),
         spec=spec,
-        children=_children(targets, (_INSPECTION,) if inspected else operations, offers),
+        children=_children(targets, (_INSPECTION,) if inspected else operations, offers, expected or {}),
     )
 
 
@@ -211,12 +216,21 @@ def _default_name(targets: tuple[str, ...], operations: tuple[RequestedOperation
 
 
 def _children(
-    targets: tuple[str, ...], operations: tuple[RequestedOperation, ...], offers: Offers
+    targets: tuple[str, ...], operations: tuple[RequestedOperation, ...], offers: Offers, expected: Expected
 ) -> tuple[PlannedChild, ...]:
+    # Sizes are not known here: what was not learned takes its turn as if it were an ordinary one.
+    ordinary = sum(expected.values()) // len(expected) if expected else 0
     pairs = [(target, operation) for target in targets for operation in operations]
     lane_of = lanes(_exclusive_keys(target, operation.name, offers) for target, operation in pairs)
     return tuple(
-        PlannedChild(target=target, operation=operation.name, options=operation.options, lane=lane)
+        PlannedChild(
+            target=target,
+            operation=operation.name,
+            options=operation.options,
+            lane=lane,
+            size=expected.get((target, operation.name), ordinary),
+            expected=expected.get((target, operation.name)),
+        )
         for (target, operation), lane in zip(pairs, lane_of, strict=True)
     )
 

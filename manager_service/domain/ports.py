@@ -264,8 +264,10 @@ class History(Protocol):
     async def expected(self, target: str, object_name: str | None, operation: str) -> Expectation | None:
         """Return what an operation is expected to take on an object, ``None`` for the whole database."""
 
-    async def expected_of_objects(self, target: str, operations: Sequence[str]) -> Mapping[Doing, Span]:
-        """Return what these operations are expected to take on all objects of a target that are known."""
+    async def expected_of_objects(
+        self, target: str, objects: Sequence[str | None], operations: Sequence[str]
+    ) -> Mapping[Doing, Span]:
+        """Return what these operations are expected to take on objects of a target, as far as that is known."""
 
     async def expected_of_databases(
         self, targets: Sequence[str], operations: Sequence[str]

@@ -1,13 +1,15 @@
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
 
+from manager_service.domain.durations import Doing
 from manager_service.domain.errors import ChildJobNotFoundError, ParentJobNotFoundError
 from manager_service.domain.fleet import Registration, Timing
+from manager_service.domain.inspection import InspectionResult
 from manager_service.domain.leases import LogBatch, Poll, Report, ReportAnswer
-from manager_service.domain.model import Instant
+from manager_service.domain.model import Instant, JobSpec, Span
 from manager_service.domain.planned import planned
 from manager_service.domain.ports import Clock, Hints, IdSource, JobStore
 from manager_service.domain.watch import ProgressFeed
@@ -20,6 +22,8 @@ from manager_service.leasing.sessions import Sessions
 
 _CONTENDED_FOR = 0.02
 """How long at least, in seconds, before a claim looks again at what another manager had a hand on."""
+
+_PAGE = 1_000
 
 log = structlog.get_logger("manager.leasing")
 
@@ -139,9 +143,18 @@ class LeaseDesk:
             parent = await self._store.parent_job(child.parent_job_id)
         except (ChildJobNotFoundError, ParentJobNotFoundError):
             return replace(report, inspection=None)  # stale, as the store will find
-        operations = [operation.name for operation in parent.spec.operations]
-        expected = await self._store.expected_of_objects(child.target, operations)
+        expected = await self._expected(child.target, parent.spec, report.inspection)
         return await asyncio.to_thread(planned, report, child, parent, expected)
+
+    async def _expected(self, target: str, spec: JobSpec, found: InspectionResult) -> Mapping[Doing, Span]:
+        """Read what is known of what was found, page by page, so that other calls are answered in between."""
+        operations = [operation.name for operation in spec.operations]
+        expected: dict[Doing, Span] = {}
+        for begin in range(0, len(found.objects), _PAGE):
+            names = [item.object for item in found.objects[begin : begin + _PAGE]]
+            expected.update(await self._store.expected_of_objects(target, names, operations))
+            await asyncio.sleep(0)
+        return expected
 
     async def append_logs(self, batch: LogBatch) -> int | None:
         """Store lines of a live attempt; return the next offset, ``None`` when the lease is gone.

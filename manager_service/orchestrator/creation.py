@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import structlog
 
-from manager_service.domain.durations import with_expected
 from manager_service.domain.errors import FieldViolation, InvalidRequestError, TargetNotFoundError
 from manager_service.domain.fleet import OfferedOperation, Offers
 from manager_service.domain.inspection import INSPECT, is_inspected
@@ -73,23 +72,21 @@ class Creation:
         if wrong := request_violations(request, now):
             raise InvalidRequestError(wrong)
         offers = await self._selected(request) if request.target_labels else await self._named(request)
+        expected = await self._expected(request, request.targets or tuple(offers))
         if len(request.targets or offers) <= _SMALL:
-            return await self._expecting(plan(request, offers, now))
+            return plan(request, offers, now, expected)
         # A large plan takes seconds, during which heartbeats have to be answered.
-        return await self._expecting(await asyncio.to_thread(plan, request, offers, now))
+        return await asyncio.to_thread(plan, request, offers, now, expected)
 
-    async def _expecting(self, planned: Plan) -> Plan:
-        """Add what the children are expected to take, where that was learned."""
-        names = sorted({child.target for child in planned.children})
-        operations = sorted({child.operation for child in planned.children})
+    async def _expected(self, request: JobRequest, targets: Sequence[str]) -> Mapping[tuple[str, str], Span]:
+        """Read what the first children are expected to take, where that was learned, page by page."""
+        operations = [INSPECT] if _is_inspected(request) else sorted(_asked(request))
         expected: dict[tuple[str, str], Span] = {}
-        for begin in range(0, len(names), _PAGE):
-            page = names[begin : begin + _PAGE]
+        for begin in range(0, len(targets), _PAGE):
+            page = targets[begin : begin + _PAGE]
             expected.update(await self._store.expected_of_databases(page, operations))
             await asyncio.sleep(0)
-        if len(names) <= _SMALL:
-            return with_expected(planned, expected)
-        return await asyncio.to_thread(with_expected, planned, expected)
+        return expected
 
     async def _named(self, request: JobRequest) -> Offers:
         offers = await self._offers(request)
@@ -103,9 +100,7 @@ class Creation:
         """Read what the known targets offer; of many only what is asked for, unless a refusal names the rest."""
         if len(request.targets) <= _PAGE:
             return await self._store.offers(request.targets)
-        asked = frozenset(operation.name for operation in request.operations or DEFAULT_OPERATIONS)
-        if is_inspected(request.scope, request.only_if):
-            asked |= {INSPECT}
+        asked = _asked(request) | ({INSPECT} if _is_inspected(request) else set())
         offers = await self._offers_in_pages(request.targets, asked)
         found = {name for by_name in offers.values() for name in by_name}
         return offers if not offers or asked <= found else await self._offers_in_pages(request.targets, None)
@@ -134,4 +129,12 @@ class Creation:
 
 def _is_preview(request: JobRequest) -> bool:
     """Tell whether a request is answered without a parent job; what has to be inspected needs one all the same."""
-    return request.dry_run and not is_inspected(request.scope, request.only_if)
+    return request.dry_run and not _is_inspected(request)
+
+
+def _is_inspected(request: JobRequest) -> bool:
+    return is_inspected(request.scope, request.only_if)
+
+
+def _asked(request: JobRequest) -> frozenset[str]:
+    return frozenset(operation.name for operation in request.operations or DEFAULT_OPERATIONS)

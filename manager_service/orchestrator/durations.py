@@ -12,7 +12,10 @@ log = structlog.get_logger("manager.orchestrator")
 
 LEARN_EVERY: Span = 2 * SECOND
 
-_BATCH = 500
+_BATCH = 200
+# So many quick ones are noted in a row, and so many more in each turn.
+_QUICK_ONES = 1_000
+_QUICK_ONES_MORE = 100
 _MOST = 10_000
 _QUICK: Span = 100 * MILLISECOND
 
@@ -21,8 +24,8 @@ class Durations:
     """Collects how long children took, and has the store keep it now and then, in batches.
 
     Whoever reports waits for none of this, and a manager that is killed loses what the last seconds taught. Of
-    children that took a moment only as many are noted as one batch takes: they are the many of a busy store, and
-    there is little to be learned from them.
+    children that took a moment, all of a job of some hundred tables are noted, but few of a store that is busy
+    with such ones all the time: there is little to be learned from them.
 
     Args:
         store: keeps it.
@@ -31,20 +34,20 @@ class Durations:
     def __init__(self, store: History) -> None:
         self._store = store
         self._noted: deque[Completion] = deque(maxlen=_MOST)
-        self._quick = 0
+        self._quick_ones = _QUICK_ONES
 
     def note(self, completions: Sequence[Completion]) -> None:
         """Note children that completed."""
         for item in completions:
             if item.span < _QUICK:
-                if self._quick >= _BATCH:
+                if not self._quick_ones:
                     continue
-                self._quick += 1
+                self._quick_ones -= 1
             self._noted.append(item)
 
     async def turn(self) -> None:
         """Have what was noted kept."""
-        self._quick = 0
+        self._quick_ones = min(_QUICK_ONES, self._quick_ones + _QUICK_ONES_MORE)
         while self._noted:
             batch = [self._noted.popleft() for _ in range(min(_BATCH, len(self._noted)))]
             await self._store.learn(batch)

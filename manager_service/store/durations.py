@@ -54,7 +54,7 @@ ONE = Statement(
 )
 OF_OBJECTS = Statement(
     select(_d.operation, _d.object, _d.expected).where(
-        _d.target == bindparam("target"), Among(_d.operation, "operations")
+        _d.target == bindparam("target"), Among(_d.operation, "operations"), Among(_d.object, "objects")
     )
 )
 OF_DATABASES = Statement(
@@ -117,10 +117,11 @@ def read_expected(
 
 
 def read_expected_of_objects(
-    connection: Connection, target: str, operations: Sequence[str]
+    connection: Connection, target: str, objects: Sequence[str | None], operations: Sequence[str]
 ) -> Mapping[Doing, Span]:
-    """Return what these operations are expected to take on the objects of a target."""
-    rows = connection.rows(OF_OBJECTS, target=target, operations=list(operations))
+    """Return what these operations are expected to take on objects of a target."""
+    names = [name or _WHOLE for name in objects]
+    rows = connection.rows(OF_OBJECTS, target=target, operations=list(operations), objects=names)
     return {(row.operation, row.object or None): row.expected for row in rows}
 
 

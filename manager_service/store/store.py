@@ -299,9 +299,11 @@ class SqlJobStore:
         """Return what an operation is expected to take on an object."""
         return await self._backend.read(lambda c, _: read_expected(c, target, object_name, operation))
 
-    async def expected_of_objects(self, target: str, operations: Sequence[str]) -> Mapping[Doing, Span]:
-        """Return what operations are expected to take on the objects of a target."""
-        return await self._backend.read(lambda c, _: read_expected_of_objects(c, target, operations))
+    async def expected_of_objects(
+        self, target: str, objects: Sequence[str | None], operations: Sequence[str]
+    ) -> Mapping[Doing, Span]:
+        """Return what operations are expected to take on objects of a target."""
+        return await self._backend.read(lambda c, _: read_expected_of_objects(c, target, objects, operations))
 
     async def expected_of_databases(
         self, targets: Sequence[str], operations: Sequence[str]

@@ -14,7 +14,6 @@ from manager_service.domain.durations import (
     largest_first,
     learned,
     weights,
-    with_expected,
 )
 from manager_service.domain.errors import StoreUnavailableError
 from manager_service.domain.fleet import Lock
@@ -22,7 +21,6 @@ from manager_service.domain.inspection import InspectedObject, InspectionResult,
 from manager_service.domain.model import SECOND, JobSpec, PlannedChild, RequestedOperation, Span, Threshold
 from manager_service.domain.states import Scope
 from manager_service.orchestrator import Durations
-from tests.factories import plan
 
 
 def table(name: str, size: int, **fields: Any) -> InspectedObject:
@@ -133,16 +131,6 @@ class TestOrder:
 
         assert planned({("vacuum", "a"): 9, ("vacuum", "b"): 5}, *tables, dry_run=True) == [("a", 9), ("b", 5)]
 
-    def test_databases_of_which_nothing_was_learned_are_taken_for_ordinary_ones(self) -> None:
-        found = with_expected(plan("a", "b", "c"), {("a", "vacuum"): 10, ("b", "vacuum"): 30})
-
-        assert [(child.expected, child.size) for child in found.children] == [(10, 10), (30, 30), (None, 20)]
-
-    def test_where_nothing_was_learned_the_plan_stays(self) -> None:
-        given = plan("a", "b")
-
-        assert with_expected(given, {}) is given
-
 
 class Learner:
     """Keeps what it is given, unless it is away."""
@@ -178,23 +166,27 @@ class TestCollecting:
     async def test_what_completed_is_learned_once_and_in_batches(self) -> None:
         learner = Learner()
         durations = collector(learner)
-        durations.note(completions(501, SECOND))
+        durations.note(completions(201, SECOND))
 
         await durations.turn()
         await durations.turn()
 
-        assert [len(batch) for batch in learner.batches] == [500, 1]
+        assert [len(batch) for batch in learner.batches] == [200, 1]
 
-    async def test_of_quick_ones_a_batch_is_learned_in_a_turn_and_of_others_all(self) -> None:
+    async def test_of_very_many_quick_ones_few_are_learned_and_of_others_all(self) -> None:
         learner = Learner()
         durations = collector(learner)
         durations.note([*completions(2_000, 1), *completions(700, SECOND)])
         await durations.turn()
-        durations.note(completions(3, 1))
+        durations.note(completions(2_000, 1))
+        await durations.turn()
+        for _ in range(20):
+            await durations.turn()
+        durations.note(completions(2_000, 1))
         await durations.turn()
 
         learned_of = [child.split()[0] for batch in learner.batches for child in batch]
-        assert (learned_of.count("1"), learned_of.count(str(SECOND))) == (503, 700)
+        assert (learned_of.count("1"), learned_of.count(str(SECOND))) == (1_000 + 100 + 1_000, 700)
 
     async def test_it_keeps_no_more_than_so_many(self) -> None:
         learner = Learner()

@@ -66,6 +66,16 @@ class TestPlan:
         assert planned.spec.dry_run
         assert planned.spec.only_if == asked.only_if
 
+    def test_databases_of_which_nothing_was_learned_are_taken_for_ordinary_ones(self) -> None:
+        names = ("a", "b", "c")
+        asked = request(targets=names, operations=operations("vacuum"))
+
+        learned = plan(asked, known(*map(target, names)), NOW, {("a", "vacuum"): 10, ("b", "vacuum"): 30})
+        unknown = plan(asked, known(*map(target, names)), NOW)
+
+        assert [(child.expected, child.size) for child in learned.children] == [(10, 10), (30, 30), (None, 20)]
+        assert [(child.expected, child.size) for child in unknown.children] == [(None, 0)] * 3
+
     def test_defaults_are_filled_in(self) -> None:
         spec = plan(request(), known(target("app")), NOW).spec
 

@@ -161,7 +161,7 @@ class TestLearn:
         for place, name in enumerate(names):
             await world.store.learn(await done(world, worker, vacuum(name), span=(place + 1) * SECOND))
 
-        found = await world.store.expected_of_objects("orders", ["vacuum"])
+        found = await world.store.expected_of_objects("orders", names, ["vacuum"])
 
         assert found == {("vacuum", name): (place + 1) * SECOND for place, name in enumerate(names)}
 
@@ -177,10 +177,12 @@ class TestRead:
         ]
         await world.store.learn(await done(world, worker, *children))
 
-        found = await world.store.expected_of_objects("orders", ["vacuum", "reindex", "optimize"])
+        found = await world.store.expected_of_objects(
+            "orders", [None, "a", "c"], ["vacuum", "reindex", "optimize"]
+        )
 
         assert found == {("vacuum", "a"): SECOND, ("reindex", None): SECOND}
-        assert await world.store.expected_of_objects("nobody", ["vacuum"]) == {}
+        assert await world.store.expected_of_objects("nobody", ["a"], ["vacuum"]) == {}
 
     async def test_those_of_whole_databases_too(self, world: World) -> None:
         names = ("orders", "users", "visits")
@@ -245,7 +247,8 @@ class TestForget:
 
         age = 10 * SECOND
         assert [await world.store.prune_durations(age=age, limit=1) for _ in range(3)] == [1, 1, 0]
-        assert await world.store.expected_of_objects("orders", ["vacuum"]) == {("vacuum", "c"): SECOND}
+        found = await world.store.expected_of_objects("orders", ["a", "b", "c"], ["vacuum"])
+        assert found == {("vacuum", "c"): SECOND}
         assert await world.store.prune_durations(age=DAY, limit=9) == 0
 
 
@@ -265,7 +268,7 @@ class TestManyManagers:
         )
 
         assert answers == [20] * 9 + [0] * 3
-        found = await worlds[1].store.expected_of_objects("orders", ["vacuum"])
+        found = await worlds[1].store.expected_of_objects("orders", names, ["vacuum"])
         assert found == {("vacuum", name): SECOND for name in names}
         assert {(await _completions(worlds[2], name)) for name in names} == {9}
 
