@@ -136,7 +136,7 @@ def _judged(
 ) -> PlannedChild:
     """Return a child with why it is done or skipped."""
     worth, reason = (False, f"left out: {item.left_out}") if item.left_out else thresholds.judge(item, operation)
-    size = size + (_URGENT if item.urgent else 0) if worth else 0
+    size = min(size, _URGENT - 1) + (_URGENT if item.urgent else 0) if worth else 0
     if worth and spec.dry_run:
         preview = dict(zip(item.operations, item.previews, strict=False)).get(operation, "")
         worth, reason = False, ": ".join(part for part in ("planned", preview, reason) if part)

@@ -116,6 +116,14 @@ class TestOrder:
 
         assert first == "b"
 
+    def test_however_long_a_new_one_may_take(self) -> None:
+        slow = table("a", 1), table("new", 1 << 40), table("b", 1, urgent=True)
+
+        found = planned({("vacuum", "a"): 3_600 * SECOND, ("vacuum", "b"): 1}, *slow)
+
+        assert [name for name, _ in found] == ["b", "new", "a"]
+        assert max(size for _, size in found) < 1 << 63
+
     def test_what_is_left_out_takes_no_place(self) -> None:
         asked = Threshold(condition="rows")
         tables = (
