@@ -10,7 +10,7 @@ from manager_service.domain.ports import History
 
 log = structlog.get_logger("manager.orchestrator")
 
-LEARN_EVERY: Span = 2 * SECOND
+LEARN_EVERY: Span = 5 * SECOND
 
 _BATCH = 200
 # So many quick ones are noted in a row, and so many more in each turn.
