@@ -92,7 +92,7 @@ class PlannedChild:
     """A child job to be made.
 
     Children with the same ``lane`` share an exclusive lock key: they run one after the other, in the order of
-    the plan. ``size`` orders lanes, the largest first: bytes, or microseconds where durations were learned, the
+    the plan. ``size`` orders lanes, the largest first: bytes, or a time where durations were learned, the
     same in a whole plan; 0 is unknown. ``expected`` is how long it is expected to take. ``locks`` are the keys it
     holds, each exclusive or not; without any it holds those that are offered for the whole database. One that is
     ``skipped`` ends when it is made, for the ``reason``; of another that tells why it was chosen. ``before`` is

@@ -12,6 +12,7 @@ from manager_service.domain.fleet import OfferedOperation, Offers, OptionSpec, O
 from manager_service.domain.inspection import INSPECT, MAX_CHILDREN, is_inspected
 from manager_service.domain.lanes import lanes
 from manager_service.domain.model import (
+    SECOND,
     Instant,
     JobSpec,
     ParentJob,
@@ -218,7 +219,8 @@ def _default_name(targets: tuple[str, ...], operations: tuple[RequestedOperation
 def _children(
     targets: tuple[str, ...], operations: tuple[RequestedOperation, ...], offers: Offers, expected: Expected
 ) -> tuple[PlannedChild, ...]:
-    # Sizes are not known here: what was not learned takes its turn as if it were an ordinary one.
+    # Sizes are not known here: what was not learned takes its turn as if it were an ordinary one. Of what takes less
+    # than a second the order is the request's.
     ordinary = sum(expected.values()) // len(expected) if expected else 0
     pairs = [(target, operation) for target in targets for operation in operations]
     lane_of = lanes(_exclusive_keys(target, operation.name, offers) for target, operation in pairs)
@@ -228,7 +230,7 @@ def _children(
             operation=operation.name,
             options=operation.options,
             lane=lane,
-            size=expected.get((target, operation.name), ordinary),
+            size=expected.get((target, operation.name), ordinary) // SECOND,
             expected=expected.get((target, operation.name)),
         )
         for (target, operation), lane in zip(pairs, lane_of, strict=True)

@@ -70,11 +70,23 @@ class TestPlan:
         names = ("a", "b", "c")
         asked = request(targets=names, operations=operations("vacuum"))
 
-        learned = plan(asked, known(*map(target, names)), NOW, {("a", "vacuum"): 10, ("b", "vacuum"): 30})
+        spans = {("a", "vacuum"): 11 * SECOND, ("b", "vacuum"): 30 * SECOND}
+        learned = plan(asked, known(*map(target, names)), NOW, spans)
         unknown = plan(asked, known(*map(target, names)), NOW)
 
-        assert [(child.expected, child.size) for child in learned.children] == [(10, 10), (30, 30), (None, 20)]
+        assert [(child.expected, child.size) for child in learned.children] == [
+            (11 * SECOND, 11),
+            (30 * SECOND, 30),
+            (None, 20),
+        ]
         assert [(child.expected, child.size) for child in unknown.children] == [(None, 0)] * 3
+
+    def test_what_takes_a_moment_is_done_in_the_order_of_the_request(self) -> None:
+        asked = request(targets=("a", "b"), operations=operations("vacuum"))
+
+        learned = plan(asked, known(target("a"), target("b")), NOW, {("a", "vacuum"): 1, ("b", "vacuum"): 900_000})
+
+        assert [(child.expected, child.size) for child in learned.children] == [(1, 0), (900_000, 0)]
 
     def test_defaults_are_filled_in(self) -> None:
         spec = plan(request(), known(target("app")), NOW).spec
