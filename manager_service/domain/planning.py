@@ -219,8 +219,8 @@ def _default_name(targets: tuple[str, ...], operations: tuple[RequestedOperation
 def _children(
     targets: tuple[str, ...], operations: tuple[RequestedOperation, ...], offers: Offers, expected: Expected
 ) -> tuple[PlannedChild, ...]:
-    # Sizes are not known here: what was not learned takes its turn as if it were an ordinary one. Of what takes less
-    # than a second the order is the request's.
+    # Sizes are not known here: what was not learned takes its turn as if it were an ordinary one. What takes less
+    # than a second is done in the order of the request.
     ordinary = sum(expected.values()) // len(expected) if expected else 0
     pairs = [(target, operation) for target in targets for operation in operations]
     lane_of = lanes(_exclusive_keys(target, operation.name, offers) for target, operation in pairs)
