@@ -14,7 +14,7 @@ LEARN_EVERY: Span = 5 * SECOND
 
 _BATCH = 200
 # So many quick ones are noted in a row, and so many more in each turn.
-_QUICK_ONES = 1_000
+_QUICK_ONES = 500
 _QUICK_ONES_MORE = 100
 _MOST = 10_000
 _QUICK: Span = 100 * MILLISECOND

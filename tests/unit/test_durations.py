@@ -194,7 +194,7 @@ class TestCollecting:
         await durations.turn()
 
         learned_of = [child.split()[0] for batch in learner.batches for child in batch]
-        assert (learned_of.count("1"), learned_of.count(str(SECOND))) == (1_000 + 100 + 1_000, 700)
+        assert (learned_of.count("1"), learned_of.count(str(SECOND))) == (500 + 100 + 500, 700)
 
     async def test_it_keeps_no_more_than_so_many(self) -> None:
         learner = Learner()
