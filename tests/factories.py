@@ -119,7 +119,11 @@ class FakeWorker:
         return await self.store.acquire(self.session_id, self.poll(max_leases))
 
     def heartbeat(
-        self, *leases: Lease, draining: bool = False, progress: Mapping[str, Progress] | None = None
+        self,
+        *leases: Lease,
+        draining: bool = False,
+        progress: Mapping[str, Progress] | None = None,
+        held_back: Mapping[str, str] | None = None,
     ) -> Heartbeat:
         self.beats += 1
         told = progress or {}
@@ -127,10 +131,20 @@ class FakeWorker:
             HeldLease(lease_id=lease.lease_id, attempt=lease.attempt, progress=told.get(lease.lease_id))
             for lease in leases
         )
-        return Heartbeat(session_id=self.session_id, sequence=self.beats, draining=draining, leases=held)
+        return Heartbeat(
+            session_id=self.session_id,
+            sequence=self.beats,
+            draining=draining,
+            leases=held,
+            held_back=held_back or {},
+        )
 
     async def beat(self, *leases: Lease, draining: bool = False) -> Any:
         return await self.store.heartbeat(self.heartbeat(*leases, draining=draining))
+
+    async def hold_back(self, *leases: Lease, **reasons: str) -> Any:
+        """Beat with why targets are held back, by name; without any it holds none back."""
+        return await self.store.heartbeat(self.heartbeat(*leases, held_back=reasons))
 
     async def tell(self, lease: Lease, progress: Progress, *others: Lease) -> Any:
         """Beat with the progress of one lease, and with others that tell none."""

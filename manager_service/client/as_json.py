@@ -58,6 +58,8 @@ def child_job(child: job_pb2.ChildJob) -> Json:
         "state": word(child, "state"),
         "verdict": word(child, "verdict"),
         "reason": child.reason,
+        "wait_reason": word(child, "wait_reason"),
+        "wait_detail": child.wait_detail,
         "attempts": child.attempts,
         "failure": failure(child.failure) if child.HasField("failure") else None,
         "before": measures(child.before),

@@ -73,12 +73,16 @@ class HeldLease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """A worker's sign of life with its complete inventory."""
+    """A worker's sign of life with its complete inventory.
+
+    ``held_back`` says by name why the worker wants nothing to begin on a target, of each that it holds back.
+    """
 
     session_id: str
     sequence: int
     draining: bool
     leases: tuple[HeldLease, ...] = ()
+    held_back: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,6 +119,7 @@ class WaitReason(StrEnum):
     TARGET_BUSY = auto()
     PARENT_LIMIT = auto()
     SLOTS_FULL = auto()
+    THROTTLED = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,8 @@ class WaitFacts:
         served: a live worker that takes leases serves the target and offers the operation.
         holder: the operation and worker that keep the target busy; empty where it has room.
         parent_full: the parent job has as many live children as it may.
-        slots_free: such a worker has a free slot.
+        slots_free: such a worker has a free slot; where some hold the target back, one of the others.
+        held_back: why every such worker holds the target back; empty where one does not.
     """
 
     parent_paused: bool = False
@@ -31,6 +32,7 @@ class WaitFacts:
     holder: str = ""
     parent_full: bool = False
     slots_free: bool = True
+    held_back: str = ""
 
 
 def wait_reason(facts: WaitFacts, *, now: Instant) -> tuple[WaitReason | None, str]:
@@ -45,5 +47,6 @@ def wait_reason(facts: WaitFacts, *, now: Instant) -> tuple[WaitReason | None, s
         (bool(facts.holder), WaitReason.TARGET_BUSY, facts.holder),
         (facts.parent_full, WaitReason.PARENT_LIMIT, ""),
         (not facts.slots_free, WaitReason.SLOTS_FULL, ""),
+        (bool(facts.held_back), WaitReason.THROTTLED, facts.held_back),
     )
     return next(((reason, detail) for applies, reason, detail in in_order if applies), (None, ""))

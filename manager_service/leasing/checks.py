@@ -115,6 +115,9 @@ def check_heartbeat(heartbeat: Heartbeat, wait: Span) -> None:
         for index, lease in enumerate(heartbeat.leases):
             _check_lease(found, f"leases[{index}].", lease.lease_id, lease.attempt)
         found.once("leases", [lease.lease_id for lease in heartbeat.leases], part=".lease_id")
+    if found.count("held_back", heartbeat.held_back, MAX_SERVED_TARGETS):
+        for index, target in enumerate(heartbeat.held_back):
+            found.name(f"held_back[{index}].target", target)
     found.refuse()
 
 

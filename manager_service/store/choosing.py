@@ -36,12 +36,21 @@ class Choice:
         final: whether what is chosen is granted, and not compared once more with the parent jobs as they are then.
         trusting: whether keys are taken for free.
         taken: what the transaction is going to grant already.
+        held_back: targets on which nothing is to begin.
     """
 
-    def __init__(self, tx: UnitOfWork, *, final: bool, trusting: bool = False, taken: Sequence[Pick] = ()) -> None:
+    def __init__(
+        self,
+        tx: UnitOfWork,
+        *,
+        final: bool,
+        trusting: bool = False,
+        taken: Sequence[Pick] = (),
+        held_back: Iterable[str] = (),
+    ) -> None:
         self._held = LockTable(tx, trusting=trusting)
         self._seen: set[str] = set()
-        self.limits = Limits(tx, self._held, knows_parents=final)
+        self.limits = Limits(tx, self._held, knows_parents=final, held_back=held_back)
         for pick in taken:
             self._held.take(pick.locks)
             self.limits.allow(pick.head)
@@ -103,14 +112,14 @@ def _keys(pick: Pick) -> set[str]:
 class Limits:
     """How much room targets and parent jobs have left in this claim; counted, never stored."""
 
-    def __init__(self, tx: UnitOfWork, held: LockTable, *, knows_parents: bool) -> None:
+    def __init__(self, tx: UnitOfWork, held: LockTable, *, knows_parents: bool, held_back: Iterable[str]) -> None:
         self._tx = tx
         self.free = held.free
         self.foresee = held.foresee
         self.learn = held.learn
         # What is trusted is compared once more, with the parent jobs as they are then.
         self._knows_parents = knows_parents
-        self._targets: dict[str, int] = {}
+        self._targets = dict.fromkeys(held_back, 0)
         self._parents: dict[str, int] = {}
 
     def on(self, target: str) -> bool:
@@ -148,17 +157,19 @@ def choose(tx: UnitOfWork, offers: Offers, wanted: int) -> list[Pick]:
         offers: what the session offers.
         wanted: how many at most.
     """
+    held_back = offers.held_back
     if tx.exclusion.alone:
-        with closing(_picks(tx, offers, wanted, Choice(tx, final=True))) as picks:
+        with closing(_picks(tx, offers, wanted, Choice(tx, final=True, held_back=held_back))) as picks:
             return list(islice(picks, wanted))
     secure, picked = Secured(tx).of, list[Pick]()
-    trusting = Choice(tx, final=False, trusting=True)
+    trusting = Choice(tx, final=False, trusting=True, held_back=held_back)
     heads = Reader(tx, trusting.limits, offers).prepare(free_heads(tx, offers.session_id, wanted))
     if batch := list(islice(trusting.picks((head, offers.locks_of(head)) for head in heads), wanted)):
         picked += secure(batch)
     # Who got too little looks again, at what others want too: what could not be had may have kept others out, and
     # what others want is told when they are done.
-    with closing(_picks(tx, offers, wanted, Choice(tx, final=False, taken=picked))) as picks:
+    choice = Choice(tx, final=False, taken=picked, held_back=held_back)
+    with closing(_picks(tx, offers, wanted, choice)) as picks:
         while len(picked) < wanted and (batch := list(islice(picks, wanted - len(picked)))):
             picked += secure(batch)
     return picked

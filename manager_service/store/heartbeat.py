@@ -11,6 +11,7 @@ from manager_service.domain.leases import Heartbeat, HeartbeatAnswer, HeldLease,
 from manager_service.domain.model import Instant
 from manager_service.domain.states import ChildJobState
 from manager_service.store.endings import hold_leases, lose_leases
+from manager_service.store.held_back import hold_back
 from manager_service.store.progress import progress_text
 from manager_service.store.sessions import open_session
 from manager_service.store.statements import Among, Statement
@@ -73,6 +74,7 @@ def beat(tx: UnitOfWork, heartbeat: Heartbeat) -> HeartbeatAnswer:
     if newer:
         named = {row.lease_id: row for row in listed if row is not None}
         _note(tx, session, heartbeat)
+        hold_back(tx, session, heartbeat.held_back)
         _renew(tx, named, heartbeat.leases)
         _take_back(tx, [row for row in live.values() if row.lease_id not in named])
     return HeartbeatAnswer(

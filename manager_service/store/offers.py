@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, select
 
+from manager_service.store.held_back import held_back_of
 from manager_service.store.locks import Locks
 from manager_service.store.rows import locks_by_operation, locks_of_child
 from manager_service.store.statements import Among, Statement
@@ -49,6 +50,8 @@ class KeptOffers:
 class Offers:
     """The keys that the operations take which a session offers; read for the few targets that a claim comes to.
 
+    ``held_back`` are the targets on which it is granted nothing all the same.
+
     Args:
         tx: the transaction of the claim.
         session: the row of the session.
@@ -58,6 +61,7 @@ class Offers:
     def __init__(self, tx: UnitOfWork, session: Any, kept: KeptOffers) -> None:
         self._tx = tx
         self.session_id = session.id
+        self.held_back = held_back_of(session.held_back)
         self._id = session.offers_id
         self._kept = kept
         self._known: dict[str, Mapping[str, Locks]] = {}

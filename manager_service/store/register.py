@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from manager_service.domain.attempts import Loss
 from manager_service.domain.errors import SessionSupersededError, TargetIdentityMismatchError
@@ -12,9 +12,10 @@ from manager_service.domain.fleet import Registration, ServedTarget, SessionStat
 from manager_service.store.acquire import Polls
 from manager_service.store.endings import hold_leases, lose_leases
 from manager_service.store.heartbeat import LEASES_OF_SESSION
+from manager_service.store.held_back import wake
 from manager_service.store.rows import operations_text, text_of
 from manager_service.store.statements import Among, Statement
-from manager_service.store.tables import is_ready, queue, session_targets, sessions, target_labels, targets
+from manager_service.store.tables import session_targets, sessions, target_labels, targets
 from manager_service.store.unit_of_work import UnitOfWork
 from manager_service.store.writer import Bulk, pieces
 
@@ -85,12 +86,6 @@ _UPDATE_TARGET = Statement(
 )
 _UNLABEL = Statement(delete(target_labels).where(target_labels.c.target == bindparam("of")))
 _LABEL = Statement(insert(target_labels))
-_WAITING = Statement(
-    select(queue.c.target, func.count().label("heads"))
-    .with_hint(queue, "INDEXED BY ix_queue_ready_target")
-    .where(is_ready, Among(queue.c.target, "targets"))
-    .group_by(queue.c.target)
-)
 _OPEN_STATES = [SessionState.READY.value, SessionState.DRAINING.value]
 
 
@@ -108,7 +103,7 @@ def register(tx: UnitOfWork, polls: Polls, registration: Registration) -> Bulk[s
     for piece in pieces(sorted(registration.targets, key=attrgetter("name"))):
         _learn(tx, piece, known)
         tx.run_many(_SERVE, [_served_row(session_id, target) for target in piece])
-        _wake(tx, [target.name for target in piece if target.name not in served])
+        wake(tx, [target.name for target in piece if target.name not in served])
         yield
     return session_id
 
@@ -233,8 +228,3 @@ def _served_row(session_id: str, target: ServedTarget) -> dict[str, Any]:
         "target": target.name,
         "operations": operations_text(target.operations),
     }
-
-
-def _wake(tx: UnitOfWork, newly_served: list[str]) -> None:
-    for row in tx.rows(_WAITING, targets=newly_served):
-        tx.ready_many(row.target, row.heads)

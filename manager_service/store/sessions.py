@@ -20,6 +20,7 @@ _SESSION = Statement(
         _s.heartbeat_sequence,
         _s.poll_sequence,
         _s.offers_id,
+        _s.held_back,
         _s.lost_time,
         # Slots are counted from live leases, never stored.
         select(func.count())

@@ -333,6 +333,8 @@ sessions = Table(
     Column("heartbeat_sequence", BigInteger, nullable=False),
     Column("heartbeat_time", BigInteger, nullable=False),
     Column("poll_sequence", BigInteger, nullable=False),
+    # Written by heartbeats that tell others than the one before: why targets are held back, by name.
+    Column("held_back", Text),
     # Written by the worker's, an operator's or a newer instance's act.
     Column("state", Text, nullable=False),
     Column("directive", Text, nullable=False),

@@ -9,6 +9,7 @@ from manager_service.domain.fleet import SessionState
 from manager_service.domain.model import Instant
 from manager_service.domain.states import WaitReason
 from manager_service.domain.waiting import WaitFacts, wait_reason
+from manager_service.store.held_back import held_back_of
 from manager_service.store.rows import locks_by_operation, locks_of_child, spec_of
 from manager_service.store.statements import Among, Connection, Statement
 from manager_service.store.tables import (
@@ -21,6 +22,9 @@ from manager_service.store.tables import (
     sessions,
     targets,
 )
+
+# Workers on one target mostly hold it back for the same reason.
+_REASONS_TOLD = 3
 
 _PARENTS = Statement(
     select(
@@ -70,6 +74,7 @@ _SERVED = Statement(
     select(
         session_targets.c.target,
         session_targets.c.operations,
+        sessions.c.held_back,
         (sessions.c.slots - _slots_used).label("free"),
     )
     .select_from(session_targets.join(sessions, sessions.c.id == session_targets.c.session_id))
@@ -117,6 +122,8 @@ class Waits:
         parent, target = self._parents[row.parent_id], self._targets.get(row.target)
         offers = self._offering(row)
         limit = spec_of(parent.spec).max_parallel
+        reasons = [held_back_of(offer.held_back).get(row.target, "") for offer in offers]
+        willing = [offer for offer, reason in zip(offers, reasons, strict=True) if not reason]
         return WaitFacts(
             parent_paused=bool(parent.paused),
             ahead=self._ahead.get(row.id, ""),
@@ -126,7 +133,8 @@ class Waits:
             served=bool(offers),
             holder=self._holder(row),
             parent_full=bool(limit) and parent.live >= limit,
-            slots_free=any(offer.free > 0 for offer in offers),
+            slots_free=any(offer.free > 0 for offer in willing or offers),
+            held_back="" if willing else "; ".join(sorted(set(reasons))[:_REASONS_TOLD]),
         )
 
     def _offering(self, row: Any) -> list[Any]:

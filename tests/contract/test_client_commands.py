@@ -61,6 +61,8 @@ CHILD: dict[str, Any] = {
     "state": "completed",
     "verdict": "effective",
     "reason": "freed 3 MB",
+    "wait_reason": None,
+    "wait_detail": "",
     "attempts": 1,
     "failure": None,
     "before": {"file_bytes": 4_000_000, "free_pages": 750, "load": 0.5},

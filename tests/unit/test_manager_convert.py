@@ -23,7 +23,7 @@ from overhaul.v1 import (
 )
 from tests.unit.manager_doubles import CHILD_ID, NOW, PARENT_ID, child_job, parent_job
 
-RESERVED = {job_pb2.WAIT_REASON_WINDOW_CLOSED, job_pb2.WAIT_REASON_THROTTLED}
+RESERVED = {job_pb2.WAIT_REASON_WINDOW_CLOSED}
 TABLES: dict[str, tuple[EnumTable[Any, Any], Any]] = {
     "ParentJobState": (enums.PARENT_JOB_STATE, job_pb2.ParentJobState),
     "ChildJobState": (enums.CHILD_JOB_STATE, job_pb2.ChildJobState),

@@ -16,6 +16,7 @@ REASONS = [
     ({"holder": "vacuum on anna"}, WaitReason.TARGET_BUSY, "vacuum on anna"),
     ({"parent_full": True}, WaitReason.PARENT_LIMIT, ""),
     ({"slots_free": False}, WaitReason.SLOTS_FULL, ""),
+    ({"held_back": "31 active sessions"}, WaitReason.THROTTLED, "31 active sessions"),
 ]
 
 

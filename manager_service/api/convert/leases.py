@@ -24,6 +24,7 @@ from manager_service.domain.totals import LockWaiter
 from overhaul.v1 import job_pb2, lease_service_pb2
 
 _LONGEST_PHASE = 64
+_LONGEST_REASON = 200
 
 
 def poll(request: lease_service_pb2.AcquireLeasesRequest) -> Poll:
@@ -72,6 +73,7 @@ def heartbeat(request: lease_service_pb2.HeartbeatRequest) -> Heartbeat:
         sequence=request.sequence,
         draining=request.state == lease_service_pb2.WORKER_STATE_DRAINING,
         leases=tuple(_held_lease(item) for item in request.leases),
+        held_back={item.target: _reason(item.reason) for item in request.held_back},
     )
 
 
@@ -81,6 +83,11 @@ def _held_lease(item: lease_service_pb2.HeldLease) -> HeldLease:
         attempt=item.attempt,
         progress=_progress(item.progress) if item.HasField("progress") else None,
     )
+
+
+def _reason(text: str) -> str:
+    """Read why a target is held back; a heartbeat is not refused for it, so it is mended."""
+    return "".join(filter(str.isprintable, text[:_LONGEST_REASON])).strip() or "no reason was given"
 
 
 def _progress(value: job_pb2.Progress) -> Progress:

@@ -347,7 +347,9 @@ class _WaitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitReason
     WAIT_REASON_WINDOW_CLOSED: _WaitReason.ValueType  # 9
     """The maintenance window is closed. Reserved for schedules."""
     WAIT_REASON_THROTTLED: _WaitReason.ValueType  # 10
-    """A throttle of the worker's owner holds it back. Reserved for throttling."""
+    """Every live worker that could run it holds the target back (HeartbeatRequest.held_back): a throttle of its owner
+    says that nothing may begin there just now. The detail is what the worker says of it.
+    """
 
 class WaitReason(_WaitReason, metaclass=_WaitReasonEnumTypeWrapper):
     """Why a pending child is not leased just now. The first that applies is told, in the order of their numbers."""
@@ -373,7 +375,9 @@ WAIT_REASON_SLOTS_FULL: WaitReason.ValueType  # 8
 WAIT_REASON_WINDOW_CLOSED: WaitReason.ValueType  # 9
 """The maintenance window is closed. Reserved for schedules."""
 WAIT_REASON_THROTTLED: WaitReason.ValueType  # 10
-"""A throttle of the worker's owner holds it back. Reserved for throttling."""
+"""Every live worker that could run it holds the target back (HeartbeatRequest.held_back): a throttle of its owner
+says that nothing may begin there just now. The detail is what the worker says of it.
+"""
 Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015
 
 @_typing.final

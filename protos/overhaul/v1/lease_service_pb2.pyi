@@ -819,6 +819,32 @@ class HeldLease(_message.Message):
 Global___HeldLease: _TypeAlias = HeldLease  # noqa: Y015
 
 @_typing.final
+class HeldBackTarget(_message.Message):
+    """A target that the worker holds back: a throttle of its owner says that nothing may begin there just now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """The target's name."""
+    reason: _builtins.str
+    """Why, in a few words for people. What is beyond 200 characters is cut, what cannot be printed is left out."""
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldBackTarget: _TypeAlias = HeldBackTarget  # noqa: Y015
+
+@_typing.final
 class HeartbeatRequest(_message.Message):
     """A sign of life with the complete inventory."""
 
@@ -829,6 +855,7 @@ class HeartbeatRequest(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
+    HELD_BACK_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
     sequence: _builtins.int
@@ -843,6 +870,12 @@ class HeartbeatRequest(_message.Message):
     def wait(self) -> _duration_pb2.Duration:
         """How long to hang for a directive or a cancel; unset or 0: answer at once. At most the heartbeat_interval."""
 
+    @_builtins.property
+    def held_back(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldBackTarget]:
+        """Every target it holds back, at most 10,000. The session is granted nothing on them until a later
+        heartbeat leaves them out; what runs there goes on. A worker that is gone holds nothing back.
+        """
+
     def __init__(
         self,
         *,
@@ -851,10 +884,11 @@ class HeartbeatRequest(_message.Message):
         state: Global___WorkerState.ValueType = ...,
         leases: _abc.Iterable[Global___HeldLease] | None = ...,
         wait: _duration_pb2.Duration | None = ...,
+        held_back: _abc.Iterable[Global___HeldBackTarget] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leases", b"leases", "sequence", b"sequence", "session_id", b"session_id", "state", b"state", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_back", b"held_back", "leases", b"leases", "sequence", b"sequence", "session_id", b"session_id", "state", b"state", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

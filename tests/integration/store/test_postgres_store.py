@@ -99,7 +99,7 @@ class TestSchema:
         migrate_store(postgres_url)
         execute(postgres_url, "UPDATE alembic_version SET version_num = '0004'")
 
-        with pytest.raises(InvalidStoreError, match="has the schema 0004, this release needs 0009; run"):
+        with pytest.raises(InvalidStoreError, match=f"has the schema 0004, this release needs {HEAD}; run"):
             opened(postgres_url)
 
     def test_tables_of_another_program_are_not_touched(self, postgres_url: str) -> None:

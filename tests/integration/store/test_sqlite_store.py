@@ -326,6 +326,7 @@ class TestSchema:
             connection.execute("ALTER TABLE child_jobs DROP COLUMN waiters")
             connection.execute("ALTER TABLE parent_counts DROP COLUMN totals")
             connection.execute("DROP TABLE durations")
+            connection.execute("ALTER TABLE sessions DROP COLUMN held_back")
             connection.execute("UPDATE alembic_version SET version_num = '0001'")
         connection.close()
 
