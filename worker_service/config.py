@@ -5,12 +5,14 @@ import socket
 import tomllib
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from worker_service.domain.errors import ConfigurationError
+from worker_service.domain.throttle import Throttle
 from worker_service.targets import TargetOrder, parse_target
+from worker_service.throttle_config import read_throttle
 
 DEFAULT_MANAGER = "127.0.0.1:7420"
 FROM_STDIN = "-"
@@ -28,7 +30,8 @@ FILE_KEYS = frozenset(
         "log_level",
     }
 )
-TARGET_KEYS = frozenset({"name", "url", "engine", "labels", "identity", "max_parallel"})
+TARGET_KEYS = frozenset({"name", "url", "engine", "labels", "identity", "max_parallel", "throttle"})
+THROTTLE_KEYS = frozenset(field.name for field in fields(Throttle))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +177,17 @@ def _file_target(table: Mapping[str, Any]) -> TargetOrder:
         labels=_labels(table.get("labels", {}), "labels of a target"),
         identity=table.get("identity"),
         max_parallel=parallel,
+        throttle=_throttle(table) if "throttle" in table else None,
     )
+
+
+def _throttle(table: Mapping[str, Any]) -> Throttle:
+    name = table.get("name")
+    where = f"The throttle of the target {name!r}" if name else "The throttle of a target without a name"
+    value = table["throttle"]
+    if not isinstance(value, dict) or not value:
+        raise ConfigurationError(f'{where}: it is a table such as {{ max_replication_lag = "30 s" }}.')
+    return read_throttle(_known(value, THROTTLE_KEYS, f"the throttle of the target {name!r}"), where)
 
 
 def _labels(value: Any, what: str) -> dict[str, str]:

@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from worker_service.domain.errors import OperationCancelledError
@@ -29,16 +30,27 @@ class LeaseControl:
     the operation waits between statements: it goes on when a heartbeat was answered, and ends when the lease
     turns out to be lost. Safe from any thread.
 
+    Between statements it waits as well while the target is held back.
+
     Args:
         fence: when the lease is first in doubt, on ``clock``.
         clock: monotonic seconds.
         sink: where log lines go.
+        held_back: why nothing is to begin on the target just now; the empty text when it may.
     """
 
-    def __init__(self, *, fence: float, clock: Callable[[], float], sink: LogSink) -> None:
+    def __init__(
+        self,
+        *,
+        fence: float,
+        clock: Callable[[], float],
+        sink: LogSink,
+        held_back: Callable[[], str] = str,
+    ) -> None:
         self._fence = fence
         self._clock = clock
         self._sink = sink
+        self._held_back = held_back
         self._stop: StopReason | None = None
         self._progress: Progress | None = None
         self._changed = threading.Condition()
@@ -59,7 +71,17 @@ class LeaseControl:
         return self._progress
 
     def checkpoint(self) -> None:
-        """Wait while the lease is in doubt; raise ``OperationCancelledError`` when the operation has to stop."""
+        """Wait while the lease is in doubt or the target is held back.
+
+        Raises:
+            OperationCancelledError: the operation has to stop.
+        """
+        self._wait_for_the_lease()
+        if self._held_back():
+            self._wait_to_be_let_go()
+            self._wait_for_the_lease()
+
+    def _wait_for_the_lease(self) -> None:
         if self._stop is None and self._clock() < self._fence:
             return
         with self._changed:
@@ -67,6 +89,23 @@ class LeaseControl:
                 self._changed.wait(_LOOK_AGAIN)
         if self._stop is not None:
             raise OperationCancelledError(_MESSAGES[self._stop])
+
+    def _wait_to_be_let_go(self) -> None:
+        """Wait until the target is let go or the operation has to stop, and tell for what."""
+        before, began, told = self._progress, self._clock(), ""
+        while self._stop is None and (reason := self._held_back()):
+            if not told:
+                self.log("info", f"waits: {reason}")
+            if reason != told:
+                self._progress = replace(before or Progress(phase=""), phase=f"held back: {reason}")
+                told = reason
+            with self._changed:
+                if self._stop is None:
+                    self._changed.wait(_LOOK_AGAIN)
+        if self._stop is None:
+            # Without any the manager would keep showing the last that it was told.
+            self._progress = before or Progress(phase="goes on")
+            self.log("info", f"goes on after {self._clock() - began:.0f} s")
 
     def progress(self, progress: Progress) -> None:
         """Keep the latest progress for the next heartbeat."""

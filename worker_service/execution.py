@@ -37,6 +37,7 @@ class Execution:
         accept_by: when a heartbeat has to have named the lease, on ``clock``.
         clock: monotonic seconds.
         redact: masks what must not leave the process.
+        held_back: why nothing is to begin on the lease's target just now.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Execution:
         accept_by: float,
         clock: Callable[[], float],
         redact: Callable[[str], str] = str,
+        held_back: Callable[[], str] = str,
     ) -> None:
         operation = lease.operation
         self.lease = lease
@@ -60,7 +62,7 @@ class Execution:
             now=_now,
             redact=redact,
         )
-        self.control = LeaseControl(fence=fence, clock=clock, sink=self.logs)
+        self.control = LeaseControl(fence=fence, clock=clock, sink=self.logs, held_back=held_back)
         self.log = log.bind(
             parent_job_id=operation.parent_job_id,
             child_job_id=operation.child_job_id,

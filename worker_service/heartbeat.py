@@ -1,6 +1,6 @@
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -46,6 +46,7 @@ class Heart:
         state: how the worker is now.
         obey: carries out what the manager wants of the worker as a whole.
         clock: monotonic seconds.
+        held_back: why targets are held back, by name.
         backoff: the pauses between failed beats.
     """
 
@@ -58,8 +59,10 @@ class Heart:
         state: Callable[[], WorkerState],
         obey: Callable[[WorkerDirective], None],
         clock: Callable[[], float],
+        held_back: Callable[[], Mapping[str, str]] = dict,
         backoff: Backoff | None = None,
     ) -> None:
+        self._held_back = held_back
         self._manager = manager
         self._sessions = sessions
         self._inventory = inventory
@@ -138,6 +141,7 @@ class Heart:
                 sequence=self._sequence,
                 state=self._state(),
                 leases=self._inventory.listing(),
+                held_back=self._held_back(),
                 wait=timedelta(seconds=wait),
             )
         )

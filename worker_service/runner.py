@@ -1,6 +1,8 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -11,6 +13,7 @@ from worker_service.domain.settlement import StopReason, failed, released
 from worker_service.execution import Execution
 from worker_service.inventory import Inventory
 from worker_service.reporting import LogShipper, Reporter
+from worker_service.throttling import Throttles
 
 log = structlog.get_logger("worker.runner")
 
@@ -19,6 +22,8 @@ LISTED_AFTER = 0.1
 
 TOLD_AFTER = 1.0
 """The log tells the beginning of operations that last longer than this many seconds, and the end of all."""
+
+_HELD_BACK_RETRY_AFTER = timedelta(seconds=1)
 
 
 class Runner:
@@ -33,6 +38,7 @@ class Runner:
         takes_leases: whether this worker takes leases now; what comes otherwise is handed back.
         clock: monotonic seconds.
         redact: masks what must not leave the process.
+        throttles: tells which targets are held back.
     """
 
     def __init__(
@@ -46,7 +52,9 @@ class Runner:
         takes_leases: Callable[[], bool],
         clock: Callable[[], float],
         redact: Callable[[str], str] = str,
+        throttles: Throttles | None = None,
     ) -> None:
+        self._throttles = throttles
         self._catalogue = catalogue
         self._inventory = inventory
         self._shipper = shipper
@@ -80,6 +88,7 @@ class Runner:
             accept_by=self._clock() + min(lease.accept_within.total_seconds() / 2, LISTED_AFTER),
             clock=self._clock,
             redact=self._redact,
+            held_back=partial(self._throttles.reason, lease.operation.target) if self._throttles else str,
         )
         self._inventory.add(execution)
         served = self._catalogue.find(lease.operation.target)
@@ -88,6 +97,9 @@ class Runner:
         elif served is None:
             reason = f"This worker does not serve the target {lease.operation.target!r}."
             self._finish(execution, released(ReleaseReason.UNSUITABLE, reason))
+        elif self._throttles and (why := self._throttles.known_reason(lease.operation.target)):
+            # Granted before the manager was told: another worker may run it, or this one later.
+            self._finish(execution, released(ReleaseReason.UNSUITABLE, why, _HELD_BACK_RETRY_AFTER))
         else:
             self._start(execution, served)
         return execution

@@ -6,9 +6,10 @@ from urllib.parse import urlsplit
 
 from worker_service.catalogue import Served
 from worker_service.domain.errors import ConfigurationError, InvalidTargetError, TargetUnavailableError
-from worker_service.domain.ports import Engines
+from worker_service.domain.ports import Engine, Engines, Throttling
 from worker_service.domain.secrets import Redactor, passwords_of
 from worker_service.domain.target import Target
+from worker_service.domain.throttle import PAUSE_FILE, Throttle
 
 _NAMED = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9_-]*)=(?P<url>.*)", re.DOTALL)
 _FILE_ENGINES = frozenset({"", "sqlite", "file"})
@@ -28,6 +29,7 @@ class TargetOrder:
     labels: Mapping[str, str] = field(default_factory=dict)
     identity: str | None = None
     max_parallel: int | None = None
+    throttle: Throttle | None = None
 
 
 def parse_target(text: str) -> TargetOrder:
@@ -106,11 +108,23 @@ def _resolve(order: TargetOrder, name: str, engines: Engines, before: Served | N
         labels=order.labels,
         identity=order.identity,
         max_parallel=order.max_parallel or 1,
+        throttle=order.throttle,
     )
     found = Served(target=target, engine=engine)
     if found != before:
         engine.check(target)
+        _check_throttle(target, engine)
     return found
+
+
+def _check_throttle(target: Target, engine: Engine) -> None:
+    asked = target.throttle.asks if target.throttle else frozenset()
+    known = engine.throttles if isinstance(engine, Throttling) else frozenset()
+    if unknown := sorted(asked - known):
+        raise InvalidTargetError(
+            f"The throttle of the target {target.name!r} has {unknown[0]}, which {engine.name} cannot tell: leave "
+            f"it out. It knows {', '.join(sorted({*known, PAUSE_FILE}))}."
+        )
 
 
 def _names(orders: Sequence[TargetOrder]) -> list[str]:

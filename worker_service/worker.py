@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from worker_service import throttling
 from worker_service.catalogue import Catalogue, Served
 from worker_service.domain.errors import (
     ManagerError,
@@ -38,6 +39,7 @@ class Timing:
         stop_patience: how long interrupted operations may take to end.
         report_patience: how long the last reports may take.
         recheck: how often targets that were unavailable are asked again.
+        throttle: how long to wait between two looks at what a target's owner throttles.
         connect_timeout: how long to look for the manager at the start; ``None`` for ever.
     """
 
@@ -45,6 +47,7 @@ class Timing:
     stop_patience: float = 5.0
     report_patience: float = 2.0
     recheck: float = 30.0
+    throttle: float = throttling.EVERY
     connect_timeout: float | None = None
 
 
@@ -85,13 +88,20 @@ class Worker:
         self._clock = clock
         self.inventory = Inventory(slots)
         self._idle = self.inventory.watch()
-        self.lifecycle = Lifecycle(grace=self._timing.drain_grace, clock=clock, on_change=self._on_stage_change)
+        self.lifecycle = Lifecycle(grace=self._timing.drain_grace, clock=clock, on_change=self._on_change)
         self._sessions = Sessions(
             manager=manager, registration=catalogue.registration, on_superseded=self.lifecycle.finish
         )
         self._wire(slots, redact)
 
     def _wire(self, slots: int, redact: Callable[[str], str]) -> None:
+        self._throttles = throttling.Throttles(
+            catalogue=self._catalogue,
+            wanted=lambda: self.lifecycle.serving or bool(len(self.inventory)),
+            on_change=self._on_change,
+            redact=redact,
+            every=self._timing.throttle,
+        )
         turn = PollTurn()
         shipper = LogShipper(manager=self._manager, sessions=self._sessions, inventory=self.inventory)
         reporter = Reporter(
@@ -112,6 +122,7 @@ class Worker:
             takes_leases=lambda: not self.lifecycle.ending,
             clock=self._clock,
             redact=redact,
+            throttles=self._throttles,
         )
         self._heart = Heart(
             manager=self._manager,
@@ -120,6 +131,7 @@ class Worker:
             state=lambda: self.lifecycle.state,
             obey=self.lifecycle.obey,
             clock=self._clock,
+            held_back=self._throttles.held_back,
         )
         poller = Poller(
             manager=self._manager,
@@ -135,6 +147,7 @@ class Worker:
             Loop("report", reporter.report),
             Loop("logs", shipper.ship),
             Loop("targets", self._recheck_targets),
+            Loop("throttles", self._throttles.look),
         )
 
     async def run(self, on_ready: Callable[[Session], None]) -> bool:
@@ -255,6 +268,7 @@ class Worker:
     async def _close(self) -> None:
         for loop in (self._polls, *self._loops):
             await loop.stop()
+        self._throttles.close()
         self._runner.close()
         try:
             await self._manager.deregister(self._sessions.current.session_id)
@@ -271,7 +285,7 @@ class Worker:
                 # A poll that hung for long says little about when the lease began: ask at once.
                 self._heart.hurry()
 
-    def _on_stage_change(self) -> None:
+    def _on_change(self) -> None:
         self.inventory.notify()
         self._heart.hurry()
 

@@ -55,6 +55,27 @@ class FakeEngine:
         return (operation.name.upper(),)
 
 
+class ThrottlingEngine(FakeEngine):
+    """Tells what it is told to tell of the load: a reason, or what goes wrong."""
+
+    throttles = frozenset({"max_active_sessions", "while_sql"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.says: str | Exception = ""
+        self.looks = 0
+        self.hang = threading.Event()
+        self.hang.set()
+
+    def held_back(self, target: Target, *, seconds: float) -> str:
+        self.looks += 1
+        says = self.says
+        self.hang.wait(10)
+        if isinstance(says, Exception):
+            raise says
+        return says
+
+
 class FakeWorker:
     """Runs one operation of the fake engine."""
 

@@ -171,9 +171,10 @@ class ManagerPort(Protocol):
         sequence: int,
         state: WorkerState,
         leases: Sequence[HeldLease],
+        held_back: Mapping[str, str],
         wait: timedelta,
     ) -> HeartbeatAnswer:
-        """Renew the complete inventory, and hang for up to ``wait`` for news."""
+        """Renew the complete inventory, tell why targets are held back, and hang for up to ``wait`` for news."""
 
     async def report(self, session_id: str, reports: Sequence[Report], next_poll: NextPoll | None) -> ReportAnswer:
         """Record how attempts ended, and ask for the next leases."""

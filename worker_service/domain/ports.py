@@ -1,6 +1,6 @@
 """The seams of the worker: what an engine plugin implements, and what it is handed."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from worker_service.domain.operation import Operation, Progress
 from worker_service.domain.outcome import Result
@@ -72,6 +72,28 @@ class Engine(Protocol):
 
     def plan(self, target: Target, operation: Operation) -> tuple[str, ...]:
         """Tell the statements that would run, in order, without changing anything."""
+
+
+@runtime_checkable
+class Throttling(Protocol):
+    """What an engine has beside that can tell whether a target is to be held back; others know the file alone."""
+
+    throttles: frozenset[str]
+    """What it can look at, by the names of `Throttle`."""
+
+    def held_back(self, target: Target, *, seconds: float) -> str:
+        """Look at what the target's throttle asks for, over a connection of its own that only reads.
+
+        Args:
+            target: one with a throttle.
+            seconds: how long a statement, and the way to the server, may take.
+
+        Returns:
+            Why nothing is to begin there, in a few words; the empty text when it may.
+
+        Raises:
+            TargetUnavailableError: it cannot be looked at, which holds the target back too.
+        """
 
 
 class Engines(Protocol):

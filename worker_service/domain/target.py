@@ -2,6 +2,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from worker_service.domain.operation import OperationSpec
+from worker_service.domain.throttle import Throttle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +16,7 @@ class Target:
         labels: key-value pairs that a request can select targets by.
         identity: an explicit identity, needed where the file system cannot give one; ``None`` derives it.
         max_parallel: how many operations may run on it at once, before the engine's own limit.
+        throttle: while what holds nothing begins on it; ``None`` for never.
     """
 
     name: str
@@ -23,6 +25,7 @@ class Target:
     labels: Mapping[str, str] = field(default_factory=dict)
     identity: str | None = None
     max_parallel: int = 1
+    throttle: Throttle | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

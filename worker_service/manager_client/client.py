@@ -1,4 +1,4 @@
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -78,6 +78,7 @@ class GrpcManager:
         sequence: int,
         state: WorkerState,
         leases: Sequence[HeldLease],
+        held_back: Mapping[str, str],
         wait: timedelta,
     ) -> HeartbeatAnswer:
         """Renew the inventory and hang for news."""
@@ -86,6 +87,7 @@ class GrpcManager:
             sequence=sequence,
             state=convert.STATES[state],
             leases=[convert.held(lease) for lease in leases],
+            held_back=convert.held_back(held_back),
             wait=convert.duration(wait) if wait else None,
         )
         return convert.heartbeat_answer(await _answer(self._heart.Heartbeat(request, timeout=_hang(wait))))

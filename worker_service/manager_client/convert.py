@@ -1,6 +1,6 @@
 """Between the wire's messages and the domain's values; total over every enum."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import timedelta
 
@@ -180,6 +180,11 @@ def held(lease: HeldLease) -> lease_service_pb2.HeldLease:
     """Return a lease as a heartbeat lists it."""
     progress = _progress(lease.progress) if lease.progress is not None else None
     return lease_service_pb2.HeldLease(lease_id=lease.lease_id, attempt=lease.attempt, progress=progress)
+
+
+def held_back(reasons: Mapping[str, str]) -> list[lease_service_pb2.HeldBackTarget]:
+    """Return why targets are held back, as a heartbeat tells it."""
+    return [lease_service_pb2.HeldBackTarget(target=name, reason=reason) for name, reason in reasons.items()]
 
 
 def _progress(progress: Progress) -> job_pb2.Progress:

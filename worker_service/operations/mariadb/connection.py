@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -78,6 +79,16 @@ class Connection:
             with self._connection.cursor() as cursor:
                 cursor.execute(sql, arguments or None)
                 return [tuple(row) for row in cursor.fetchall()]
+        except self._errors as error:
+            raise translated(error) from error
+
+    def records(self, sql: str) -> list[Mapping[str, Value]]:
+        """Run a statement whose columns differ from version to version, and return its rows by their names."""
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(sql)
+                names = [str(column[0]) for column in cursor.description or ()]
+                return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         except self._errors as error:
             raise translated(error) from error
 

@@ -3,6 +3,7 @@ from worker_service.domain.inspection import INSPECT
 from worker_service.domain.operation import Operation
 from worker_service.domain.ports import Control
 from worker_service.domain.target import Target, TargetDescription
+from worker_service.operations.mariadb import throttling
 from worker_service.operations.mariadb.address import Address
 from worker_service.operations.mariadb.catalogue import find, find_wanted, specs
 from worker_service.operations.mariadb.connection import Connection, ServerError, require_driver
@@ -18,6 +19,7 @@ class MariadbEngine:
 
     name = "mariadb"
     schemes = frozenset({"mariadb"})
+    throttles = throttling.THROTTLES
 
     def __init__(self) -> None:
         self._described: dict[str, str] = {}
@@ -62,6 +64,10 @@ class MariadbEngine:
         except ServerError as error:
             raise TargetUnavailableError(failure_from(error).message) from error
         return tuple(make_plan(procedure, tables, options).statements.values())
+
+    def held_back(self, target: Target, *, seconds: float) -> str:
+        """Look at what the target's throttle asks for; raise ``TargetUnavailableError`` when that cannot be."""
+        return throttling.held_back(target, seconds=seconds)
 
 
 class MysqlEngine(MariadbEngine):

@@ -15,6 +15,9 @@ class PostgresqlEngine:
 
     name = "postgresql"
     schemes = frozenset({"postgresql", "postgres"})
+    throttles = frozenset(
+        {"max_replication_lag", "max_replication_bytes", "max_active_sessions", "while_sql", "unless_sql"}
+    )
 
     def __init__(self) -> None:
         self._loaded: Serving | None = None
@@ -41,6 +44,10 @@ class PostgresqlEngine:
             TargetUnavailableError: the database cannot be reached.
         """
         return self._serving.plan(target, operation)
+
+    def held_back(self, target: Target, *, seconds: float) -> str:
+        """Look at what the target's throttle asks for; raise ``TargetUnavailableError`` when that cannot be."""
+        return self._serving.held_back(target, seconds=seconds)
 
     @property
     def _serving(self) -> "Serving":

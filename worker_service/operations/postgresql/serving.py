@@ -9,6 +9,7 @@ from worker_service.domain.errors import TargetUnavailableError
 from worker_service.domain.operation import Operation
 from worker_service.domain.ports import Control
 from worker_service.domain.target import Target, TargetDescription
+from worker_service.operations.postgresql import throttling
 from worker_service.operations.postgresql.address import conninfo_of, looking
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.failures import failure_of
@@ -67,6 +68,10 @@ class Serving:
                 return procedure.plan(reader(connection), options, subject)
         except psycopg.Error as error:
             raise TargetUnavailableError(failure_of(error).message) from error
+
+    def held_back(self, target: Target, *, seconds: float) -> str:
+        """Look at what the target's throttle asks for."""
+        return throttling.held_back(target, seconds=seconds)
 
 
 def reader(connection: psycopg.Connection[tuple[Any, ...]]) -> Reader:

@@ -7,6 +7,7 @@ from worker_service.domain.inspection import INSPECT
 from worker_service.domain.operation import Operation
 from worker_service.domain.ports import Control
 from worker_service.domain.target import Target, TargetDescription
+from worker_service.operations.sqlite import throttling
 from worker_service.operations.sqlite.catalogue import find, find_wanted, specs
 from worker_service.operations.sqlite.identity import file_key, identity_of, lock_on, several_links
 from worker_service.operations.sqlite.location import Location
@@ -20,6 +21,7 @@ class SqliteEngine:
 
     name = "sqlite"
     schemes = frozenset({"sqlite"})
+    throttles = throttling.THROTTLES
 
     def __init__(self) -> None:
         self._described: dict[str, str] = {}
@@ -85,3 +87,7 @@ class SqliteEngine:
             raise TargetUnavailableError(failure_on(location, error).message) from error
         except OSError as error:
             raise TargetUnavailableError(unreachable(error).message) from error
+
+    def held_back(self, target: Target, *, seconds: float) -> str:
+        """Look at what the target's throttle asks for; raise ``TargetUnavailableError`` when that cannot be."""
+        return throttling.held_back(target, seconds=seconds)

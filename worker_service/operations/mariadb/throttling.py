@@ -1,0 +1,92 @@
+"""What a server says of its load and of its own replication, to hold a target back."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from worker_service.domain.errors import TargetUnavailableError
+from worker_service.domain.target import Target
+from worker_service.domain.throttle import Throttle
+from worker_service.operations.mariadb.address import Address
+from worker_service.operations.mariadb.connection import Connection, ServerError
+from worker_service.operations.mariadb.failures import failure_from, is_not_here
+
+THROTTLES = frozenset({"max_replication_lag", "max_active_sessions", "while_sql", "unless_sql"})
+_OURS = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE '/* overhaul:%'"
+_NO_SUCH_STATEMENT = 1064
+_UNKNOWN = (
+    "the replication lag is unknown: this server is no replica, and a primary does not know how far its replicas "
+    "are; leave max_replication_lag out, or ask by unless_sql"
+)
+
+
+def held_back(target: Target, *, seconds: float) -> str:
+    """Return why the target is held back; raise ``TargetUnavailableError`` when it cannot be looked at."""
+    throttle = target.throttle or Throttle()
+    try:
+        with Connection(_limited(Address.of(target), seconds), program="overhaul:throttle") as connection:
+            return _server(connection, throttle) or _query(connection, throttle, seconds)
+    except ServerError as error:
+        raise TargetUnavailableError(error.text or failure_from(error).message) from error
+
+
+def _limited(address: Address, seconds: float) -> Address:
+    whole = max(1, int(seconds))
+    limits: Mapping[str, str | bool | int] = {"connect_timeout": whole, "read_timeout": whole + 1}
+    return replace(address, parameters={**address.parameters, **limits})
+
+
+def _server(connection: Connection, throttle: Throttle) -> str:
+    if throttle.max_active_sessions is not None and (reason := throttle.by_sessions(active_sessions(connection))):
+        return reason
+    return by_replication(_replication(connection), throttle) if throttle.max_replication_lag is not None else ""
+
+
+def active_sessions(connection: Connection) -> int:
+    """Count the sessions at work but for this one and our operations' own.
+
+    Which they are only a role with the right to PROCESS sees; how many, and its own, every role.
+    """
+    [(_, running)] = connection.rows("SHOW GLOBAL STATUS LIKE 'Threads_running'")
+    return max(0, int(running) - 1 - int(connection.value(_OURS)))
+
+
+def by_replication(channels: list[Mapping[str, Any]], throttle: Throttle) -> str:
+    """Return why the server's own replication, from one or several primaries, holds the target back."""
+    if not channels:
+        raise TargetUnavailableError(_UNKNOWN)
+    behind = [_behind(channel) for channel in channels]
+    return throttle.by_lag(max(behind), "this replica")
+
+
+def _behind(channel: Mapping[str, Any]) -> float:
+    for name in ("Seconds_Behind_Source", "Seconds_Behind_Master"):
+        if channel.get(name) is not None:
+            return float(channel[name])
+    raise TargetUnavailableError("the replication lag is unknown: replication does not run on this replica")
+
+
+def _replication(connection: Connection) -> list[Mapping[str, Any]]:
+    # MariaDB with all its primaries; MySQL, whose rows are all of them; MySQL before 8.0.22.
+    for statement in ("SHOW ALL SLAVES STATUS", "SHOW REPLICA STATUS"):
+        try:
+            return connection.records(statement)
+        except ServerError as error:
+            if error.number != _NO_SUCH_STATEMENT:
+                raise
+    return connection.records("SHOW SLAVE STATUS")
+
+
+def _query(connection: Connection, throttle: Throttle, seconds: float) -> str:
+    if throttle.sql is None:
+        return ""
+    for setting in (f"max_statement_time = {seconds:.3f}", f"max_execution_time = {seconds * 1000:.0f}"):
+        try:
+            connection.rows(f"SET SESSION {setting}")
+        except ServerError as error:
+            # MariaDB knows the first, MySQL the second.
+            if not is_not_here(error):
+                raise
+    connection.rows("SET SESSION lock_wait_timeout = 1")
+    connection.rows("START TRANSACTION READ ONLY")
+    return throttle.by_answer(connection.rows(throttle.sql))
