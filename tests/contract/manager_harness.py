@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -227,6 +227,7 @@ class Worker:
         progress: job_pb2.Progress | None = None,
         state: Any = lease_service_pb2.WORKER_STATE_READY,
         sequence: int | None = None,
+        held_back: Mapping[str, str] | None = None,
     ) -> Any:
         if sequence is None:
             self.beats += 1
@@ -236,7 +237,15 @@ class Worker:
             for item in held
         ]
         request = lease_service_pb2.HeartbeatRequest(
-            session_id=self.session_id, sequence=sequence, state=state, leases=leases, wait=span(wait)
+            session_id=self.session_id,
+            sequence=sequence,
+            state=state,
+            leases=leases,
+            wait=span(wait),
+            held_back=[
+                lease_service_pb2.HeldBackTarget(target=target, reason=reason)
+                for target, reason in (held_back or {}).items()
+            ],
         )
         return self.manager.leases.Heartbeat(request, timeout=10)
 

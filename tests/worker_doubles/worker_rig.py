@@ -12,6 +12,7 @@ from tests.worker_doubles.lease_server import LeaseServer, serving
 from worker_service.catalogue import Catalogue, Identity, Served
 from worker_service.domain.secrets import Redactor
 from worker_service.domain.target import Target
+from worker_service.domain.throttle import Throttle
 from worker_service.log_setup import configure_logs
 from worker_service.manager_client import GrpcManager, address_of, connect
 from worker_service.worker import Timing, Worker
@@ -45,6 +46,8 @@ async def rig(
     timing: Timing | None = None,
     ready: bool = True,
     managers: str | None = None,
+    engine: FakeEngine | None = None,
+    throttle: Throttle | None = None,
 ) -> AsyncIterator[Rig]:
     """Run a worker of a server, or of ``managers`` that stand for it; the end releases it unless the test has."""
     logs = StringIO()
@@ -52,10 +55,10 @@ async def rig(
     configure_logs(form="json", level="debug", redact=redact, stream=logs)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     server.slots = slots
-    engine = FakeEngine()
+    engine = engine or FakeEngine()
     async with nullcontext(address_of(managers)) if managers else serving(server) as address:
         manager = GrpcManager(calls=connect(address), heartbeats=connect(address, own_connection=True))
-        worker = make_worker(manager, engine, slots, timing, redact)
+        worker = make_worker(manager, engine, slots, timing, redact, throttle=throttle)
         registered = asyncio.Event()
         run = asyncio.ensure_future(worker.run(lambda _: registered.set()))
         try:
@@ -71,12 +74,18 @@ async def rig(
 
 
 def make_worker(
-    manager: GrpcManager, engine: FakeEngine, slots: int, timing: Timing | None, redact: Redactor
+    manager: GrpcManager,
+    engine: FakeEngine,
+    slots: int,
+    timing: Timing | None,
+    redact: Redactor,
+    *,
+    throttle: Throttle | None = None,
 ) -> Worker:
     identity = Identity(
         worker_name="w1", instance_id=INSTANCE, build="0", host="h", pid=1, slots=slots, labels={"zone": "a"}
     )
-    target = Target(name="app", url=URL, engine="fake", labels={"team": "shop"})
+    target = Target(name="app", url=URL, engine="fake", labels={"team": "shop"}, throttle=throttle)
     return Worker(
         manager=manager,
         catalogue=Catalogue(identity=identity, served=[Served(target=target, engine=engine)]),
