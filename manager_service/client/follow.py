@@ -6,6 +6,7 @@ from manager_service.client.client import ManagerClient
 from manager_service.client.errors import ClientError
 from manager_service.client.streams import GIVE_UP_AFTER
 from manager_service.client.views import View
+from manager_service.client.waits import telling_waits
 from manager_service.client.words import spoken
 from overhaul.v1 import job_pb2, job_service_pb2
 
@@ -18,7 +19,8 @@ async def follow(client: ManagerClient, parent_job_id: str, view: View) -> job_p
     """
     shown = Standing()
     watch = client.watch_parent_job(parent_job_id, on_trouble=lambda error: view.say(trouble(error)))
-    async with aclosing(watch) as updates:
+    telling = telling_waits(client, parent_job_id, lambda: shown.waits, view)
+    async with telling, aclosing(watch) as updates:
         async for update in updates:
             shown.take(update, view)
     return await client.get_parent_job(parent_job_id)
@@ -35,6 +37,11 @@ class Standing:
     def __init__(self) -> None:
         self._state = ""
         self._counts = job_pb2.ChildJobCounts()
+
+    @property
+    def waits(self) -> bool:
+        """Whether children are left and none of them runs."""
+        return self._counts.pending > 0 and self._counts.leased + self._counts.running == 0
 
     def take(self, update: job_service_pb2.WatchParentJobResponse, view: View) -> None:
         """Show one update."""

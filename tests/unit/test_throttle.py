@@ -1,5 +1,6 @@
 """What an owner may throttle: how it is written, what is refused, and what an answer means."""
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,10 @@ from worker_service import config
 from worker_service.domain.errors import ConfigurationError, InvalidTargetError
 from worker_service.domain.ports import Engine
 from worker_service.domain.throttle import Throttle
+from worker_service.operations.postgresql import PostgresqlEngine
 from worker_service.targets import TargetOrder, resolve_targets
+
+GUIDE = Path(__file__).parents[2] / "docs" / "throttling.md"
 
 
 class Engines:
@@ -58,6 +62,15 @@ class TestTheTable:
         throttle = read(tmp_path, f"throttle = {{ max_replication_lag = {text} }}")
 
         assert throttle == Throttle(max_replication_lag=timedelta(seconds=seconds))
+
+    def test_the_guides_example_is_taken(self, tmp_path: Path) -> None:
+        [example] = re.findall(r"```toml\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+        (tmp_path / "w.toml").write_text(example)
+
+        [order] = config.file_targets(config.read_file(tmp_path / "w.toml"))
+
+        assert order.throttle is not None
+        assert order.throttle.asks == PostgresqlEngine.throttles - {"unless_sql"}
 
     def test_a_target_without_one_is_never_held_back(self, tmp_path: Path) -> None:
         assert read(tmp_path, "") is None

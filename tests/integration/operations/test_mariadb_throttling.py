@@ -36,7 +36,7 @@ def at_work(database: Database, remark: str = "") -> Iterator[None]:
 
     thread = threading.Thread(target=work)
     thread.start()
-    wait_until(lambda: database.run(SLEEPS), "the session is not at work")
+    wait_until(lambda: bool(database.run(SLEEPS)), "the session is not at work")
     yield
     for (number,) in database.run(SLEEPS):
         database.run(f"KILL {number}")

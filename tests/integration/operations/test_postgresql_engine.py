@@ -206,18 +206,20 @@ class TestSessionsName:
 
 class TestSettings:
     def test_a_timeout_is_the_servers_too_a_little_later(self) -> None:
-        told = operation_settings(170_000, lock_timeout_ms=7, timeout=timedelta(seconds=90), cost_delay_ms=3)
+        told = operation_settings(
+            170_000, lock_timeout_ms=7, timeout=timedelta(seconds=90), cost_delay_ms=3, cost_limit=40
+        )
 
         assert told["statement_timeout"] == "95000"
         assert told["lock_timeout"] == "7"
-        assert told["vacuum_cost_delay"] == "3"
+        assert (told["vacuum_cost_delay"], told["vacuum_cost_limit"]) == ("3", "40")
         assert told["transaction_timeout"] == "0"
 
     def test_no_timeout_is_stated_as_well(self) -> None:
         told = operation_settings(150_000, lock_timeout_ms=0, timeout=None, cost_delay_ms=None)
 
         assert told["statement_timeout"] == "0"
-        assert not {"transaction_timeout", "vacuum_cost_delay"} & told.keys()
+        assert not {"transaction_timeout", "vacuum_cost_delay", "vacuum_cost_limit"} & told.keys()
 
 
 class TestUnreachable:

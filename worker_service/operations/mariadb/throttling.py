@@ -1,6 +1,6 @@
 """What a server says of its load and of its own replication, to hold a target back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -51,7 +51,7 @@ def active_sessions(connection: Connection) -> int:
     return max(0, int(running) - 1 - int(connection.value(_OURS)))
 
 
-def by_replication(channels: list[Mapping[str, Any]], throttle: Throttle) -> str:
+def by_replication(channels: Sequence[Mapping[str, Any]], throttle: Throttle) -> str:
     """Return why the server's own replication, from one or several primaries, holds the target back."""
     if not channels:
         raise TargetUnavailableError(_UNKNOWN)

@@ -8,7 +8,7 @@ from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, counting, judge, missing, version_of, with_numbers
 from worker_service.operations.postgresql.measures import table_measures, whole_measures
 from worker_service.operations.postgresql.names import Name
-from worker_service.operations.postgresql.options import COST_DELAY, FlagOption, Options, lock_timeout
+from worker_service.operations.postgresql.options import COST_DELAY, COST_LIMIT, FlagOption, Options, lock_timeout
 from worker_service.operations.postgresql.progress import ANALYZE, Watch
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step, Swept, sweep
@@ -30,7 +30,7 @@ class Analyze:
     name = "analyze"
     scope = Scope.TABLE
     description = "Renew the query planner's statistics of every table and partitioned parent."
-    options = (_SKIP_LOCKED, COST_DELAY, lock_timeout(10_000))
+    options = (_SKIP_LOCKED, COST_DELAY, COST_LIMIT, lock_timeout(10_000))
 
     def check(self, _options: Options, /) -> None:
         """Take every combination."""

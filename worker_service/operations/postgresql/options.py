@@ -103,6 +103,12 @@ COST_DELAY = NumberOption(
     description="Rest so many milliseconds whenever a share of work is done (default: as the server is set).",
     most=100,
 )
+COST_LIMIT = NumberOption(
+    name="cost_limit",
+    description="How large that share is, in the server's own unit of cost (default: as the server is set).",
+    least=1,
+    most=10_000,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

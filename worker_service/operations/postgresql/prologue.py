@@ -37,12 +37,18 @@ def application_name(operation: Operation) -> str:
 
 
 def operation_settings(
-    version: int, *, lock_timeout_ms: int, timeout: timedelta | None, cost_delay_ms: int | None
+    version: int,
+    *,
+    lock_timeout_ms: int,
+    timeout: timedelta | None,
+    cost_delay_ms: int | None = None,
+    cost_limit: int | None = None,
 ) -> Mapping[str, str]:
     """Return what the session of an operation states, also where the value is the server's own default."""
     statement = 0 if timeout is None else int((timeout + _BACKSTOP) / timedelta(milliseconds=1))
-    delay = {} if cost_delay_ms is None else {"vacuum_cost_delay": str(cost_delay_ms)}
-    return {**_shared(version), **_timeouts(lock_timeout_ms, statement), **delay}
+    costs = {"vacuum_cost_delay": cost_delay_ms, "vacuum_cost_limit": cost_limit}
+    given = {name: str(value) for name, value in costs.items() if value is not None}
+    return {**_shared(version), **_timeouts(lock_timeout_ms, statement), **given}
 
 
 def looking_settings(version: int) -> Mapping[str, str]:

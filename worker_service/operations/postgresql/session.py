@@ -13,7 +13,7 @@ from worker_service.domain.operation import Operation, Progress
 from worker_service.domain.ports import Control
 from worker_service.operations.postgresql.address import Conninfo, beside, connect
 from worker_service.operations.postgresql.kept import Kept, Lent
-from worker_service.operations.postgresql.options import COST_DELAY, Options
+from worker_service.operations.postgresql.options import COST_DELAY, COST_LIMIT, Options
 from worker_service.operations.postgresql.prologue import (
     application_name,
     looking_settings,
@@ -178,6 +178,7 @@ class Session:
                 lock_timeout_ms=self.options.lock_timeout_ms,
                 timeout=self.operation.timeout,
                 cost_delay_ms=self.options.numbers.get(COST_DELAY.name),
+                cost_limit=self.options.numbers.get(COST_LIMIT.name),
             ),
         }
 

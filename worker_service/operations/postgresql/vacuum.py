@@ -16,6 +16,7 @@ from worker_service.operations.postgresql.measures import file_measures, table_m
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import (
     COST_DELAY,
+    COST_LIMIT,
     ChoiceOption,
     FlagOption,
     NumberOption,
@@ -74,6 +75,7 @@ class Vacuum:
         _INDEX_CLEANUP,
         _PARALLEL,
         COST_DELAY,
+        COST_LIMIT,
         lock_timeout(10_000),
     )
 
