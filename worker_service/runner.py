@@ -1,7 +1,6 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from functools import partial
 
 import structlog
@@ -22,8 +21,6 @@ LISTED_AFTER = 0.1
 
 TOLD_AFTER = 1.0
 """The log tells the beginning of operations that last longer than this many seconds, and the end of all."""
-
-_HELD_BACK_RETRY_AFTER = timedelta(seconds=1)
 
 
 class Runner:
@@ -99,7 +96,7 @@ class Runner:
             self._finish(execution, released(ReleaseReason.UNSUITABLE, reason))
         elif self._throttles and (why := self._throttles.known_reason(lease.operation.target)):
             # Granted before the manager was told: another worker may run it, or this one later.
-            self._finish(execution, released(ReleaseReason.UNSUITABLE, why, _HELD_BACK_RETRY_AFTER))
+            self._finish(execution, released(ReleaseReason.UNSUITABLE, why))
         else:
             self._start(execution, served)
         return execution

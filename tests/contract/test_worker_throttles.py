@@ -72,7 +72,7 @@ class TestALease:
 
             result = r.server.results[lease_id]
             assert (result.outcome, result.released) == (job.OUTCOME_RELEASED, wire.RELEASE_REASON_UNSUITABLE)
-            assert (result.reason, result.retry_after.seconds) == (BUSY, 1)
+            assert result.reason == BUSY
             assert not r.engine.began
 
     async def test_granted_before_the_first_look_it_waits_for_that(self) -> None:

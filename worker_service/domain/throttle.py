@@ -62,7 +62,7 @@ class Throttle:
         """Return why a lag holds the target back."""
         if self.max_replication_lag is None or seconds <= self.max_replication_lag.total_seconds():
             return ""
-        return f"{whose} is {seconds:.0f} s behind, at most {self.max_replication_lag.total_seconds():g}"
+        return f"{whose} is {round(seconds, 2):g} s behind, at most {self.max_replication_lag.total_seconds():g}"
 
     def by_bytes(self, behind: float, whose: str) -> str:
         """Return why bytes that were not replayed hold the target back."""

@@ -15,7 +15,8 @@ from worker_service.domain.errors import TargetUnavailableError
 from worker_service.domain.target import Target
 from worker_service.domain.throttle import Throttle
 from worker_service.operations.mariadb import MariadbEngine
-from worker_service.operations.mariadb.throttling import by_replication
+from worker_service.operations.mariadb.connection import ServerError
+from worker_service.operations.mariadb.throttling import by_replication, replication
 
 SLEEPS = "SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE '%SLEEP(60)%' AND ID <> CONNECTION_ID()"
 
@@ -78,6 +79,20 @@ class TestReplication:
         assert by_replication(channels, throttle) == "this replica is 31 s behind, at most 30"
         assert by_replication(channels[:1], throttle) == ""
         assert by_replication([{"Seconds_Behind_Source": 0}], throttle) == "", "as MySQL calls it"
+
+    @pytest.mark.parametrize("known", ["SHOW ALL SLAVES STATUS", "SHOW REPLICA STATUS", "SHOW SLAVE STATUS"])
+    def test_it_is_asked_in_the_words_of_every_server(self, known: str) -> None:
+        class Server:
+            def records(self, sql: str) -> list[dict[str, int]]:
+                if sql != known:
+                    raise ServerError(1064, "You have an error in your SQL syntax")
+                return [{"Seconds_Behind_Master": 7}]
+
+        assert replication(Server()) == [{"Seconds_Behind_Master": 7}]
+
+    def test_a_right_that_is_missing_is_told(self, database: Database) -> None:
+        with pytest.raises(TargetUnavailableError, match=r"need .*(MONITOR|SUPER|CLIENT)"):
+            held_back(database, url=database.role("SELECT"), max_replication_lag=timedelta(seconds=30))
 
 
 class TestTheOwnersQuery:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from worker_service.domain.errors import TargetUnavailableError
 from worker_service.domain.target import Target
@@ -12,12 +12,24 @@ from worker_service.operations.mariadb.connection import Connection, ServerError
 from worker_service.operations.mariadb.failures import failure_from, is_not_here
 
 THROTTLES = frozenset({"max_replication_lag", "max_active_sessions", "while_sql", "unless_sql"})
-_OURS = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE '/* overhaul:%'"
-_NO_SUCH_STATEMENT = 1064
+# One statement, so that both numbers are of one moment. This one is among them, and among ours.
+_OTHERS = """/* overhaul:throttle */
+SELECT (SELECT VARIABLE_VALUE FROM {status} WHERE VARIABLE_NAME = 'Threads_running')
+     - (SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE '/* overhaul:%')
+"""
+_STATUS_OF_MARIADB, _STATUS_OF_MYSQL = "information_schema.GLOBAL_STATUS", "performance_schema.global_status"
+_NO_SUCH_STATEMENT, _NO_SUCH_TABLE = 1064, 1109
 _UNKNOWN = (
     "the replication lag is unknown: this server is no replica, and a primary does not know how far its replicas "
     "are; leave max_replication_lag out, or ask by unless_sql"
 )
+
+
+class Records(Protocol):
+    """What asks a server for rows by the names of their columns."""
+
+    def records(self, sql: str) -> Sequence[Mapping[str, Any]]:
+        """Run a statement; raise ``ServerError`` when the server refuses it."""
 
 
 def held_back(target: Target, *, seconds: float) -> str:
@@ -39,16 +51,21 @@ def _limited(address: Address, seconds: float) -> Address:
 def _server(connection: Connection, throttle: Throttle) -> str:
     if throttle.max_active_sessions is not None and (reason := throttle.by_sessions(active_sessions(connection))):
         return reason
-    return by_replication(_replication(connection), throttle) if throttle.max_replication_lag is not None else ""
+    return by_replication(replication(connection), throttle) if throttle.max_replication_lag is not None else ""
 
 
 def active_sessions(connection: Connection) -> int:
-    """Count the sessions at work but for this one and our operations' own.
+    """Count the sessions at work but for Overhaul's own.
 
     Which they are only a role with the right to PROCESS sees; how many, and its own, every role.
     """
-    [(_, running)] = connection.rows("SHOW GLOBAL STATUS LIKE 'Threads_running'")
-    return max(0, int(running) - 1 - int(connection.value(_OURS)))
+    try:
+        others = connection.value(_OTHERS.format(status=_STATUS_OF_MARIADB))
+    except ServerError as error:
+        if error.number != _NO_SUCH_TABLE:
+            raise
+        others = connection.value(_OTHERS.format(status=_STATUS_OF_MYSQL))
+    return max(0, int(others))
 
 
 def by_replication(channels: Sequence[Mapping[str, Any]], throttle: Throttle) -> str:
@@ -66,7 +83,8 @@ def _behind(channel: Mapping[str, Any]) -> float:
     raise TargetUnavailableError("the replication lag is unknown: replication does not run on this replica")
 
 
-def _replication(connection: Connection) -> list[Mapping[str, Any]]:
+def replication(connection: Records) -> Sequence[Mapping[str, Any]]:
+    """Return what the server says of its replication, a row for each primary that it replicates from."""
     # MariaDB with all its primaries; MySQL, whose rows are all of them; MySQL before 8.0.22.
     for statement in ("SHOW ALL SLAVES STATUS", "SHOW REPLICA STATUS"):
         try:
