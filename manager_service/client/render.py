@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.filesize import decimal
 
 from manager_service.client.estimates import expected
+from manager_service.client.groups import Group
 from manager_service.client.tables import Column, FittedTable
 from manager_service.client.words import duration, moment, number, safe, seconds, spoken
 from overhaul.v1 import fleet_service_pb2, job_pb2
@@ -54,6 +55,30 @@ def outcome_table(children: Iterable[job_pb2.ChildJob]) -> FittedTable:
     )
     rows = [
         (child.operation, _place(child), _result(child), *_measured(child), _time(child)) for child in children
+    ]
+    return FittedTable(columns, rows)
+
+
+def group_table(groups: Iterable[Group]) -> FittedTable:
+    """Return what many children did that are alike, a row for an operation on a target."""
+    columns = (
+        Column(head="operation"),
+        Column(head="target", least=8),
+        Column(head="objects"),
+        Column(head="result"),
+        *_MEASURES,
+        Column(head="time", least=WHOLE),
+    )
+    rows = [
+        (
+            one.operation,
+            one.target,
+            f"{len(one.children):,}",
+            one.result,
+            *_measured(one.sums),
+            seconds(one.time),
+        )
+        for one in groups
     ]
     return FittedTable(columns, rows)
 

@@ -11,6 +11,7 @@ from manager_service.client.errors import ClientError
 from manager_service.client.estimates import Estimate, in_all, time_left
 from manager_service.client.exits import ExitCode, code_of_job
 from manager_service.client.follow import trouble
+from manager_service.client.groups import gathered
 from manager_service.client.options import ParentState
 from manager_service.client.talk import put, tell
 from manager_service.client.words import about, moment, safe, spoken
@@ -142,8 +143,12 @@ def show_end(parent_job: job_pb2.ParentJob, children: Sequence[job_pb2.ChildJob]
     if as_object:
         put(as_json.text(as_json.job(parent_job, children)))
         return
-    render.console().print(render.outcome_table(children))
-    _print_reasons(children)
+    groups, alone = gathered(children)
+    render.console().print(render.outcome_table(alone))
+    _print_reasons(alone)
+    if groups:
+        render.console().print(render.group_table(groups))
+        tell(f"shown in sum: {sum(len(group.children) for group in groups)} children; `--output json` has each")
     _print_lines(summary.totals_lines(parent_job.totals))
     tell(f"job {parent_job.id} {spoken(parent_job, 'state')}")
 
