@@ -87,10 +87,13 @@ class TestLockWaits:
         assert "kept others waiting: 1 session," in logged(control)
         assert SECRET not in logged(control) + repr(result)
 
-    def test_where_the_role_may_not_read_them_the_list_of_processes_does(self, books: Database) -> None:
+    @pytest.mark.parametrize("some", [[], ["SELECT ON performance_schema.setup_instruments"]])
+    def test_where_the_role_may_not_read_them_the_list_of_processes_does(
+        self, books: Database, some: list[str]
+    ) -> None:
         books.table("item", rows=10)
 
-        result, control = kept_waiting(books, books.role("SELECT, INSERT", "PROCESS ON *.*"))
+        result, control = kept_waiting(books, books.role("SELECT, INSERT", "PROCESS ON *.*", *some))
 
         [waiter] = result.waiters
         assert (waiter.user, waiter.object, waiter.lock_mode) == (ADMIN, f"{books.name}.item", "")
