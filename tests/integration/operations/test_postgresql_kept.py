@@ -54,6 +54,14 @@ class TestTheNextOperation:
         assert len(pids) == 3
         assert len(set(pids)) == 1
 
+    def test_has_it_again_and_again_with_what_was_prepared(self, engine: PostgresqlEngine, url: str) -> None:
+        pids = set()
+        for _ in range(8):
+            run(engine, url, "analyze", "public.t")
+            pids.update(column(url, IDLE))
+
+        assert len(pids) == 1
+
     def test_finds_no_lock_and_no_setting_of_the_one_before(self, lender: Kept, url: str) -> None:
         lent = lender.lend(conninfo_of(url))
         lent.connection.execute("SET vacuum_cost_delay = 7")

@@ -19,6 +19,8 @@ IDLE_SECONDS = 5.0
 _MOST_USES = 1_000
 """A server's process remembers every table that it touched; after so many operations another one begins."""
 _NAME = "overhaul"
+# What one operation reads of a table the next one reads too: to think it out anew takes longer than to read it.
+_PREPARED_AFTER = 5
 # What the operation had set or locked holds for the next one no more.
 _CLEAN = b"RESET ALL; SELECT pg_catalog.pg_advisory_unlock_all()"
 
@@ -56,7 +58,9 @@ class Kept:
 
     def lend_new(self, conninfo: Conninfo) -> Lent:
         """Lend a connection without a past; raise the driver's errors."""
-        return Lent(conninfo=conninfo, connection=connect(conninfo, _NAME))
+        connection = connect(conninfo, _NAME)
+        connection.prepare_threshold = _PREPARED_AFTER
+        return Lent(conninfo=conninfo, connection=connection)
 
     def take_back(self, lent: Lent) -> bool:
         """Take a connection back without its settings and locks; tell whether that could be done."""
@@ -116,7 +120,7 @@ def _cleaned(connection: Raw) -> bool:
     if connection.info.transaction_status is not TransactionStatus.IDLE:
         return False
     try:
-        connection.execute(_CLEAN)
+        connection.execute(_CLEAN, prepare=False)
     except psycopg.Error:
         return False
     return True

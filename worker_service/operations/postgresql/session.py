@@ -194,8 +194,9 @@ class Session:
     ) -> list[Row]:
         self._busy = connection is self._connection
         try:
-            # Without values nothing is looked for in the text, so that a name may hold a percent sign.
-            cursor = connection.execute(statement.encode(), values or None)
+            # Without values nothing is looked for in the text, so that a name may hold a percent sign; and what
+            # comes with them is a question that many operations ask.
+            cursor = connection.execute(statement.encode(), values or None, prepare=bool(values))
             return cursor.fetchall() if cursor.description else []
         finally:
             self._busy = False
