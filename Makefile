@@ -9,7 +9,8 @@ DATABASE ?=
 export DATABASE
 SAMPLE := build/overhaul-sample.db
 RELEASED := protos/released/overhaul-0.1.binpb
-SOURCES := manager_service worker_service tests benchmarks
+EXAMPLE := examples/overhaul-logfiles
+SOURCES := manager_service worker_service tests benchmarks $(EXAMPLE)
 # Tests that only compute, by a clock of their own: they fill every processor, and go unmeasured.
 COMPUTING := tests/property tests/simulation
 # Tests that kill and stop processes, count what leaks or time what happens: they want the machine for themselves.
@@ -70,7 +71,7 @@ types: $(INSTALLED) ## mypy, strict
 	$(BIN)/mypy
 
 imports: $(INSTALLED) ## the layers, by import-linter
-	$(BIN)/lint-imports --no-cache
+	PYTHONPATH=$(EXAMPLE) $(BIN)/lint-imports --no-cache
 
 $(PROTO_TOOLS): protos/requirements.txt $(INSTALLED)
 	$(PYTHON) -m venv $(VENV)/proto-tools
