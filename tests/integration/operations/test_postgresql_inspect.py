@@ -137,6 +137,16 @@ class TestScopes:
         assert 'VACUUM (VERBOSE) "' in whole.previews[0]
         assert whole.previews[1].count("REINDEX INDEX CONCURRENTLY") == 3
 
+    def test_tables_are_checked_with_their_indexes_and_also_without_any(self, url: str) -> None:
+        change(url, "CREATE TABLE bare (a int)")
+
+        found = by_name(inspect(url, Scope.TABLE, "amcheck", preview=True))
+
+        assert set(found) == {"public.t", "public.u", "public.bare"}
+        assert found["public.t"].previews[0].count("verify_heapam") == 1
+        assert found["public.t"].previews[0].count("bt_index_check") == 2
+        assert "verify_heapam" in found["public.bare"].previews[0]
+
     def test_only_marked_tables_are_clustered(self, url: str) -> None:
         change(url, "ALTER TABLE t CLUSTER ON t_pkey")
 

@@ -4,10 +4,18 @@ from dataclasses import replace
 from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Failure, FailureCategory, Outcome, Result, Verdict
 from worker_service.operations.postgresql.catalog import Reader
-from worker_service.operations.postgresql.failures import failed
+from worker_service.operations.postgresql.failures import failed, failed_with
+from worker_service.operations.postgresql.heapcheck import (
+    FUNCTION,
+    Heap,
+    damage_in,
+    heap_steps,
+    read_heaps,
+    why_unchecked,
+)
 from worker_service.operations.postgresql.indexes import TOAST, Index, may_use_toast, read_indexes
 from worker_service.operations.postgresql.inventory import Inventory
-from worker_service.operations.postgresql.judging import Ledger, judge, missing, with_numbers
+from worker_service.operations.postgresql.judging import Ledger, judge, missing
 from worker_service.operations.postgresql.measures import whole_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import FlagOption, Options, lock_timeout
@@ -15,9 +23,14 @@ from worker_service.operations.postgresql.progress import Watch
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step, sweep
 from worker_service.operations.postgresql.wanted import Keeps, Wanted, by_index_or_table
-from worker_service.operations.postgresql.wording import count, listed, quoted
+from worker_service.operations.postgresql.wording import count, listed, literal, quoted
 
 _HEAP = FlagOption(
+    name="heap",
+    description="Read the pages and rows of tables too; not where a single index is checked (default true).",
+    default=True,
+)
+_ALL_INDEXED = FlagOption(
     name="heapallindexed", description="Look for every row of the table in the index as well (default false)."
 )
 _PARENT = FlagOption(
@@ -31,31 +44,34 @@ JOIN pg_proc AS p ON p.pronamespace = n.oid AND p.proname = %s
 WHERE e.extname = 'amcheck' GROUP BY 1
 """
 _MISSING = "The extension amcheck is not in this database: run CREATE EXTENSION amcheck there, as a superuser."
-_WORDS = ("index", "indexes", "checked")
+_WORDS = ("index or table", "indexes and tables", "checked")
 _SHOWN = 3
 
 
 class Amcheck:
-    """Check every B-tree index by the extension amcheck; it only looks.
+    """Check every B-tree index and every table by the extension amcheck; it only looks.
 
     A check that ran to its end and found nothing is effective: what it was asked for, it gave. One that found
-    damage is failed, so that a job cannot look well when its database is not.
+    damage is failed, so that a job cannot look well when its database is not. A single index is checked without
+    its table, which all its indexes would have checked again.
     """
 
     name = "amcheck"
     scope = Scope.INDEX
-    description = "Check every B-tree index for damage; needs the extension amcheck."
-    options = (_HEAP, _PARENT, lock_timeout(10_000))
+    description = "Check B-tree indexes and tables for damage; needs the extension amcheck."
+    options = (_HEAP, _ALL_INDEXED, _PARENT, lock_timeout(10_000))
 
     def check(self, _options: Options, /) -> None:
         """Take every combination."""
 
     def plan(self, read: Reader, options: Options, subject: Name | None, /) -> tuple[str, ...]:
-        """One call an index; none without the extension."""
+        """One call a table and one an index; none without the extension."""
         found = read(_FUNCTIONS, _function(options))
         if not found:
             return ()
-        return tuple(step.statement for step in _steps(_chosen(read, subject), found[0][0], options))
+        heaps, _ = _heaps(read, options, subject)
+        steps = [*heap_steps(heaps, found[0][0]), *_steps(_chosen(read, subject), found[0][0], options)]
+        return tuple(step.statement for step in steps)
 
     def keeps(self, options: Options, /) -> Keeps:
         """Writers where the levels of the tree are compared, and otherwise nobody."""
@@ -64,14 +80,19 @@ class Amcheck:
     def wanted(
         self, read: Reader, inventory: Inventory, options: Options, scope: Scope, /
     ) -> Mapping[int, Wanted]:
-        """One call an index, or those of a table's; without the extension each says that it is missing."""
+        """One call an index, or those of a table's with the table's own; what is missing shows when they run."""
         found = read(_FUNCTIONS, _function(options))
+        schema = found[0][0] if found else "public"
         indexes = _checked(inventory.indexes, toast=inventory.toast)
-        steps = _steps(indexes, found[0][0] if found else "public", options)
-        return by_index_or_table(inventory, zip(indexes, steps, strict=True), scope, by_owner=None)
+        steps = _steps(indexes, schema, options)
+        wanted = by_index_or_table(inventory, zip(indexes, steps, strict=True), scope, by_owner=None)
+        if scope is Scope.INDEX:
+            return wanted
+        heaps = read_heaps(read, None) if options.flags[_HEAP.name] else []
+        return _with_heaps(inventory, wanted, heap_steps(heaps, schema))
 
     def run(self, session: Session, subject: Name | None, /) -> Result:
-        """Check each; damage is an error of its own kind."""
+        """Check each; damage is an error of its own kind, or a row of the answer."""
         options = session.options
         found = session.rows(_FUNCTIONS, _function(options))
         if not found:
@@ -83,23 +104,76 @@ class Amcheck:
             )
             return failed("PERMISSION_DENIED", text, FailureCategory.PERMISSION)
         indexes = _chosen(session.rows, subject)
-        if not indexes:
-            return missing("B-tree index", subject, session)
+        heaps, why_not = _heaps(session.rows, options, subject)
+        if why_not and not indexes:
+            return failed_with(why_not)
+        if not indexes and not heaps:
+            return missing("B-tree index or table", subject, session)
         before = whole_measures(session.rows, subject)
-        steps = _steps(indexes, schema, options)
-        with Watch(session, verb="amcheck", total=len(steps), unit="indexes", view=None) as watch:
-            swept = sweep(session, steps, watch)
-        ledger = Ledger(names=frozenset(index.name for index in indexes), done=swept.ran, swept=swept)
-        after = with_numbers(before, ledger, _WORDS)
-        damaged = {name: one for name, one in ledger.failures.items() if one.category is FailureCategory.CORRUPT}
+        steps = [*heap_steps(heaps, schema), *_steps(indexes, schema, options)]
+        with Watch(session, verb="amcheck", total=len(steps), unit="objects", view=None) as watch:
+            swept = sweep(session, steps, watch, read=damage_in)
+        ledger = Ledger(names=frozenset(step.name for step in steps), done=swept.ran, swept=swept)
+        of_tables = frozenset(heap.name for heap in heaps)
+        after = {**before, **_numbers(ledger, of_tables)}
+        damaged = {name: one for name, one in swept.failures.items() if one.category is FailureCategory.CORRUPT}
         if damaged:
-            return replace(_damaged(damaged), before=before, after={**after, "errors_found": float(len(damaged))})
-        return judge(ledger, _WORDS, (Verdict.EFFECTIVE, "no damage found"), before=before, after=after)
+            numbers = {**after, "errors_found": float(len(damaged))}
+            return replace(_damaged(damaged, of_tables), before=before, after=numbers)
+        return judge(ledger, _WORDS, _sound(after, why_not), before=before, after=after)
 
 
-def _damaged(failures: dict[str, Failure]) -> Result:
-    shown = listed([f"{name}: {failure.message}" for name, failure in failures.items()], _SHOWN)
-    text = f"{count(len(failures), 'index is', 'indexes are')} damaged: {shown}"
+def _heaps(read: Reader, options: Options, subject: Name | None) -> tuple[list[Heap], Failure | None]:
+    """Return the tables that are checked, and why none is although it was asked for."""
+    if not options.flags[_HEAP.name]:
+        return [], None
+    heaps = read_heaps(read, subject)
+    why_not = why_unchecked(read(_FUNCTIONS, FUNCTION)) if heaps else None
+    return ([], why_not) if why_not else (heaps, None)
+
+
+def _with_heaps(inventory: Inventory, wanted: Mapping[int, Wanted], steps: Iterable[Step]) -> Mapping[int, Wanted]:
+    """Put the call for each table before those for its indexes."""
+    tables = {table.oid: table for table in inventory.tables}
+    nothing = Wanted(statements=())
+    of_tables = {
+        step.table: Wanted(
+            statements=(step.statement, *wanted.get(step.table, nothing).statements),
+            why_not=inventory.why_not(tables[step.table], by_owner=None),
+        )
+        for step in steps
+        if step.table in tables
+    }
+    return {**wanted, **of_tables}
+
+
+def _numbers(ledger: Ledger, tables: frozenset[Name]) -> dict[str, float]:
+    failed_ones = ledger.names - ledger.done - ledger.swept.gone
+    return {
+        "indexes_checked": float(len(ledger.done - tables)),
+        "indexes_failed": float(len(failed_ones - tables)),
+        "tables_checked": float(len(ledger.done & tables)),
+        "tables_failed": float(len(failed_ones & tables)),
+    }
+
+
+def _sound(numbers: Mapping[str, float], why_not: Failure | None) -> tuple[Verdict, str]:
+    """Word what was checked, of the two kinds."""
+    indexes, tables = numbers["indexes_checked"], numbers["tables_checked"]
+    parts = [count(indexes, "index", "indexes")] if indexes or not tables else []
+    parts += [f"the rows of {count(tables, 'table')}"] if tables else []
+    told = f"no damage found in {' and '.join(parts)}"
+    if why_not:
+        return Verdict.PARTIALLY_EFFECTIVE, f"{told}; tables were not checked: {why_not.message}"
+    return Verdict.EFFECTIVE, told
+
+
+def _damaged(failures: Mapping[Name, Failure], tables: frozenset[Name]) -> Result:
+    of_indexes, of_tables = len(failures.keys() - tables), len(failures.keys() & tables)
+    parts = [count(of_indexes, "index", "indexes")] if of_indexes else []
+    parts += [count(of_tables, "table")] if of_tables else []
+    shown = listed([f"{name.shown}: {failure.message}" for name, failure in failures.items()], _SHOWN)
+    text = f"{' and '.join(parts)} {'is' if len(failures) == 1 else 'are'} damaged: {shown}"
     failure = Failure(reason="DAMAGED", message=text, category=FailureCategory.CORRUPT, retryable=False)
     return Result(outcome=Outcome.FAILED, reason=text, failure=failure)
 
@@ -123,18 +197,12 @@ def _checked(indexes: Iterable[Index], *, toast: bool) -> list[Index]:
 
 def _steps(indexes: Sequence[Index], schema: str, options: Options) -> list[Step]:
     call = f"SELECT {quoted(schema)}.{_function(options)}"
-    heap = str(bool(options.flags[_HEAP.name])).lower()
+    heap = str(bool(options.flags[_ALL_INDEXED.name])).lower()
     return [
         Step(
             name=index.name,
-            statement=f"{call}({_literal(str(index.name))}::regclass, {heap})",
+            statement=f"{call}({literal(str(index.name))}::regclass, {heap})",
             table=index.table_oid,
         )
         for index in indexes
     ]
-
-
-def _literal(text: str) -> str:
-    """Quote a text for PostgreSQL, whatever it contains."""
-    escaped = text.replace("\\", "\\\\").replace("'", "''")
-    return f"E'{escaped}'" if "\\" in text else f"'{escaped}'"

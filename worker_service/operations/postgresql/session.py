@@ -54,6 +54,7 @@ class Session:
 
     ``identity`` tells which database this is, once that is known: a connection that is kept leads to the same.
     ``waits`` is what was seen of waits for locks.
+    ``answer`` has the rows that the last statement of the operation answered.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Session:
         self.options = options
         self.stop = stop
         self.waits = LockWaits(INTERVAL)
+        self.answer: Sequence[Row] = ()
         self._control = control
         self._notices: list[Notice] = []
         self._busy = False
@@ -94,7 +96,7 @@ class Session:
             raise OperationCancelledError("The operation was stopped between two statements.")
         self._notices = []
         try:
-            self._execute(self._connection, statement)
+            self.answer = self._execute(self._connection, statement)
         except errors.QueryCanceled as error:
             if self.stop.is_set():
                 raise OperationCancelledError("The statement was cancelled.") from error

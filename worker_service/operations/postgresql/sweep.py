@@ -15,7 +15,7 @@ from worker_service.operations.postgresql.failures import (
 )
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.progress import Watch
-from worker_service.operations.postgresql.session import Notice, Session
+from worker_service.operations.postgresql.session import Notice, Row, Session
 
 _LOCK_NOT_AVAILABLE = "55P03"
 _UNDEFINED_TABLE = "42P01"
@@ -67,12 +67,13 @@ def sweep(
     before_each: Callable[[Step], Failure | None] = lambda _: None,
     again: Callable[[Step], bool] = lambda _: True,
     hear: Callable[[Name, Sequence[Notice]], None] = lambda *_: None,
+    read: Callable[[Step, Sequence[Row]], Failure | None] = lambda *_: None,
 ) -> Swept:
     """Run the steps one by one; warn of one that fails and go on. Those that met a lock are tried once more.
 
     ``before_each`` may tell a failure in place of the statement, ``again`` that an object is done in spite of its
-    lock; ``hear`` takes what the server said. A stop ends it quietly: what was done is to be read from the
-    catalogues then.
+    lock; ``hear`` takes what the server said, and ``read`` may tell a failure from the rows that were answered. A
+    stop ends it quietly: what was done is to be read from the catalogues then.
     """
 
     def runner(step: Step) -> Failure | None:
@@ -80,7 +81,7 @@ def sweep(
             return failure
         notices = session.run(step.statement)
         hear(step.name, notices)
-        return warned(notices)
+        return warned(notices) or read(step, session.answer)
 
     result = _pass(session, steps, watch, Swept(), runner)
     if result.stopped or result.end or len(steps) == 1:

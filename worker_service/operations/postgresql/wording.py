@@ -13,6 +13,12 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def literal(text: str) -> str:
+    """Quote a text for PostgreSQL, whatever it contains."""
+    escaped = text.replace("\\", "\\\\").replace("'", "''")
+    return f"E'{escaped}'" if "\\" in text else f"'{escaped}'"
+
+
 def listed(items: Sequence[str], most: int = 5) -> str:
     """Join the first items, and tell how many more there are."""
     more = len(items) - most
