@@ -1,5 +1,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from worker_service.domain.inspection import (
     INSPECT,
@@ -68,6 +69,21 @@ class Inspect:
         return wanted, procedure, read_options(procedure.options, wanted.options)
 
 
+def _of_scope(plans: Sequence[_Plan], *scopes: Scope) -> list[_Plan]:
+    return [plan for plan in plans if plan[1].scope in scopes]
+
+
+def _whole(
+    session: Session, inventory: Inventory, inspection: Inspection, plans: Sequence[_Plan]
+) -> tuple[InspectedObject, ...]:
+    """Return the database with what is done to nothing less than all of it; that holds its key alone."""
+    of_all = _of_scope(plans, Scope.DATABASE)
+    if not of_all:
+        return ()
+    (whole,) = _database(session, inventory, inspection, of_all).objects
+    return (replace(whole, locks=(lock_on(session.identity),)),)
+
+
 def _database(
     session: Session, inventory: Inventory, inspection: Inspection, plans: Sequence[_Plan]
 ) -> InspectionResult:
@@ -116,12 +132,13 @@ def _objects(
         if index.oid in by_object and takes(index.name.shown, index.name.name)
     ]
     log.tell(session)
+    whole = _whole(session, inventory, inspection, plans)
     # What shares a table's key is done in this order, which is that of the request.
     first = plans[0][1].scope if plans and inspection.scope is Scope.INDEX else Scope.TABLE
     ordered = [*indexes, *tables] if first is Scope.INDEX else [*tables, *indexes]
     alone = _left_alone(inventory, inspection, plans)
     return InspectionResult(
-        objects=(*ordered, *alone), locks=(Lock(key=key, exclusive=False),), measures=SOMETIMES_MEASURED
+        objects=(*whole, *ordered, *alone), locks=(Lock(key=key, exclusive=False),), measures=SOMETIMES_MEASURED
     )
 
 
@@ -129,7 +146,7 @@ def _by_object(
     session: Session, inventory: Inventory, inspection: Inspection, plans: Sequence[_Plan]
 ) -> _ByObject:
     found: dict[int, list[tuple[str, Wanted, str]]] = defaultdict(list)
-    for wanted, procedure, options in plans:
+    for wanted, procedure, options in _of_scope(plans, Scope.TABLE, Scope.INDEX):
         scope = inspection.scope if procedure.scope is Scope.INDEX else Scope.TABLE
         keeps = procedure.keeps(options)
         for oid, one in procedure.wanted(session.rows, inventory, options, scope).items():
@@ -189,7 +206,7 @@ def _left_alone(inventory: Inventory, inspection: Inspection, plans: Sequence[_P
     """List what no operation goes near, with its reason, where tables are maintained as such."""
     operations = tuple(
         wanted.name
-        for wanted, procedure, _ in plans
+        for wanted, procedure, _ in _of_scope(plans, Scope.TABLE, Scope.INDEX)
         if inspection.scope is Scope.TABLE or procedure.scope is Scope.TABLE
     )
     for name, why in inventory.left_alone if operations else ():

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from worker_service.domain.errors import InvalidOperationError
-from worker_service.domain.inspection import INSPECT, WantedOperation
+from worker_service.domain.inspection import INSPECT, Scope, WantedOperation
 from worker_service.domain.lock import Lock
 from worker_service.domain.operation import Operation, OperationSpec
 from worker_service.operations.postgresql.amcheck import Amcheck
@@ -11,11 +11,13 @@ from worker_service.operations.postgresql.inspect import Inspect
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import Options, read_options, unknown
 from worker_service.operations.postgresql.procedure import Maintenance, Procedure
+from worker_service.operations.postgresql.refresh import RefreshCollationVersion
 from worker_service.operations.postgresql.reindex import Reindex
 from worker_service.operations.postgresql.vacuum import Vacuum
 
-_ALL: tuple[Maintenance, ...] = (Vacuum(), Analyze(), Reindex(), Cluster(), Amcheck())
+_ALL: tuple[Maintenance, ...] = (Vacuum(), Analyze(), Reindex(), Cluster(), Amcheck(), RefreshCollationVersion())
 _MAINTENANCE = {procedure.name: procedure for procedure in _ALL}
+_OF_DATABASES = frozenset(procedure.name for procedure in _ALL if procedure.scope is Scope.DATABASE)
 PROCEDURES: dict[str, Procedure] = {**_MAINTENANCE, INSPECT: Inspect(_MAINTENANCE)}
 
 
@@ -35,6 +37,8 @@ def find(operation: Operation) -> tuple[Procedure, Options, Name | None]:
     subject = None if operation.object is None else Name.parse(operation.object)
     if subject is not None and operation.name == INSPECT:
         raise InvalidOperationError("A whole database is inspected, and not one of its objects.")
+    if subject is not None and operation.name in _OF_DATABASES:
+        raise InvalidOperationError(f"{operation.name!r} is done to the whole database: leave out the object.")
     return procedure, options, subject
 
 

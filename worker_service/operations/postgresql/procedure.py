@@ -49,7 +49,7 @@ class Maintenance(Procedure, Protocol):
 
     @property
     def scope(self) -> Scope:
-        """The narrowest that it is done to: a table, or an index."""
+        """The narrowest that it is done to: an index, a table, or the whole database."""
         ...
 
     def keeps(self, options: Options, /) -> Keeps:

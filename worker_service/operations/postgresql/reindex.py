@@ -27,7 +27,7 @@ from worker_service.operations.postgresql.sweep import Step, Swept, sweep
 from worker_service.operations.postgresql.wanted import Keeps, Wanted, by_index_or_table
 from worker_service.operations.postgresql.wording import count, listed
 
-_CONCURRENTLY = FlagOption(
+CONCURRENTLY = FlagOption(
     name="concurrently",
     description="Rebuild beside readers and writers; false locks writers out meanwhile (default true).",
     default=True,
@@ -46,7 +46,7 @@ class Reindex:
     name = "reindex"
     scope = Scope.INDEX
     description = "Rebuild every index, concurrently unless that is switched off."
-    options = (_CONCURRENTLY, lock_timeout(60_000))
+    options = (CONCURRENTLY, lock_timeout(60_000))
 
     def check(self, _options: Options, /) -> None:
         """Take every combination."""
@@ -57,11 +57,11 @@ class Reindex:
         wanted = every if subject is None else read_indexes(read, subject=subject)
         left = leftovers(every)
         chosen, _ = choose(wanted, left, options, toast=_toast(read, wanted), named=subject is not None)
-        return (*drops(read, left), *(step.statement for step in _steps(chosen, options)))
+        return (*drops(read, left), *(step.statement for step in rebuilding(chosen, options)))
 
     def keeps(self, options: Options, /) -> Keeps:
         """Maintenance alone, where it is done beside readers and writers."""
-        return Keeps.MAINTENANCE if options.flags[_CONCURRENTLY.name] else Keeps.USERS_OF_THE_INDEX
+        return keeps_out(options)
 
     def wanted(
         self, _read: Reader, inventory: Inventory, options: Options, scope: Scope, /
@@ -69,24 +69,20 @@ class Reindex:
         """One statement an index, or those of a table's; leftovers go with whatever is rebuilt beside them."""
         left = leftovers(inventory.indexes)
         chosen, _ = choose(inventory.indexes, left, options, toast=inventory.toast, named=False)
-        steps = zip(chosen, _steps(chosen, options), strict=True)
+        steps = zip(chosen, rebuilding(chosen, options), strict=True)
         wanted = by_index_or_table(inventory, steps, scope, by_owner=True)
         other = [
             index
             for index in inventory.indexes
-            if index.exclusion and not index.is_system and options.flags[_CONCURRENTLY.name]
+            if index.exclusion and not index.is_system and options.flags[CONCURRENTLY.name]
         ]
         numbers = {index.oid if scope is Scope.INDEX else index.table_oid for index in other}
         return {**{oid: Wanted(statements=(), why_not=_EXCLUSION) for oid in numbers}, **wanted}
 
     def run(self, session: Session, subject: Name | None, /) -> Result:
         """Rebuild each; a new file and a valid index are what tells that it was done."""
-        concurrently = bool(session.options.flags[_CONCURRENTLY.name])
-        if concurrently and session.version in _DAMAGING:
-            text = (
-                "PostgreSQL 14.0 to 14.3 damage indexes that they rebuild concurrently: upgrade to 14.4 or later."
-            )
-            return failed("DAMAGES_INDEXES", text, FailureCategory.INVALID)
+        if refusal := damages(session):
+            return refusal
         every, remaining = clean_up(session, subject)
         wanted = every if subject is None else read_indexes(session.rows, subject=subject)
         chosen, left_out = choose(
@@ -95,10 +91,23 @@ class Reindex:
         before = _measures(session, every, subject)
         if not chosen:
             return skipped(_nothing(subject, left_out), before)
-        swept = _sweep(session, chosen, concurrently=concurrently)
+        swept = rebuild(session, chosen)
         now, remaining = clean_up(session, subject)
         after = _measures(session, now, subject)
         return _judge(chosen, swept, now, (before, after), remaining=remaining, note=_told(left_out))
+
+
+def damages(session: Session) -> Result | None:
+    """Refuse where the server would damage what it rebuilds."""
+    if not session.options.flags[CONCURRENTLY.name] or session.version not in _DAMAGING:
+        return None
+    text = "PostgreSQL 14.0 to 14.3 damage indexes that they rebuild concurrently: upgrade to 14.4 or later."
+    return failed("DAMAGES_INDEXES", text, FailureCategory.INVALID)
+
+
+def keeps_out(options: Options) -> Keeps:
+    """Tell whom a rebuild keeps out."""
+    return Keeps.MAINTENANCE if options.flags[CONCURRENTLY.name] else Keeps.USERS_OF_THE_INDEX
 
 
 def choose(
@@ -118,15 +127,17 @@ def choose(
             why.update([_SYSTEM] if named else [])
         elif index.table.schema == TOAST and not toast:
             why.update([_TOAST] if named else [])
-        elif index.exclusion and options.flags[_CONCURRENTLY.name]:
+        elif index.exclusion and options.flags[CONCURRENTLY.name]:
             why.update([_EXCLUSION])
         else:
             chosen.append(index)
     return sorted(chosen, key=lambda index: (-index.pages, str(index.name))), why
 
 
-def _sweep(session: Session, indexes: Sequence[Index], *, concurrently: bool) -> Swept:
-    steps = _steps(indexes, session.options)
+def rebuild(session: Session, indexes: Sequence[Index]) -> Swept:
+    """Rebuild indexes one by one; which were rebuilt the catalogues tell (``is_new``)."""
+    concurrently = bool(session.options.flags[CONCURRENTLY.name])
+    steps = rebuilding(indexes, session.options)
     former = {index.name: index for index in indexes}
     before_each = Patience(session) if concurrently else lambda _: None
     with Watch(session, verb="reindex", total=len(steps), unit="indexes", view=INDEX) as watch:
@@ -152,7 +163,7 @@ def _judge(
     before, after = measures
     ledger = Ledger(
         names=frozenset(index.name for index in chosen),
-        done=frozenset(index.name for index in chosen if _is_new(index, by_name.get(index.name))),
+        done=frozenset(index.name for index in chosen if is_new(index, by_name.get(index.name))),
         swept=swept,
     )
     late = [name.shown for name in swept.failures if name in ledger.done]
@@ -168,15 +179,17 @@ def _judge(
 
 def _rebuilt(session: Session, step: Step, former: Mapping[Name, Index]) -> bool:
     # A time-out at the very end of a rebuild comes after the new index has taken the old one's place.
-    return any(_is_new(former[step.name], now) for now in read_indexes(session.rows, subject=step.name))
+    return any(is_new(former[step.name], now) for now in read_indexes(session.rows, subject=step.name))
 
 
-def _is_new(old: Index, new: Index | None) -> bool:
+def is_new(old: Index, new: Index | None) -> bool:
+    """Tell whether an index was rebuilt since it was looked at: it has another file, and is valid."""
     return new is not None and new.valid and new.file != old.file
 
 
-def _steps(indexes: Iterable[Index], options: Options) -> list[Step]:
-    word = " CONCURRENTLY" if options.flags[_CONCURRENTLY.name] else ""
+def rebuilding(indexes: Iterable[Index], options: Options) -> list[Step]:
+    """Word one statement an index."""
+    word = " CONCURRENTLY" if options.flags[CONCURRENTLY.name] else ""
     return [
         Step(name=index.name, statement=f"REINDEX INDEX{word} {index.name}", table=index.table_oid)
         for index in indexes
