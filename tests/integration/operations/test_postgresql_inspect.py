@@ -32,7 +32,7 @@ from worker_service.domain.inspection import (
 )
 from worker_service.domain.lock import Lock
 from worker_service.domain.outcome import Outcome, Verdict
-from worker_service.operations.postgresql import PostgresqlEngine, inventory
+from worker_service.operations.postgresql import PostgresqlEngine, bloat, inventory
 from worker_service.operations.postgresql.exclusion import LOCK, TABLE_CLASS, TargetLock, locks_for, locks_of
 from worker_service.operations.postgresql.holders import snapshot_holders, waited_for
 from worker_service.operations.postgresql.names import Name
@@ -63,6 +63,11 @@ def inspect(
 def by_name(found: InspectionResult) -> Mapping[str | None, InspectedObject]:
     assert len({one.object for one in found.objects}) == len(found.objects)
     return {one.object: one for one in found.objects}
+
+
+def indexes(url: str, *names: str) -> list[Mapping[str, float]]:
+    found = by_name(inspect(url, Scope.INDEX, "reindex"))
+    return [found[f"public.{name}"].measures for name in names]
 
 
 def what(found: InspectionResult) -> dict[str | None, tuple[str, ...]]:
@@ -248,6 +253,74 @@ class TestMeasures:
         assert full["bloat_ratio"] < 0.1
         assert half["bloat_ratio"] == pytest.approx(0.5, abs=0.1)
         assert half["bloat_estimated"] == 1
+
+    @pytest.mark.parametrize("extension", [False, True])
+    def test_bloat_of_an_index_is_near_the_truth(self, url: str, extension: bool) -> None:
+        if extension:
+            change(url, "CREATE SCHEMA tools", "CREATE EXTENSION pgstattuple SCHEMA tools")
+        change(
+            url,
+            "INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1001, 30000) AS i",
+            "CREATE INDEX expressed ON t (upper(b))",
+            "REINDEX TABLE t",
+            "VACUUM ANALYZE t",
+        )
+        full = indexes(url, "t_pkey", "expressed")
+        change(url, "DELETE FROM t WHERE a % 3 > 0")
+        change(url, "VACUUM ANALYZE t")
+
+        third = indexes(url, "t_pkey", "expressed")
+        of_table = by_name(inspect(url, Scope.TABLE, "reindex"))["public.t"].measures
+
+        for before, after in zip(full, third, strict=True):
+            assert before["bloat_ratio"] < 0.1
+            assert after["bloat_ratio"] == pytest.approx(2 / 3, abs=0.1)
+            assert after["bloat_bytes"] == pytest.approx(after["bloat_ratio"] * after["size_bytes"])
+            assert after["bloat_estimated"] == (not extension)
+        assert of_table["index_bloat_ratio"] == pytest.approx(2 / 3, abs=0.1)
+        assert of_table["index_bloat_estimated"] == (not extension)
+
+    def test_the_extension_measures_tables_that_have_no_statistics(self, url: str) -> None:
+        change(
+            url,
+            "CREATE EXTENSION pgstattuple",
+            "CREATE TABLE fresh AS SELECT i AS a FROM generate_series(1, 30000) AS i",
+            "DELETE FROM fresh WHERE a % 2 = 0",
+        )
+
+        measures = by_name(inspect(url, Scope.TABLE, "vacuum"))["public.fresh"].measures
+
+        dead = value(url, "SELECT dead_tuple_len + approx_free_space FROM pgstattuple_approx('fresh')")
+        assert measures["bloat_bytes"] == pytest.approx(dead, rel=0.01)
+        assert (measures["bloat_ratio"] > 0.35, measures["bloat_estimated"]) == (True, 0)
+
+    def test_what_is_dear_to_measure_is_estimated(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(bloat, "_MOST", 0)
+        change(url, "CREATE EXTENSION pgstattuple", "ANALYZE t, u")
+
+        found = by_name(inspect(url, Scope.INDEX, "vacuum", "reindex"))
+
+        assert found["public.t"].measures["bloat_estimated"] == 1
+        assert found["public.tb"].measures["bloat_estimated"] == 1
+
+    def test_a_role_that_may_not_measure_is_told_an_estimate(self, url: str) -> None:
+        change(url, "CREATE EXTENSION pgstattuple", "ANALYZE t, u", "CREATE ROLE reader LOGIN")
+        change(url, "GRANT SELECT ON t TO reader")
+        try:
+            found = by_name(inspect(url.replace("postgres@", "reader@"), Scope.INDEX, "reindex"))
+        finally:
+            change(url, "DROP OWNED BY reader", "DROP ROLE reader")
+
+        assert found["public.tb"].measures["bloat_estimated"] == 1
+        assert "bloat_ratio" not in found["public.u_pkey"].measures
+
+    def test_what_somebody_holds_alone_is_not_waited_for_to_be_measured(self, url: str) -> None:
+        change(url, "CREATE EXTENSION pgstattuple", "ANALYZE t, u")
+        with holding(url, "LOCK TABLE t IN ACCESS EXCLUSIVE MODE"):
+            found = by_name(inspect(url, Scope.TABLE, "vacuum"))
+
+        assert found["public.t"].measures["bloat_estimated"] == 1
+        assert found["public.u"].measures["bloat_estimated"] == 0
 
     def test_a_role_that_may_not_read_a_table_knows_no_bloat(self, url: str) -> None:
         change(url, "ANALYZE t", "ANALYZE u", "CREATE ROLE reader LOGIN", "GRANT SELECT ON t TO reader")

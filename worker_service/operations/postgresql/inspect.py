@@ -56,7 +56,7 @@ class Inspect:
         """Read the catalogues once, whatever the number of objects, and answer what is there."""
         inspection = (session.operation.inspection or Inspection()).decided(Scope.TABLE)
         plans = [self._planned(wanted) for wanted in inspection.operations]
-        inventory = Inventory.read(session.rows, session.version)
+        inventory = Inventory.read(session.rows, session.version, session.measure)
         if inspection.scope is Scope.DATABASE:
             found = _database(session, inventory, inspection, plans)
         else:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import psycopg
 
+from worker_service.operations.postgresql.bloat import Bloat, Measurer, Spare, needed_bytes, read_widths
 from worker_service.operations.postgresql.catalog import (
     MAINTAINER,
     OWNER,
@@ -56,22 +57,6 @@ SELECT c.oid, CASE WHEN l.relation IS NULL THEN pg_relation_size(c.oid) ELSE {es
 FROM pg_class AS c LEFT JOIN locked AS l ON l.relation = c.oid
 WHERE c.relkind = 'i' AND c.relpersistence <> 't'
 """
-# The bytes of a row's values, for tables of which every column has statistics. Most roles see those of the tables
-# that they may read.
-_WIDTHS = """
-SELECT a.attrelid, sum((1 - s.stanullfrac) * s.stawidth)::float8
-FROM pg_attribute AS a
-LEFT JOIN pg_statistic AS s ON s.starelid = a.attrelid AND s.staattnum = a.attnum AND NOT s.stainherit
-WHERE a.attnum > 0 AND NOT a.attisdropped GROUP BY 1 HAVING count(*) = count(s.starelid)
-"""
-_WIDTHS_OF_READABLE = """
-SELECT a.attrelid, sum((1 - s.null_frac) * s.avg_width)::float8
-FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
-LEFT JOIN pg_stats AS s
-  ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname AND NOT s.inherited
-WHERE a.attnum > 0 AND NOT a.attisdropped GROUP BY 1 HAVING count(*) = count(s.attname)
-"""
-_MAY_READ_WIDTHS = "SELECT has_table_privilege('pg_catalog.pg_statistic', 'SELECT')"
 _SETTINGS = """
 SELECT current_setting('autovacuum_freeze_max_age')::bigint, current_setting('block_size')::int,
        (SELECT age(datfrozenxid) FROM pg_database WHERE datname = current_database()),
@@ -81,9 +66,6 @@ _LEFT_ALONE = """
 SELECT n.nspname, c.relname, c.relkind = 'f' FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind = 'f' OR c.relkind = 'r' AND c.relpersistence = 't'
 """
-_ROW_OVERHEAD = 28
-_ALIGNED = 8
-_PAGE_HEADER = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +106,8 @@ class Inventory:
         owners: by the number of a table of long values, whose values these are.
         index_sums: how large all the indexes of a table are, by its number.
         leaves: the partitions with rows of each partitioned table, by its number.
+        bloat: what tables and indexes would not need of their files, where it was measured or can be told.
+        indexes_of: the numbers of a table's indexes, by its own.
     """
 
     version: int
@@ -140,9 +124,11 @@ class Inventory:
     owners: Mapping[int, int]
     index_sums: Mapping[int, int]
     leaves: Mapping[int, Sequence[Table]]
+    bloat: Bloat
+    indexes_of: Mapping[int, Sequence[int]]
 
     @classmethod
-    def read(cls, read: Reader, version: int) -> Self:
+    def read(cls, read: Reader, version: int, measure: Measurer) -> Self:
         """Read it all; nobody is waited for longer than the session's time-out for locks."""
         tables = read_tables(read, version, kinds=(*PLAIN, PARENT))
         details = _details(read, version)
@@ -166,6 +152,8 @@ class Inventory:
             owners={one.toast: oid for oid, one in details.items() if one.toast},
             index_sums=_index_sums(indexes, sizes),
             leaves=_leaves(known, details),
+            bloat=Bloat.read(read, measure, block_bytes),
+            indexes_of=_indexes_of(indexes),
         )
 
     def table_of(self, index: Index) -> int:
@@ -179,6 +167,21 @@ class Inventory:
     def parts(self, table: Table) -> Sequence[Table]:
         """Return the partitions of a partitioned table that have rows of their own."""
         return self.leaves.get(table.oid, ())
+
+    def spare_of(self, table: Table) -> Spare | None:
+        """Tell what a table would not need of its file: as measured, or by its live rows and their width."""
+        if measured := self.bloat.tables.get(table.oid):
+            return measured
+        one = self.details[table.oid]
+        if one.width is None:
+            return None
+        needed = needed_bytes(_rows(table), one.width, one.fill, self.block_bytes)
+        return Spare(file_bytes=one.heap_bytes, spare_bytes=max(0.0, one.heap_bytes - needed), estimated=True)
+
+    def spare_of_indexes(self, table: Table) -> Spare | None:
+        """Tell what the indexes of a table would not need, those of which it is known."""
+        known = self.bloat.indexes
+        return Spare.of(known[index] for index in self.indexes_of.get(table.oid, ()) if index in known)
 
     def bytes_of_indexes(self, table: Table) -> int:
         """Return how large the indexes of a table are."""
@@ -205,7 +208,7 @@ class Inventory:
 
 def _details(read: Reader, version: int) -> dict[int, Details]:
     owned = MAINTAINER if version >= VERSION_17 else OWNER
-    widths: dict[int, float] = dict(read(_WIDTHS if read(_MAY_READ_WIDTHS)[0][0] else _WIDTHS_OF_READABLE))
+    widths = read_widths(read)
     rows = _measured(read, _DETAILS, owned=owned)
     return {row[0]: _detail(row, widths.get(row[0])) for row in rows}
 
@@ -241,6 +244,19 @@ def _index_sums(indexes: Iterable[Index], sizes: Mapping[int, Sequence[int]]) ->
     return found
 
 
+def _indexes_of(indexes: Iterable[Index]) -> Mapping[int, Sequence[int]]:
+    found: dict[int, list[int]] = defaultdict(list)
+    for index in indexes:
+        found[index.table_oid].append(index.oid)
+    return found
+
+
+def _rows(table: Table) -> float:
+    # After a crash of the server the counters begin anew, and the catalogue's number is the better one.
+    counted = table.live_rows or table.dead_rows
+    return float(table.live_rows) if counted else max(0.0, table.rows)
+
+
 def _left_alone(read: Reader) -> list[tuple[Name, str]]:
     return [
         (Name(schema=schema, name=name), _FOREIGN if foreign else _TEMPORARY)
@@ -264,10 +280,3 @@ def _detail(row: tuple[Any, ...], width: float | None) -> Details:
         fill=row[12] or 100,
         width=width,
     )
-
-
-def needed_bytes(rows: float, width: float, fill: int, block_bytes: int) -> float:
-    """Estimate the bytes of the pages that so many rows would fill, as full as the table is meant to be."""
-    row = _ROW_OVERHEAD + -(-width // _ALIGNED) * _ALIGNED
-    room = (block_bytes - _PAGE_HEADER) * fill / 100
-    return -(-rows * row // room) * block_bytes

@@ -113,6 +113,11 @@ class Session:
                     raise
         return self._execute(self._beside(), query, values)
 
+    def measure(self, query: str) -> Sequence[Row]:
+        """Read what may take long, so that it can be stopped as a statement of the operation."""
+        self.run(query)
+        return self.answer
+
     def value(self, query: str, *values: object) -> Any:
         """Read the first column of the first row."""
         return self.rows(query, *values)[0][0]

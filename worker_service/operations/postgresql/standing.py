@@ -1,10 +1,11 @@
 """What the numbers of an inspection say of an object: the measures that thresholds are held against."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from worker_service.operations.postgresql.bloat import Spare
 from worker_service.operations.postgresql.catalog import Table
 from worker_service.operations.postgresql.indexes import Index
-from worker_service.operations.postgresql.inventory import Details, Inventory, needed_bytes
+from worker_service.operations.postgresql.inventory import Inventory
 
 Numbers = dict[str, float]
 
@@ -12,6 +13,7 @@ Numbers = dict[str, float]
 SOMETIMES_MEASURED = (
     *("vacuum_age_seconds", "analyze_age_seconds", "all_visible_ratio"),
     *("bloat_bytes", "bloat_ratio", "bloat_estimated"),
+    *("index_bloat_bytes", "index_bloat_ratio", "index_bloat_estimated"),
 )
 """The names by which an object may be measured, even if none is just now."""
 
@@ -26,11 +28,13 @@ def of_table(inventory: Inventory, table: Table) -> Numbers:
 def of_index(inventory: Inventory, index: Index) -> Numbers:
     """Measure an index."""
     table = inventory.details.get(inventory.table_of(index))
+    spare = inventory.bloat.indexes.get(index.oid)
     return {
         "size_bytes": float(inventory.index_bytes[index.oid]),
         **({"table_bytes": float(table.table_bytes)} if table else {}),
         "scans": float(inventory.index_scans[index.oid]),
         "valid": float(index.valid),
+        **(spare.measures() if spare else {}),
     }
 
 
@@ -73,27 +77,15 @@ def _sums(inventory: Inventory, tables: Sequence[Table]) -> Numbers:
         "modified_rows": float(modified),
         "modified_ratio": modified / max(1, live),
         "inserted_rows": float(sum(one.inserted_rows for one in details)),
-        **_bloat(inventory, [(table, inventory.details[table.oid]) for table in tables]),
+        **_bloat(inventory, tables),
     }
 
 
-def _bloat(inventory: Inventory, tables: Iterable[tuple[Table, Details]]) -> Numbers:
-    """Estimate how much larger tables are than their live rows; nothing where no statistics tell the width."""
-    known = [(table, one, one.width) for table, one in tables if one.width is not None]
-    if not known:
-        return {}
-    heap = sum(one.heap_bytes for _, one, _ in known)
-    spare = sum(
-        max(0.0, one.heap_bytes - needed_bytes(_rows(table), width, one.fill, inventory.block_bytes))
-        for table, one, width in known
-    )
-    return {"bloat_bytes": spare, "bloat_ratio": spare / max(1, heap), "bloat_estimated": 1.0}
-
-
-def _rows(table: Table) -> float:
-    # After a crash of the server the counters begin anew, and the catalogue's number is the better one.
-    counted = table.live_rows or table.dead_rows
-    return float(table.live_rows) if counted else max(0.0, table.rows)
+def _bloat(inventory: Inventory, tables: Sequence[Table]) -> Numbers:
+    """Tell how much larger tables and their indexes are than what is in them; nothing where it is not known."""
+    own = Spare.of(spare for table in tables if (spare := inventory.spare_of(table)))
+    of_indexes = Spare.of(spare for table in tables if (spare := inventory.spare_of_indexes(table)))
+    return {**(own.measures() if own else {}), **(of_indexes.measures("index_") if of_indexes else {})}
 
 
 def _vacuumed(inventory: Inventory, tables: Sequence[Table]) -> Numbers:
