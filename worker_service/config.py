@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from worker_service.domain.errors import ConfigurationError
+from worker_service.domain.inspection import Threshold
 from worker_service.domain.throttle import Throttle
 from worker_service.targets import TargetOrder, parse_target
+from worker_service.thresholds import MOST, parse_threshold
 from worker_service.throttle_config import read_throttle
 
 DEFAULT_MANAGER = "127.0.0.1:7420"
@@ -30,7 +32,7 @@ FILE_KEYS = frozenset(
         "log_level",
     }
 )
-TARGET_KEYS = frozenset({"name", "url", "engine", "labels", "identity", "max_parallel", "throttle"})
+TARGET_KEYS = frozenset({"name", "url", "engine", "labels", "identity", "max_parallel", "throttle", "only_if"})
 THROTTLE_KEYS = frozenset(field.name for field in fields(Throttle))
 
 
@@ -178,6 +180,7 @@ def _file_target(table: Mapping[str, Any]) -> TargetOrder:
         identity=table.get("identity"),
         max_parallel=parallel,
         throttle=_throttle(table) if "throttle" in table else None,
+        only_if=_thresholds(table.get("only_if", [])),
     )
 
 
@@ -188,6 +191,12 @@ def _throttle(table: Mapping[str, Any]) -> Throttle:
     if not isinstance(value, dict) or not value:
         raise ConfigurationError(f'{where}: it is a table such as {{ max_replication_lag = "30 s" }}.')
     return read_throttle(_known(value, THROTTLE_KEYS, f"the throttle of the target {name!r}"), where)
+
+
+def _thresholds(texts: Any) -> tuple[Threshold, ...]:
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts) or len(texts) > MOST:
+        raise ConfigurationError(f"In a [[targets]] table, only_if has to be a list of at most {MOST} texts.")
+    return tuple(parse_threshold(text) for text in texts)
 
 
 def _labels(value: Any, what: str) -> dict[str, str]:

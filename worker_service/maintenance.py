@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import structlog
 
 from worker_service.domain.operation import WORKER_TYPE, Operation
@@ -38,10 +40,16 @@ class MaintenanceWorker:
             self._control.checkpoint()
             self._running = self._engine.worker(self._target, self._control)
             self._running.validate(operation)
-            return self._running.execute(operation)
+            return self._with_thresholds(self._running.execute(operation))
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and must not kill the worker
             self._log.debug("operation raised", error=type(error).__name__, exc_info=True)
             return from_exception(error)
+
+    def _with_thresholds(self, result: Result) -> Result:
+        """Add to what an inspection found when the target's owner thinks operations worth their while."""
+        if result.inspection is None or not self._target.only_if:
+            return result
+        return replace(result, inspection=replace(result.inspection, only_if=self._target.only_if))
 
     def interrupt(self) -> None:
         """Stop the statement that runs now, from any thread; harmless when none runs."""

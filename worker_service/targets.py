@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from worker_service.catalogue import Served
 from worker_service.domain.errors import ConfigurationError, InvalidTargetError, TargetUnavailableError
+from worker_service.domain.inspection import Threshold
 from worker_service.domain.ports import Engine, Engines, Throttling
 from worker_service.domain.secrets import Redactor, passwords_of
 from worker_service.domain.target import Target
@@ -30,6 +31,7 @@ class TargetOrder:
     identity: str | None = None
     max_parallel: int | None = None
     throttle: Throttle | None = None
+    only_if: tuple[Threshold, ...] = ()
 
 
 def parse_target(text: str) -> TargetOrder:
@@ -109,6 +111,7 @@ def _resolve(order: TargetOrder, name: str, engines: Engines, before: Served | N
         identity=order.identity,
         max_parallel=order.max_parallel or 1,
         throttle=order.throttle,
+        only_if=order.only_if,
     )
     found = Served(target=target, engine=engine)
     if found != before:

@@ -1,22 +1,18 @@
 """From what an ``inspect`` child found to further children: which objects are worth which operations."""
 
-import difflib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 
-from manager_service.domain.conditions import condition
 from manager_service.domain.durations import Doing, largest_first, weights
 from manager_service.domain.fleet import Lock
 from manager_service.domain.lanes import lanes
 from manager_service.domain.model import JobSpec, PlannedChild, RequestedOperation, Selection, Span, Threshold
 from manager_service.domain.states import Scope
+from manager_service.domain.thresholds import PlanError, Thresholds
 
 INSPECT = "inspect"
 MAX_CHILDREN = 1_000_000
 _URGENT = 1 << 60
-_PART = re.compile(r'"(?:[^"]|"")*"|[^."]+')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,16 +55,13 @@ class InspectionResult:
     """What an ``inspect`` child found.
 
     ``locks`` are held whatever is done to one of the objects; ``measures`` are the names that objects may be
-    measured by, though it may be that none is.
+    measured by, though it may be that none is. ``only_if`` are the target's own thresholds, as its worker is set.
     """
 
     objects: tuple[InspectedObject, ...] = ()
     locks: tuple[Lock, ...] = ()
     measures: frozenset[str] = frozenset()
-
-
-class PlanError(Exception):
-    """What was found cannot become children; the message says what to do about the request."""
+    only_if: tuple[Threshold, ...] = ()
 
 
 def is_inspected(scope: Scope | None, only_if: Sequence[Threshold]) -> bool:
@@ -101,8 +94,10 @@ def children_of(
             f"{number} children would be made of target {target!r}; a parent job has at most {MAX_CHILDREN}: "
             "select fewer objects"
         )
-    thresholds = _Thresholds(spec.only_if, target)
-    thresholds.refuse_unknown(found)
+    if not found.objects:
+        return ()
+    known = found.measures.union(*(item.measures for item in found.objects))
+    thresholds = Thresholds(spec.only_if, found.only_if, target=target, known=known)
     pairs = [
         (item, wanted) for item in found.objects for wanted in spec.operations if wanted.name in item.operations
     ]
@@ -132,10 +127,14 @@ def _merged(locks: Iterable[Lock]) -> Mapping[str, bool]:
 
 
 def _judged(
-    spec: JobSpec, item: InspectedObject, operation: str, thresholds: "_Thresholds", size: int
+    spec: JobSpec, item: InspectedObject, operation: str, thresholds: Thresholds, size: int
 ) -> PlannedChild:
     """Return a child with why it is done or skipped."""
-    worth, reason = (False, f"left out: {item.left_out}") if item.left_out else thresholds.judge(item, operation)
+    worth, reason = (
+        (False, f"left out: {item.left_out}")
+        if item.left_out
+        else thresholds.judge(item.object, item.measures, operation)
+    )
     size = min(size, _URGENT - 1) + (_URGENT if item.urgent else 0) if worth else 0
     if worth and spec.dry_run:
         preview = dict(zip(item.operations, item.previews, strict=False)).get(operation, "")
@@ -150,65 +149,3 @@ def _judged(
         reason=reason,
         before=item.measures if reason else {},
     )
-
-
-class _Thresholds:
-    """The thresholds that may count on a target, the most specific first."""
-
-    def __init__(self, thresholds: Sequence[Threshold], target: str) -> None:
-        ranked = enumerate(item for item in thresholds if item.target in ("", target))
-        order = sorted(
-            ranked, key=lambda of: (bool(of[1].object), bool(of[1].target), bool(of[1].operation), of[0])
-        )
-        self._ranked = tuple(item for _, item in reversed(order))
-        # Those of the object that was asked for last: its operations come one after the other.
-        self._item: InspectedObject | None = None
-        self._fitting: list[Threshold] = []
-
-    def judge(self, item: InspectedObject, operation: str) -> tuple[bool, str]:
-        """Tell whether an operation is worth its while, and why; where nobody asked it is, without a reason."""
-        threshold = self._of(item, operation)
-        if threshold is None:
-            return True, ""
-        asked = condition(threshold.condition)
-        told = asked.told(item.measures)
-        if asked.holds(item.measures):
-            return True, f"only if {asked.text}: {told}"
-        return False, f"not worth its while, only if {asked.text}: {told}"
-
-    def refuse_unknown(self, found: InspectionResult) -> None:
-        """Refuse names that none of the objects can have a measure of; raise ``PlanError``."""
-        known = found.measures.union(*(item.measures for item in found.objects))
-        for name in (name for item in self._ranked for name in condition(item.condition).names):
-            if found.objects and name not in known:
-                near = difflib.get_close_matches(name, sorted(known), n=1)
-                hint = f"did you mean {near[0]}? There" if near else "there"
-                raise PlanError(
-                    f"only_if asks for {name!r}, which no object has a measure of; {hint} are: "
-                    f"{', '.join(sorted(known)) or 'none'}"
-                )
-
-    def _of(self, item: InspectedObject, operation: str) -> Threshold | None:
-        fitting = (
-            threshold
-            for threshold in self._ranked
-            if threshold.operation in ("", operation)
-            and (not threshold.object or fits(threshold.object, item.object))
-        )
-        return next(fitting, None)
-
-
-def fits(pattern: str, name: str | None) -> bool:
-    """Tell whether an object has a name that fits a pattern: the whole of it, or its last part, quoted or not."""
-    if not pattern:
-        return True
-    return name is not None and any(fnmatchcase(text, pattern) for text in _spellings(name))
-
-
-def _spellings(name: str) -> tuple[str, ...]:
-    parts = [_unquoted(part) for part in _PART.findall(name)] or [name]
-    return name, parts[-1], ".".join(parts)
-
-
-def _unquoted(part: str) -> str:
-    return part[1:-1].replace('""', '"') if part.startswith('"') else part

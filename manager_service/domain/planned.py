@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from manager_service.domain.durations import Doing
-from manager_service.domain.inspection import INSPECT, MAX_CHILDREN, PlanError, children_of
+from manager_service.domain.inspection import INSPECT, MAX_CHILDREN, children_of
 from manager_service.domain.leases import Report
 from manager_service.domain.model import ChildJob, Failure, ParentJob, Span
 from manager_service.domain.states import FailureCategory, Outcome
+from manager_service.domain.thresholds import PlanError
 
 
 def planned(report: Report, child: ChildJob, parent: ParentJob, expected: Mapping[Doing, Span]) -> Report:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from manager_service.domain import fleet
 from manager_service.domain.checks import MAX_NAME, MAX_TEXT, Violations, is_uuid
+from manager_service.domain.conditions import MAX_CONDITION
 from manager_service.domain.errors import ProtocolVersionUnsupportedError
 from manager_service.domain.fleet import (
     MAX_SERVED_TARGETS,
@@ -17,7 +18,7 @@ from manager_service.domain.fleet import (
 from manager_service.domain.inspection import InspectedObject, InspectionResult
 from manager_service.domain.leases import Heartbeat, LogBatch, Poll, Report
 from manager_service.domain.model import Span
-from manager_service.domain.request import LAST_INSTANT
+from manager_service.domain.request import LAST_INSTANT, MAX_THRESHOLDS
 from manager_service.domain.states import Outcome
 from manager_service.domain.totals import MAX_WAITERS, LockWaiter
 
@@ -191,6 +192,11 @@ def _check_companions(found: Violations, path: str, report: Report) -> None:
 
 def _check_inspection(found: Violations, path: str, inspection: InspectionResult) -> None:
     _check_locks(found, f"{path}.locks", inspection.locks)
+    if found.count(f"{path}.only_if", inspection.only_if, MAX_THRESHOLDS):
+        for index, threshold in enumerate(inspection.only_if):
+            found.text(f"{path}.only_if[{index}].condition", threshold.condition, longest=MAX_CONDITION)
+            found.text(f"{path}.only_if[{index}].operation", threshold.operation)
+            found.text(f"{path}.only_if[{index}].object", threshold.object)
     if not found.count(f"{path}.objects", inspection.objects, MAX_OBJECTS):
         return
     names = {name for item in inspection.objects for name in item.measures}

@@ -16,12 +16,20 @@ import pytest
 from manager_service.client import ClientError, JobRequest, ManagerClient, Operation
 from manager_service.client.options import Scope
 from overhaul.v1 import job_pb2 as job
-from tests.services import Service, address_of, start_manager, start_worker
+from tests.services import Service, address_of, start_manager
 
 _EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "overhaul-logfiles"
 _TEXT = b"2026-01-31 04:05:06 GET /orders 200\n" * 20_000
 _OLD = 1_700_000_000
 _PATIENCE = 30
+_FILE = """
+manager = "{manager}"
+
+[[targets]]
+name = "logs"
+url = "logfiles://{folder}"
+only_if = ["compress/kept*: age_seconds > 1e12"]
+"""
 
 _Found = TypeVar("_Found")
 
@@ -49,7 +57,9 @@ def services(site: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory)
     store = tmp_path_factory.mktemp("store") / "store.db"
     with pytest.MonkeyPatch.context() as patch, start_manager(store) as manager:
         patch.setenv("PYTHONPATH", str(site))
-        with start_worker(address_of(manager), f"logs=logfiles://{folder}"):
+        file = tmp_path_factory.mktemp("worker") / "worker.toml"
+        file.write_text(_FILE.format(manager=address_of(manager), folder=folder))
+        with Service("worker_service", ["--config", str(file), "--log-format", "json"]):
             yield manager
 
 
@@ -136,6 +146,20 @@ class TestInstalledExample:
         assert (folder / "app.log").read_bytes() == _TEXT
         assert state(children["integrity_check", "old.log.2.gz"]) == ("FAILED", "UNSPECIFIED")
         assert children["integrity_check", "old.log.2.gz"].failure.reason == "DAMAGED"
+
+    async def test_what_the_workers_file_says_counts_unless_the_job_says_otherwise(
+        self, client: ManagerClient, folder: Path
+    ) -> None:
+        written(folder / "kept.log.1", _TEXT)
+
+        left = await ended(client, await created(client, by_file("compress")))
+        kept = "kept.log.1" in names(folder)
+        done = await ended(client, await created(client, by_file("compress", only_if="1")))
+
+        assert state(left["compress", "kept.log.1"])[0] == "SKIPPED"
+        assert "age_seconds > 1e12 (as the target's worker is set)" in left["compress", "kept.log.1"].reason
+        assert kept
+        assert state(done["compress", "kept.log.1"]) == ("COMPLETED", "EFFECTIVE")
 
     async def test_a_cancel_stops_it_within_a_file_which_stays_as_it_was(
         self, client: ManagerClient, folder: Path

@@ -96,6 +96,18 @@ class TestInspect:
         assert (leased.object, leased.operation) == ("public.a", "vacuum")
         assert not leased.HasField("inspection")
 
+    async def test_a_targets_own_thresholds_count_where_the_job_has_none(self, manager: RunningManager) -> None:
+        asked = [job_pb2.Threshold(condition="rows > 5", operation="vacuum")]
+        worker, parent, lease = await inspecting(manager, only_if=asked)
+        own = [job_pb2.Threshold(condition="rows > 100")]
+
+        await worker.report(result(lease, inspection=found(table(operations=[0, 1]), only_if=own)))
+
+        _, vacuum, analyze = await manager.children(parent.id)
+        assert vacuum.state != job_pb2.CHILD_JOB_STATE_SKIPPED
+        assert analyze.state == job_pb2.CHILD_JOB_STATE_SKIPPED
+        assert "rows > 100 (as the target's worker is set): rows 10" in analyze.reason
+
     async def test_a_dry_run_ends_with_the_plan(self, manager: RunningManager) -> None:
         worker, parent, lease = await inspecting(manager, dry_run=True)
 
@@ -216,6 +228,8 @@ class TestRefused:
             (found(table(locks=[lease_service_pb2.Lock(key="")])), "objects[0].locks[0].key"),
             (found(locks=[DATABASE] * 17), "locks"),
             (found(table(left_out="x" * 5_000)), "objects[0]"),
+            (found(only_if=[job_pb2.Threshold(condition="1")] * 101), "only_if"),
+            (found(only_if=[job_pb2.Threshold(condition="x" * 1_001)]), "only_if[0].condition"),
             (found(table(previews=["x" * 5_000])), "objects[0]"),
         ],
     )

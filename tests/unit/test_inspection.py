@@ -7,10 +7,11 @@ import pytest
 
 from manager_service.domain import inspection
 from manager_service.domain.fleet import Lock
-from manager_service.domain.inspection import InspectedObject, InspectionResult, PlanError, children_of, fits
+from manager_service.domain.inspection import InspectedObject, InspectionResult, children_of
 from manager_service.domain.model import JobSpec, PlannedChild, RequestedOperation, Threshold
 from manager_service.domain.planned import planned
 from manager_service.domain.states import FailureCategory, Outcome, Scope, Verdict
+from manager_service.domain.thresholds import PlanError, fits
 from tests.factories import report_of
 from tests.unit.manager_doubles import child_job, lease, parent_job
 
@@ -181,6 +182,54 @@ class TestThresholds:
         [child] = children(spec(only_if=tuple(thresholds)), table("public.a", measures={"yes": 1, "no": 0}))
 
         assert child.skipped is not chosen
+
+
+class TestOwnThresholds:
+    """Those that a target's worker is set to."""
+
+    def judged(self, asked: list[Threshold], own: list[Threshold]) -> PlannedChild:
+        found = InspectionResult(
+            objects=(table("public.a", measures={"yes": 1.0, "no": 0.0}),), only_if=tuple(own)
+        )
+        [child] = children_of(spec(only_if=tuple(asked)), "app", found)
+        return child
+
+    @pytest.mark.parametrize(
+        ("asked", "own", "chosen"),
+        [
+            ([], [only_if("no")], False),
+            ([], [only_if("no"), only_if("yes", operation="vacuum")], True),
+            ([], [only_if("no", object="a"), only_if("yes", operation="vacuum")], False),
+            ([], [only_if("no", operation="vacuum", object="b*")], True),
+            ([], [only_if("yes"), only_if("no")], False),
+            ([only_if("yes")], [only_if("no", operation="vacuum", object="public.a")], True),
+            ([only_if("1")], [only_if("no")], True),
+            ([only_if("no")], [only_if("yes", object="a")], False),
+            ([only_if("yes", operation="analyze")], [only_if("no")], False),
+            ([only_if("yes", target="other")], [only_if("no")], False),
+        ],
+    )
+    def test_what_the_job_asks_counts_before_them_and_of_them_the_most_specific(
+        self, asked: list[Threshold], own: list[Threshold], chosen: bool
+    ) -> None:
+        assert self.judged(asked, own).skipped is not chosen
+
+    def test_whose_they_are_is_told(self) -> None:
+        child = self.judged([], [only_if("yes > 1")])
+
+        assert child.reason == "not worth its while, only if yes > 1 (as the target's worker is set): yes 1"
+
+    @pytest.mark.parametrize(
+        ("condition", "word"),
+        [("yess > 1", "did you mean yes"), ("yes >", "is no condition"), ("yes in no", "use names")],
+    )
+    def test_a_wrong_one_that_counts_says_where_it_stands(self, condition: str, word: str) -> None:
+        with pytest.raises(PlanError, match=f"only_if of the target in its worker's file .*{word}"):
+            self.judged([], [only_if(condition)])
+
+    @pytest.mark.parametrize("fields", [{"operation": "reindex"}, {"object": "other"}])
+    def test_one_that_is_for_others_is_not_looked_at(self, fields: dict[str, str]) -> None:
+        assert not self.judged([], [only_if("fragmentation > 1", **fields)]).skipped
 
 
 class TestFits:

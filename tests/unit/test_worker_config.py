@@ -50,11 +50,35 @@ class TestFile:
             [{"url": "a", "max_parallel": True}],
             [{"url": "a", "labels": ["x"]}],
             [{"url": "a", "label": {}}],
+            [{"url": "a", "only_if": "dead_ratio > 1"}],
+            [{"url": "a", "only_if": [1]}],
+            [{"url": "a", "only_if": ["x"] * 101}],
         ],
     )
     def test_a_target_of_another_shape_is_refused(self, targets: Any) -> None:
         with pytest.raises(ConfigurationError):
             config.file_targets({"targets": targets})
+
+
+class TestThresholds:
+    def test_they_are_for_all_for_an_operation_or_for_objects(self) -> None:
+        texts = ["dead_ratio > 0.1", "vacuum: rows > 1", "/public.*: rows > 2", "vacuum/public.a*: rows > 3"]
+
+        (target,) = config.file_targets({"targets": [{"url": "a.db", "only_if": texts}]})
+
+        assert [(one.operation, one.object, one.condition) for one in target.only_if] == [
+            ("", "", "dead_ratio > 0.1"),
+            ("vacuum", "", "rows > 1"),
+            ("", "public.*", "rows > 2"),
+            ("vacuum", "public.a*", "rows > 3"),
+        ]
+
+    @pytest.mark.parametrize(
+        "text", ["", "vacuum:", ": rows > 1", "rows >", "vacuum@orders: rows", "rows > 1" + " + 1" * 400]
+    )
+    def test_what_is_none_is_refused_with_how_to_write_one(self, text: str) -> None:
+        with pytest.raises(ConfigurationError, match="write a condition such as"):
+            config.file_targets({"targets": [{"url": "a.db", "only_if": [text]}]})
 
 
 class TestMaxParallel:

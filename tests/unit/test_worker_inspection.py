@@ -4,7 +4,7 @@ import pytest
 
 from overhaul.v1 import job_pb2
 from overhaul.v1 import lease_service_pb2 as wire
-from worker_service.domain.inspection import InspectedObject, InspectionResult, Scope, Selection
+from worker_service.domain.inspection import InspectedObject, InspectionResult, Scope, Selection, Threshold
 from worker_service.domain.lock import Lock
 from worker_service.manager_client import inspections
 
@@ -56,6 +56,7 @@ class TestWire:
         found = InspectionResult(
             locks=(Lock(key="database", exclusive=False),),
             measures=("pages", "age"),
+            only_if=(Threshold(condition="age > 1", operation="vacuum", object="public.*"),),
             objects=(
                 InspectedObject(
                     object="public.a",
@@ -72,6 +73,9 @@ class TestWire:
         message = inspections.inspection_result(found)
 
         first, second = message.objects
+        assert list(message.only_if) == [
+            job_pb2.Threshold(condition="age > 1", operation="vacuum", object="public.*")
+        ]
         assert list(message.operations) == ["vacuum", "analyze"]
         assert list(message.measures) == ["dead_rows", "pages", "age"]
         assert [(lock.key, lock.exclusive) for lock in message.locks] == [("database", False)]

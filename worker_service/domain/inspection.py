@@ -65,6 +65,21 @@ class Inspection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """When an operation is worth its while on a target, as its owner set it.
+
+    Attributes:
+        condition: what has to hold of an object's measures, such as ``dead_ratio > 0.1``.
+        operation: the operation it is for; empty for all.
+        object: the objects it is for, as a pattern of ``Selection``; empty for all.
+    """
+
+    condition: str
+    operation: str = ""
+    object: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InspectedObject:
     """An object that was found.
 
@@ -95,9 +110,11 @@ class InspectionResult:
     """What was found, in the order of the children that come of it.
 
     ``locks`` are held whatever is done to one of the objects. ``measures`` are names that an object may have a
-    measure by even if none of these does: a threshold may ask for the age of a vacuum that never was.
+    measure by even if none of these does: a threshold may ask for the age of a vacuum that never was. ``only_if``
+    is not the engine's: the worker adds what the target's owner set.
     """
 
     objects: tuple[InspectedObject, ...] = ()
     locks: tuple[Lock, ...] = ()
     measures: tuple[str, ...] = ()
+    only_if: tuple[Threshold, ...] = ()

@@ -1,6 +1,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from worker_service.domain.inspection import Threshold
 from worker_service.domain.operation import OperationSpec
 from worker_service.domain.throttle import Throttle
 
@@ -17,6 +18,7 @@ class Target:
         identity: an explicit identity, needed where the file system cannot give one; ``None`` derives it.
         max_parallel: how many operations may run on it at once, before the engine's own limit.
         throttle: while what holds nothing begins on it; ``None`` for never.
+        only_if: when operations are worth their while on it, where a parent job does not say.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Target:
     identity: str | None = None
     max_parallel: int = 1
     throttle: Throttle | None = None
+    only_if: tuple[Threshold, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

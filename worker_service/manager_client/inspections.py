@@ -46,6 +46,10 @@ def inspection_result(found: InspectionResult) -> lease_service_pb2.InspectionRe
         operations=operations,
         locks=locks(found.locks),
         objects=[_inspected(item, places, measures) for item in found.objects],
+        only_if=[
+            job_pb2.Threshold(condition=item.condition, operation=item.operation, object=item.object)
+            for item in found.only_if
+        ],
     )
 
 

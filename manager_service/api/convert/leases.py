@@ -18,7 +18,7 @@ from manager_service.domain.leases import (
     Report,
     ReportAnswer,
 )
-from manager_service.domain.model import Failure, LogEntry, Progress
+from manager_service.domain.model import Failure, LogEntry, Progress, Threshold
 from manager_service.domain.states import FailureCategory
 from manager_service.domain.totals import LockWaiter
 from overhaul.v1 import job_pb2, lease_service_pb2
@@ -167,6 +167,10 @@ def _found(found: lease_service_pb2.InspectionResult, path: str) -> InspectionRe
         objects=tuple(_object(item, found) for item in found.objects),
         locks=_locks(found.locks),
         measures=frozenset(found.measures),
+        only_if=tuple(
+            Threshold(condition=item.condition, operation=item.operation, object=item.object)
+            for item in found.only_if
+        ),
     )
 
 

@@ -694,6 +694,7 @@ class InspectionResult(_message.Message):
     LOCKS_FIELD_NUMBER: _builtins.int
     OBJECTS_FIELD_NUMBER: _builtins.int
     OPERATIONS_FIELD_NUMBER: _builtins.int
+    ONLY_IF_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def measures(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The names of the measures, none twice, at most 64. A name ends in its unit if it has one."""
@@ -710,6 +711,12 @@ class InspectionResult(_message.Message):
     def operations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The operations that are named by their places below. What the inspection did not ask for is passed over."""
 
+    @_builtins.property
+    def only_if(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Threshold]:
+        """When operations are worth their while on this target, as its worker is set. They count where none of the parent
+        job's own fits a child; of several the most specific counts, as there. `target` is not read. At most 100.
+        """
+
     def __init__(
         self,
         *,
@@ -717,10 +724,11 @@ class InspectionResult(_message.Message):
         locks: _abc.Iterable[Global___Lock] | None = ...,
         objects: _abc.Iterable[Global___InspectedObject] | None = ...,
         operations: _abc.Iterable[_builtins.str] | None = ...,
+        only_if: _abc.Iterable[_job_pb2.Threshold] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["locks", b"locks", "measures", b"measures", "objects", b"objects", "operations", b"operations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["locks", b"locks", "measures", b"measures", "objects", b"objects", "only_if", b"only_if", "operations", b"operations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
