@@ -15,7 +15,8 @@ from worker_service.operations.sqlite.filelock import hold
 from worker_service.operations.sqlite.identity import file_key, identity_of, lock_on, machine, network_file_system
 from worker_service.operations.sqlite.location import Location
 from worker_service.operations.sqlite.space import Need, shortage, temporary_folder, vacuum_needs
-from worker_service.operations.sqlite.wording import count, listed, quoted, share, size
+from worker_service.operations.sqlite.wording import quoted
+from worker_service.operations.wording import count, listed, share, size
 
 
 def target_at(url: object, identity: str | None = None) -> Target:

@@ -202,10 +202,10 @@ class TestPlan:
         ("name", "options", "statement"),
         [
             ("vacuum", {"rebuild": "true"}, "ALTER TABLE `a` FORCE"),
-            ("vacuum", {"binlog": "no"}, "OPTIMIZE NO_WRITE_TO_BINLOG TABLE `a`"),
-            ("vacuum", {"online": "YES"}, "ALTER TABLE `a` FORCE, ALGORITHM=INPLACE, LOCK=NONE"),
-            ("analyze", {"persistent": "1"}, "ANALYZE TABLE `a` PERSISTENT FOR ALL"),
-            ("analyze", {"binlog": "0"}, "ANALYZE NO_WRITE_TO_BINLOG TABLE `a`"),
+            ("vacuum", {"binlog": "false"}, "OPTIMIZE NO_WRITE_TO_BINLOG TABLE `a`"),
+            ("vacuum", {"online": "TRUE"}, "ALTER TABLE `a` FORCE, ALGORITHM=INPLACE, LOCK=NONE"),
+            ("analyze", {"persistent": "true"}, "ANALYZE TABLE `a` PERSISTENT FOR ALL"),
+            ("analyze", {"binlog": "false"}, "ANALYZE NO_WRITE_TO_BINLOG TABLE `a`"),
             ("integrity_check", {"depth": "Extended"}, "CHECK TABLE `a` EXTENDED"),
         ],
     )

@@ -1,11 +1,13 @@
 from worker_service.domain.outcome import Result, Verdict
 from worker_service.operations.mariadb.answers import Fate
-from worker_service.operations.mariadb.options import BINLOG, LOCK_TIMEOUT, Flag, Options
+from worker_service.operations.mariadb.options import BINLOG, LOCK_TIMEOUT, Options
 from worker_service.operations.mariadb.procedure import Facts, judge
 from worker_service.operations.mariadb.tables import ENGINES_ELSEWHERE, Table, reading_keeps_out
-from worker_service.operations.mariadb.wording import count, quoted
+from worker_service.operations.mariadb.wording import quoted
+from worker_service.operations.options import FlagOption
+from worker_service.operations.wording import count
 
-_PERSISTENT = Flag(
+_PERSISTENT = FlagOption(
     name="persistent",
     description="Read every row for MariaDB's own statistics of columns and indexes too (default false).",
 )

@@ -7,9 +7,10 @@ from worker_service.domain.operation import Operation, OperationSpec
 from worker_service.operations.mariadb.analyze import Analyze
 from worker_service.operations.mariadb.check import IntegrityCheck
 from worker_service.operations.mariadb.inspecting import DESCRIPTION, Wanted
-from worker_service.operations.mariadb.options import LOCK_TIMEOUT, Options, read_options, unknown
+from worker_service.operations.mariadb.options import ENGINE, LOCK_TIMEOUT, Options, read_options
 from worker_service.operations.mariadb.procedure import Procedure
 from worker_service.operations.mariadb.rebuild import Reindex, Vacuum
+from worker_service.operations.options import unknown
 
 PROCEDURES: dict[str, Procedure] = {
     procedure.name: procedure for procedure in (Vacuum(), Analyze(), Reindex(), IntegrityCheck())
@@ -26,7 +27,7 @@ def find(operation: Operation) -> tuple[Procedure, Options]:
     """
     procedure = PROCEDURES.get(operation.name)
     if procedure is None:
-        raise InvalidOperationError(unknown("operation", operation.name, [*PROCEDURES, INSPECT]))
+        raise InvalidOperationError(unknown(ENGINE, "operation", operation.name, [*PROCEDURES, INSPECT]))
     return procedure, read_options(procedure.options, operation.options)
 
 

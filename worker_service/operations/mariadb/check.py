@@ -2,15 +2,18 @@
 
 from worker_service.domain.outcome import Failure, FailureCategory, Outcome, Result, Verdict
 from worker_service.operations.mariadb.answers import Fate
-from worker_service.operations.mariadb.options import LOCK_TIMEOUT, Choice, Options
+from worker_service.operations.mariadb.options import LOCK_TIMEOUT, Options
 from worker_service.operations.mariadb.procedure import Facts, judge
 from worker_service.operations.mariadb.tables import ENGINES_ELSEWHERE, Table, reading_keeps_out
-from worker_service.operations.mariadb.wording import count, listed, quoted
+from worker_service.operations.mariadb.wording import quoted
+from worker_service.operations.options import ChoiceOption
+from worker_service.operations.wording import count, listed
 
-_DEPTH = Choice(
+_DEPTH = ChoiceOption(
     name="depth",
     description="How much is looked at: medium, quick, extended (default medium; InnoDB knows quick and others).",
-    words=("medium", "quick", "extended"),
+    default="medium",
+    choices=("medium", "quick", "extended"),
 )
 
 
@@ -25,7 +28,7 @@ class IntegrityCheck:
 
     def statement(self, table: Table, options: Options, /) -> str:
         """One statement a table; medium is the server's own way."""
-        word = _DEPTH.words[options[_DEPTH.name]]
+        word = _DEPTH.choices[options[_DEPTH.name]]
         return f"CHECK TABLE {quoted(table.name)}" + ("" if word == "medium" else f" {word.upper()}")
 
     def keeps_out(self, table: Table, _options: Options, /) -> str:

@@ -14,7 +14,7 @@ from worker_service.operations.mariadb.procedure import Procedure
 from worker_service.operations.mariadb.session import Session
 from worker_service.operations.mariadb.state import hidden_in, read_files
 from worker_service.operations.mariadb.tables import Table, read_tables
-from worker_service.operations.mariadb.wording import count, listed
+from worker_service.operations.wording import count, listed
 
 DESCRIPTION = "Find the tables, how large they are, and what is to be done to each."
 _NO_TABLE = "there is no table in the database that the role may see"

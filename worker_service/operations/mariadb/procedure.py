@@ -4,11 +4,12 @@ from typing import Protocol
 
 from worker_service.domain.outcome import Failure, Measures, Outcome, Result, Verdict
 from worker_service.operations.mariadb.answers import Answer, Fate
-from worker_service.operations.mariadb.options import Option, Options
+from worker_service.operations.mariadb.options import Options
 from worker_service.operations.mariadb.state import State
 from worker_service.operations.mariadb.sweep import Swept
 from worker_service.operations.mariadb.tables import Table
-from worker_service.operations.mariadb.wording import count, listed
+from worker_service.operations.options import Option
+from worker_service.operations.wording import count, listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,8 @@ from worker_service.operations.mariadb.options import BINLOG, LOCK_TIMEOUT, ONLI
 from worker_service.operations.mariadb.procedure import Facts, judge
 from worker_service.operations.mariadb.state import rebuilt
 from worker_service.operations.mariadb.tables import ENGINES_WITHOUT_SPACE, Table
-from worker_service.operations.mariadb.wording import count, quoted, share, size
+from worker_service.operations.mariadb.wording import quoted
+from worker_service.operations.wording import count, share, size
 
 _SAME_FILES = "the server says OK and its files are the old ones; innodb_optimize_fulltext_only does that"
 _GRANT = "grant PROCESS, so that the files can be read"

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Failure, FailureCategory, Outcome, Result, Verdict
+from worker_service.operations.options import FlagOption
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.failures import failed, failed_with
 from worker_service.operations.postgresql.heapcheck import (
@@ -18,12 +19,13 @@ from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, judge, missing
 from worker_service.operations.postgresql.measures import whole_measures
 from worker_service.operations.postgresql.names import Name
-from worker_service.operations.postgresql.options import FlagOption, Options, lock_timeout
+from worker_service.operations.postgresql.options import Options, lock_timeout
 from worker_service.operations.postgresql.progress import Watch
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step, sweep
 from worker_service.operations.postgresql.wanted import Keeps, Wanted, by_index_or_table
-from worker_service.operations.postgresql.wording import count, listed, literal, quoted
+from worker_service.operations.postgresql.wording import literal, quoted
+from worker_service.operations.wording import count, listed
 
 _HEAP = FlagOption(
     name="heap",

@@ -3,17 +3,18 @@ from dataclasses import replace
 
 from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Result, Verdict
+from worker_service.operations.options import FlagOption
 from worker_service.operations.postgresql.catalog import PARENT, PLAIN, Reader, Table, maintained, read_tables
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, counting, judge, missing, version_of, with_numbers
 from worker_service.operations.postgresql.measures import table_measures, whole_measures
 from worker_service.operations.postgresql.names import Name
-from worker_service.operations.postgresql.options import COST_DELAY, COST_LIMIT, FlagOption, Options, lock_timeout
+from worker_service.operations.postgresql.options import COST_DELAY, COST_LIMIT, Options, lock_timeout
 from worker_service.operations.postgresql.progress import ANALYZE, Watch
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step, Swept, sweep
 from worker_service.operations.postgresql.wanted import Keeps, Wanted
-from worker_service.operations.postgresql.wording import count
+from worker_service.operations.wording import count
 
 _SKIP_LOCKED = FlagOption(name="skip_locked", description="Pass over tables that are locked (default false).")
 _KINDS = (*PLAIN, PARENT)

@@ -6,7 +6,7 @@ from worker_service.domain.outcome import Verdict
 from worker_service.operations.postgresql.catalog import Table
 from worker_service.operations.postgresql.holders import Holder
 from worker_service.operations.postgresql.verbose import Heard, Rows
-from worker_service.operations.postgresql.wording import count, listed
+from worker_service.operations.wording import count, listed
 
 _MUCH_YOUNGER = 10_000
 """A table whose oldest row is by so many transactions younger than before was frozen to some purpose."""

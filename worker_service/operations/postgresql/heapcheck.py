@@ -8,7 +8,8 @@ from worker_service.operations.postgresql.catalog import MEANT, Reader
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.session import Row
 from worker_service.operations.postgresql.sweep import Step
-from worker_service.operations.postgresql.wording import listed, literal, quoted
+from worker_service.operations.postgresql.wording import literal, quoted
+from worker_service.operations.wording import listed
 
 FUNCTION = "verify_heapam"
 # Only tables of the server's own kind (its access method's number never changes) can be read so.

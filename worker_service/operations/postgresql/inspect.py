@@ -22,7 +22,7 @@ from worker_service.operations.postgresql.procedure import Maintenance
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.standing import SOMETIMES_MEASURED, of_database, of_index, of_table
 from worker_service.operations.postgresql.wanted import Wanted, preview
-from worker_service.operations.postgresql.wording import count
+from worker_service.operations.wording import count
 
 _Plan = tuple[WantedOperation, Maintenance, Options]
 _ByObject = Mapping[int, Sequence[tuple[str, Wanted, str]]]

@@ -11,7 +11,7 @@ from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.procedure import cancelled, completed, skipped
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Swept
-from worker_service.operations.postgresql.wording import count, listed
+from worker_service.operations.wording import count, listed
 
 Words = tuple[str, str, str]
 """An object, objects, and what is done to them: ``table``, ``tables``, ``vacuumed``."""

@@ -11,7 +11,7 @@ from worker_service.operations.postgresql.indexes import Index, is_being_built, 
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step
-from worker_service.operations.postgresql.wording import listed
+from worker_service.operations.wording import listed
 
 
 def clean_up(session: Session, subject: Name | None) -> tuple[list[Index], list[Index]]:

@@ -4,12 +4,13 @@ from worker_service.domain.errors import InvalidOperationError
 from worker_service.domain.inspection import INSPECT, Scope, WantedOperation
 from worker_service.domain.lock import Lock
 from worker_service.domain.operation import Operation, OperationSpec
+from worker_service.operations.options import unknown
 from worker_service.operations.postgresql.amcheck import Amcheck
 from worker_service.operations.postgresql.analyze import Analyze
 from worker_service.operations.postgresql.cluster import Cluster
 from worker_service.operations.postgresql.inspect import Inspect
 from worker_service.operations.postgresql.names import Name
-from worker_service.operations.postgresql.options import Options, read_options, unknown
+from worker_service.operations.postgresql.options import ENGINE, Options, read_options
 from worker_service.operations.postgresql.procedure import Maintenance, Procedure
 from worker_service.operations.postgresql.refresh import RefreshCollationVersion
 from worker_service.operations.postgresql.reindex import Reindex
@@ -29,7 +30,7 @@ def find(operation: Operation) -> tuple[Procedure, Options, Name | None]:
     """
     procedure = PROCEDURES.get(operation.name)
     if procedure is None:
-        raise InvalidOperationError(unknown("operation", operation.name, PROCEDURES))
+        raise InvalidOperationError(unknown(ENGINE, "operation", operation.name, PROCEDURES))
     options = read_options(procedure.options, operation.options)
     procedure.check(options)
     for wanted in operation.inspection.operations if operation.inspection else ():
@@ -45,7 +46,7 @@ def find(operation: Operation) -> tuple[Procedure, Options, Name | None]:
 def _check_wanted(wanted: WantedOperation) -> None:
     procedure = _MAINTENANCE.get(wanted.name)
     if procedure is None:
-        raise InvalidOperationError(unknown("operation", wanted.name, _MAINTENANCE))
+        raise InvalidOperationError(unknown(ENGINE, "operation", wanted.name, _MAINTENANCE))
     procedure.check(read_options(procedure.options, wanted.options))
 
 

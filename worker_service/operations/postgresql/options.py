@@ -1,91 +1,9 @@
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from worker_service.domain.errors import InvalidOperationError
-from worker_service.domain.operation import OptionSpec, OptionType
+from worker_service.operations.options import ChoiceOption, FlagOption, NumberOption, Option, refuse_unknown
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlagOption:
-    """An option that is on or off; ``None`` leaves it to the server."""
-
-    name: str
-    description: str
-    default: bool | None = False
-
-    @property
-    def spec(self) -> OptionSpec:
-        """What the manager is told of it."""
-        return OptionSpec(name=self.name, type=OptionType.BOOLEAN, description=self.description)
-
-    def read(self, text: str) -> bool:
-        """Read the value; raise ``InvalidOperationError`` when it is neither true nor false."""
-        value = text.strip().lower()
-        if value not in {"true", "false"}:
-            raise InvalidOperationError(f"The option {self.name!r} takes true or false, not {text!r}.")
-        return value == "true"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NumberOption:
-    """An option whose value is a whole number from ``least`` to ``most``; ``None`` leaves it to the server."""
-
-    name: str
-    description: str
-    default: int | None = None
-    least: int = 0
-    most: int = 2**31 - 1
-
-    @property
-    def spec(self) -> OptionSpec:
-        """What the manager is told of it."""
-        return OptionSpec(
-            name=self.name,
-            type=OptionType.INTEGER,
-            description=self.description,
-            minimum=self.least,
-            maximum=self.most,
-        )
-
-    def read(self, text: str) -> int:
-        """Read the value; raise ``InvalidOperationError`` when it is none or out of range."""
-        digits = text.strip()
-        if not (digits.isascii() and digits.removeprefix("-").isdigit()):
-            raise InvalidOperationError(f"The option {self.name!r} takes a whole number, not {text!r}.")
-        value = int(digits)
-        if not self.least <= value <= self.most:
-            raise InvalidOperationError(
-                f"The option {self.name!r} takes {self.least} to {self.most}, and {value} is outside."
-            )
-        return value
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChoiceOption:
-    """An option whose value is one of a few words."""
-
-    name: str
-    description: str
-    default: str
-    choices: tuple[str, ...]
-
-    @property
-    def spec(self) -> OptionSpec:
-        """What the manager is told of it."""
-        return OptionSpec(
-            name=self.name, type=OptionType.STRING, description=self.description, values=self.choices
-        )
-
-    def read(self, text: str) -> str:
-        """Read the value, in any case; raise ``InvalidOperationError`` when it is not among the choices."""
-        value = text.strip().lower()
-        if value not in self.choices:
-            raise InvalidOperationError(f"The option {self.name!r} takes {', '.join(self.choices)}, not {text!r}.")
-        return value
-
-
-Option = FlagOption | NumberOption | ChoiceOption
+ENGINE = "PostgreSQL"
 
 
 def lock_timeout(default: int) -> NumberOption:
@@ -126,32 +44,17 @@ class Options:
 
 
 def read_options(known: Sequence[Option], given: Mapping[str, str]) -> Options:
-    """Read the given texts against the known options.
-
-    Raises:
-        InvalidOperationError: an option is unknown, or its value is.
-    """
-    for name in given:
-        if name not in {option.name for option in known}:
-            raise InvalidOperationError(unknown("option", name, [option.name for option in known]))
+    """Read the given texts against the known options; raise ``InvalidOperationError``."""
+    refuse_unknown(ENGINE, known, given)
     flags: dict[str, bool | None] = {}
     numbers: dict[str, int | None] = {}
     words: dict[str, str] = {}
     for option in known:
-        text = given.get(option.name)
         match option:
             case FlagOption():
-                flags[option.name] = option.default if text is None else option.read(text)
+                flags[option.name] = option.of(given)
             case NumberOption():
-                numbers[option.name] = option.default if text is None else option.read(text)
+                numbers[option.name] = option.of(given)
             case ChoiceOption():
-                words[option.name] = option.default if text is None else option.read(text)
+                words[option.name] = option.of(given)
     return Options(flags=flags, numbers=numbers, words=words)
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Word the refusal of an unknown name, with the nearest known one."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}."
-    return f"PostgreSQL has no {kind} {name!r}: {hint}"

@@ -5,7 +5,7 @@ from worker_service.domain.outcome import Failure, FailureCategory
 from worker_service.operations.postgresql.holders import oldest_transaction, waited_for
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step
-from worker_service.operations.postgresql.wording import listed
+from worker_service.operations.wording import listed
 
 _LOOK_EVERY = 0.2
 

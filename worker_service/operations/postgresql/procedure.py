@@ -3,10 +3,11 @@ from typing import Protocol
 
 from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Measures, Outcome, Result, Verdict
+from worker_service.operations.options import Option
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.names import Name
-from worker_service.operations.postgresql.options import Option, Options
+from worker_service.operations.postgresql.options import Options
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.wanted import Keeps, Wanted
 

@@ -28,7 +28,7 @@ from worker_service.operations.postgresql.reindex import (
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Swept
 from worker_service.operations.postgresql.wanted import Keeps, Wanted
-from worker_service.operations.postgresql.wording import count, listed
+from worker_service.operations.wording import count, listed
 
 _CURRENT = "every collation has the version that its indexes were built by."
 _NOT_OWNED = "only its owner or a superuser may note its version"

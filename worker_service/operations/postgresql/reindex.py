@@ -3,6 +3,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import FailureCategory, Measures, Result, Verdict
+from worker_service.operations.options import FlagOption
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.failures import failed
 from worker_service.operations.postgresql.indexes import (
@@ -18,14 +19,14 @@ from worker_service.operations.postgresql.judging import Ledger, judge, nothing_
 from worker_service.operations.postgresql.leftovers import clean_up, drops
 from worker_service.operations.postgresql.measures import file_measures
 from worker_service.operations.postgresql.names import Name
-from worker_service.operations.postgresql.options import FlagOption, Options, lock_timeout
+from worker_service.operations.postgresql.options import Options, lock_timeout
 from worker_service.operations.postgresql.patience import Patience
 from worker_service.operations.postgresql.procedure import skipped
 from worker_service.operations.postgresql.progress import INDEX, Watch
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step, Swept, sweep
 from worker_service.operations.postgresql.wanted import Keeps, Wanted, by_index_or_table
-from worker_service.operations.postgresql.wording import count, listed
+from worker_service.operations.wording import count, listed
 
 CONCURRENTLY = FlagOption(
     name="concurrently",

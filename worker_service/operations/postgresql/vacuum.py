@@ -6,6 +6,7 @@ import psycopg
 from worker_service.domain.errors import InvalidOperationError, OperationCancelledError
 from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Failure, Result
+from worker_service.operations.options import ChoiceOption, FlagOption, NumberOption
 from worker_service.operations.postgresql.catalog import Reader, Table, maintained, read_tables
 from worker_service.operations.postgresql.effect import Effect, judged
 from worker_service.operations.postgresql.holders import snapshot_holders
@@ -14,15 +15,7 @@ from worker_service.operations.postgresql.judging import Ledger, counting, judge
 from worker_service.operations.postgresql.leftovers import before_a_rewrite, planned_drops
 from worker_service.operations.postgresql.measures import file_measures, table_measures
 from worker_service.operations.postgresql.names import Name
-from worker_service.operations.postgresql.options import (
-    COST_DELAY,
-    COST_LIMIT,
-    ChoiceOption,
-    FlagOption,
-    NumberOption,
-    Options,
-    lock_timeout,
-)
+from worker_service.operations.postgresql.options import COST_DELAY, COST_LIMIT, Options, lock_timeout
 from worker_service.operations.postgresql.progress import REWRITE, VACUUM, Watch
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step, Swept, sweep

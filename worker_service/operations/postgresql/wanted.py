@@ -7,7 +7,7 @@ from worker_service.domain.inspection import Scope
 from worker_service.operations.postgresql.indexes import TOAST, Index
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.sweep import Step
-from worker_service.operations.postgresql.wording import listed
+from worker_service.operations.wording import listed
 
 _SHOWN = 3
 

@@ -1,12 +1,13 @@
 import apsw
 
 from worker_service.domain.outcome import Measures, Result, Verdict
+from worker_service.operations.options import NumberOption
 from worker_service.operations.sqlite.measures import statistics_changed
-from worker_service.operations.sqlite.options import BUSY_TIMEOUT, IntegerOption, Options
+from worker_service.operations.sqlite.options import BUSY_TIMEOUT, Options
 from worker_service.operations.sqlite.procedure import skipped
 from worker_service.operations.sqlite.session import Session
 from worker_service.operations.sqlite.sweep import Words, judge, statements_for, sweep
-from worker_service.operations.sqlite.wording import count
+from worker_service.operations.wording import count
 
 # A virtual table has no pages to analyse; its shadow tables are analysed by a plain ANALYZE too.
 TABLES = """
@@ -14,7 +15,7 @@ SELECT name FROM pragma_table_list
 WHERE schema = 'main' AND type IN ('table', 'shadow') AND name NOT GLOB 'sqlite_*'
 ORDER BY name
 """
-LIMIT = IntegerOption(
+LIMIT = NumberOption(
     name="analysis_limit",
     description="Read about this many rows of each index (default 0: all).",
     default=0,

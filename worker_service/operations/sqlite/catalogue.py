@@ -5,6 +5,7 @@ from worker_service.domain.errors import InvalidOperationError
 from worker_service.domain.inspection import INSPECT, Inspection, Scope
 from worker_service.domain.lock import Lock
 from worker_service.domain.operation import Operation, OperationSpec
+from worker_service.operations.options import unknown
 from worker_service.operations.sqlite.analyze import Analyze
 from worker_service.operations.sqlite.checkpoint import WalCheckpoint
 from worker_service.operations.sqlite.checks import ForeignKeyCheck, IntegrityCheck, QuickCheck
@@ -12,7 +13,7 @@ from worker_service.operations.sqlite.fulltext import FtsOptimize
 from worker_service.operations.sqlite.incremental import IncrementalVacuum
 from worker_service.operations.sqlite.inspecting import DESCRIPTION, Wanted
 from worker_service.operations.sqlite.optimize import Optimize
-from worker_service.operations.sqlite.options import BUSY_TIMEOUT, Options, read_options, unknown
+from worker_service.operations.sqlite.options import BUSY_TIMEOUT, ENGINE, Options, read_options
 from worker_service.operations.sqlite.procedure import Procedure
 from worker_service.operations.sqlite.reindex import Reindex
 from worker_service.operations.sqlite.vacuum import Vacuum
@@ -43,7 +44,7 @@ def find(operation: Operation) -> tuple[Procedure, Options]:
     """
     procedure = PROCEDURES.get(operation.name)
     if procedure is None:
-        raise InvalidOperationError(unknown("operation", operation.name, [*PROCEDURES, INSPECT]))
+        raise InvalidOperationError(unknown(ENGINE, "operation", operation.name, [*PROCEDURES, INSPECT]))
     if operation.object is not None and operation.name not in _NARROWEST:
         raise InvalidOperationError(
             f"SQLite's {operation.name!r} is done to the whole database, not to one object: leave out the object."

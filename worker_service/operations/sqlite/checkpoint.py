@@ -3,11 +3,12 @@ import re
 import apsw
 
 from worker_service.domain.outcome import FailureCategory, Measures, Result, Verdict
+from worker_service.operations.options import ChoiceOption
 from worker_service.operations.sqlite.failures import failed
-from worker_service.operations.sqlite.options import BUSY_TIMEOUT, ChoiceOption, Options
+from worker_service.operations.sqlite.options import BUSY_TIMEOUT, Options
 from worker_service.operations.sqlite.procedure import completed, skipped
 from worker_service.operations.sqlite.session import Session
-from worker_service.operations.sqlite.wording import count, size
+from worker_service.operations.wording import count, size
 
 _FIXED = "3.51.3, 3.50.7 or 3.44.6"
 _MODE = ChoiceOption(

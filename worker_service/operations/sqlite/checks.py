@@ -9,13 +9,14 @@ from collections import Counter
 import apsw
 
 from worker_service.domain.outcome import FailureCategory, Measures, Outcome, Result, Verdict
+from worker_service.operations.options import NumberOption
 from worker_service.operations.sqlite.failures import failed
-from worker_service.operations.sqlite.options import BUSY_TIMEOUT, IntegerOption, Option, Options
+from worker_service.operations.sqlite.options import BUSY_TIMEOUT, Option, Options
 from worker_service.operations.sqlite.procedure import completed
 from worker_service.operations.sqlite.session import Session
-from worker_service.operations.sqlite.wording import count, listed
+from worker_service.operations.wording import count, listed
 
-_MAX_ERRORS = IntegerOption(
+_MAX_ERRORS = NumberOption(
     name="max_errors",
     description="Stop after this many errors (default 100).",
     default=100,

@@ -2,16 +2,17 @@ import apsw
 
 from worker_service.domain.errors import OperationCancelledError
 from worker_service.domain.outcome import Measures, Result, Verdict
+from worker_service.operations.options import NumberOption
 from worker_service.operations.sqlite.checkpoint import truncate_log
-from worker_service.operations.sqlite.options import BUSY_TIMEOUT, IntegerOption, Options
+from worker_service.operations.sqlite.options import BUSY_TIMEOUT, Options
 from worker_service.operations.sqlite.procedure import cancelled, completed, skipped
 from worker_service.operations.sqlite.session import Session
-from worker_service.operations.sqlite.wording import count, size
+from worker_service.operations.wording import count, size
 
 CHUNK = 1_000
 _INCREMENTAL = 2
 _SETTINGS = {0: "none", 1: "full"}
-_PAGES = IntegerOption(
+_PAGES = NumberOption(
     name="pages", description="How many free pages to give back at most (default 0: all).", default=0
 )
 

@@ -10,7 +10,7 @@ from worker_service.operations.sqlite.options import BUSY_TIMEOUT, Options
 from worker_service.operations.sqlite.procedure import cancelled, completed
 from worker_service.operations.sqlite.session import Session
 from worker_service.operations.sqlite.sweep import Words, judge, statements_for, sweep
-from worker_service.operations.sqlite.wording import count
+from worker_service.operations.wording import count
 
 # 0x2 analyses where it seems worth it, 0x10 limits what that reads, 0x10000 looks at every table and not only
 # at those this connection has used, 0x1 tells the statements and runs none.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from worker_service.domain.outcome import Measures
 from worker_service.operations.sqlite.location import Location
-from worker_service.operations.sqlite.wording import size
+from worker_service.operations.wording import size
 
 # SQLite reads these when it starts, so a later change of the environment means nothing to it.
 _ENVIRONMENT = {name: os.environ.get(name, "") for name in ("SQLITE_TMPDIR", "TMPDIR")}

@@ -9,7 +9,8 @@ from worker_service.operations.sqlite.failures import is_of_one_object
 from worker_service.operations.sqlite.procedure import cancelled, completed
 from worker_service.operations.sqlite.rights import failure_on
 from worker_service.operations.sqlite.session import Session
-from worker_service.operations.sqlite.wording import count, listed, quoted
+from worker_service.operations.sqlite.wording import quoted
+from worker_service.operations.wording import count, listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

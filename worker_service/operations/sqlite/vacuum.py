@@ -12,7 +12,7 @@ from worker_service.operations.sqlite.procedure import completed
 from worker_service.operations.sqlite.session import Session, looking
 from worker_service.operations.sqlite.space import shortage, vacuum_needs
 from worker_service.operations.sqlite.vacuum_progress import VacuumProgress
-from worker_service.operations.sqlite.wording import count, share, size
+from worker_service.operations.wording import count, share, size
 
 _PATIENCE = 5.0
 

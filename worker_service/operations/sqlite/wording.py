@@ -1,33 +1,6 @@
-"""Numbers and names as people and SQLite read them."""
-
-_STEP = 1000
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
-
-
-def size(number: float) -> str:
-    """Write bytes for people: ``12.3 MB``."""
-    value, unit = float(number), 0
-    while value >= _STEP and unit < len(_UNITS) - 1:
-        value, unit = value / _STEP, unit + 1
-    return f"{value:.0f} {_UNITS[unit]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
-
-
-def share(part: float, whole: float) -> str:
-    """Write a part of a whole as ``40 %``."""
-    return f"{100 * part / whole:.0f} %" if whole else "0 %"
-
-
-def count(number: float, noun: str, plural: str | None = None) -> str:
-    """Write a number with its noun: ``1 index``, ``3 indexes``."""
-    return f"{number:.0f} {noun if number == 1 else plural or noun + 's'}"
+"""Names as SQLite reads them."""
 
 
 def quoted(name: str) -> str:
     """Quote an identifier for SQLite, whatever it contains."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def listed(items: list[str], most: int = 5) -> str:
-    """Join the first items, and tell how many more there are."""
-    more = len(items) - most
-    return "; ".join(items[:most]) + (f"; and {more} more" if more > 0 else "")

@@ -21,7 +21,7 @@ from worker_service.operations.sqlite.options import BUSY_TIMEOUT, Options
 from worker_service.operations.sqlite.procedure import Procedure, cancelled, completed, skipped
 from worker_service.operations.sqlite.rights import failure_on, unreachable
 from worker_service.operations.sqlite.session import STEPS, Session, glance, looking
-from worker_service.operations.sqlite.wording import count
+from worker_service.operations.wording import count
 
 _MOVED = "SQLITE_READONLY_DBMOVED"
 _MOVED_TEXT = (
