@@ -31,12 +31,19 @@ OWN = "SELECT datcollversion FROM pg_database WHERE datname = current_database()
 ACTUAL = "SELECT pg_database_collation_actual_version(oid) FROM pg_database WHERE datname = current_database()"
 
 
+def with_versions(url: str) -> tuple[str, str]:
+    """Word which provider's locales have versions here, for a collation and for a database."""
+    if value(url, "SELECT count(*) FROM pg_collation WHERE collprovider = 'i' AND collversion <> ''"):
+        return "provider = icu, locale = 'de'", "LOCALE_PROVIDER icu ICU_LOCALE 'de'"
+    return "provider = builtin, locale = 'C.UTF-8'", "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"
+
+
 @pytest.fixture
 def url(postgres_url: str) -> str:
     """A database with a collation that changed, four indexes that depend on it, and two that do not."""
     change(
         postgres_url,
-        "CREATE COLLATION old (provider = icu, locale = 'de')",
+        f"CREATE COLLATION old ({with_versions(postgres_url)[0]})",
         "CREATE TABLE t (a int PRIMARY KEY, b text COLLATE old, c text)",
         "CREATE INDEX tb ON t (b)",
         "CREATE INDEX expressed ON t ((c COLLATE old || 'x'))",
@@ -53,13 +60,10 @@ def url(postgres_url: str) -> str:
 
 @pytest.fixture
 def sorted_url(postgres: PostgresServer) -> Iterator[str]:
-    """A database whose own collation is one of ICU's, and has changed."""
+    """A database whose own collation has changed."""
     url = postgres.create_database()
     name = f"{url.rsplit('/', 1)[1]}_icu"
-    change(
-        url,
-        f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'en-US'",
-    )
+    change(url, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' {with_versions(url)[1]}")
     mine = f"{url}_icu"
     change(
         mine,
@@ -109,7 +113,7 @@ class TestRefresh:
         assert len(statements) == 5
 
     def test_a_collation_without_an_index_is_noted_at_once(self, url: str) -> None:
-        change(url, "CREATE COLLATION unused (provider = icu, locale = 'fr')", "DROP TABLE t, r")
+        change(url, f"CREATE COLLATION unused ({with_versions(url)[0]})", "DROP TABLE t, r")
         outdate(url, "unused")
 
         result = run(url, REFRESH)
@@ -135,7 +139,7 @@ class TestNotDone:
     def test_with_an_index_that_could_not_be_rebuilt_the_version_stays(self, url: str) -> None:
         change(
             url,
-            "CREATE COLLATION other (provider = icu, locale = 'fr')",
+            f"CREATE COLLATION other ({with_versions(url)[0]})",
             "CREATE TABLE u (a text COLLATE other)",
             "CREATE INDEX ua ON u (a)",
         )
