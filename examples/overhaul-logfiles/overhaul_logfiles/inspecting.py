@@ -18,6 +18,8 @@ def inspect(folder: Folder, identity: str, inspection: Inspection, now: float) -
         InvalidOperationError: one of them, or an option of it, is unknown here.
         OSError: the folder cannot be read.
     """
+    # What is customary: files do not wait for each other, so each is a child job of its own.
+    inspection = inspection.decided(Scope.TABLE)
     wanted = [(find(one.name), read_options(find(one.name).options, one.options)) for one in inspection.operations]
     files = folder.files()
     if inspection.scope is Scope.DATABASE:

@@ -272,6 +272,13 @@ class TestInspect:
         assert "2 names" in objects["c.log"].left_out
         assert len({one.locks for one in objects.values()}) == 4
 
+    def test_it_is_customary_to_have_each_file_done_by_itself(self, folder: Path) -> None:
+        written(folder / "a.log")
+
+        objects = found(folder, Inspection(scope=Scope.CUSTOMARY, operations=(WantedOperation(name="compress"),)))
+
+        assert set(objects) == {"a.log"}
+
     def test_a_selection_is_of_names(self, folder: Path) -> None:
         written(folder / "a.log")
         written(folder / "b.log")
