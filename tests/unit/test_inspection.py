@@ -191,7 +191,7 @@ class TestOwnThresholds:
         found = InspectionResult(
             objects=(table("public.a", measures={"yes": 1.0, "no": 0.0}),), only_if=tuple(own)
         )
-        [child] = children_of(spec(only_if=tuple(asked)), "app", found)
+        [child] = children_of(spec(only_if=tuple(asked)), "app", found, {})
         return child
 
     @pytest.mark.parametrize(
