@@ -13,8 +13,10 @@ EXAMPLE := examples/overhaul-logfiles
 SOURCES := manager_service worker_service tests benchmarks $(EXAMPLE)
 # Tests that only compute, by a clock of their own: they fill every processor, and go unmeasured.
 COMPUTING := tests/property tests/simulation
-# Tests that kill and stop processes, count what leaks or time what happens: they want the machine for themselves.
-ALONE := tests/battery tests/acceptance/test_run.py tests/acceptance/test_reload.py
+# Tests that kill and stop processes and wait for what becomes of it: two at a time.
+BATTERY := tests/battery
+# Tests that count what leaks or time what happens: they want the machine for themselves.
+ALONE := tests/battery/test_leaks.py tests/acceptance/test_run.py tests/acceptance/test_reload.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install servers run test check format lint types imports protos protos-check bench docs docs-check clean lock
@@ -51,8 +53,9 @@ test: $(INSTALLED) servers ## run all tests with branch coverage; a skipped test
 	@rm -f .coverage .coverage.*
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(COMPUTING)
 	# The others mostly wait, for servers and processes: three at a time. Half a coverage is judged by the report below.
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --cov --cov-report= --cov-fail-under=0 $(addprefix --ignore=,$(COMPUTING) $(ALONE))
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --cov --cov-report= --cov-fail-under=0 $(addprefix --ignore=,$(COMPUTING) $(BATTERY) $(ALONE))
 	# These go unmeasured too: what they are about is time.
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(BATTERY) $(addprefix --ignore=,$(ALONE))
 	$(BIN)/python -m pytest $(ALONE)
 	@$(BIN)/coverage report
 

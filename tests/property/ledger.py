@@ -100,6 +100,7 @@ class Session:
     state: SessionState = SessionState.READY
     directive: WorkerDirective = WorkerDirective.NONE
     heartbeats: int = 0
+    held_back: frozenset[str] = frozenset()
     # The sequence of the last poll that was granted something, and the highest that was seen.
     granted: int = 0
     seen: int = 0

@@ -14,6 +14,7 @@ from tests.property.ledger import OPEN_SESSION
 from tests.property.rig import Rig
 
 T = TypeVar("T")
+_HOLDS_BACK = 3
 Method = TypeVar("Method", bound=Callable[..., None])
 calls: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {}
 
@@ -90,7 +91,22 @@ class Life(RuleBasedStateMachine):
         last = max((beat.sequence for beat in self.rig.beats if beat.session_id == session_id), default=0)
         listed = self.live_leases(session_id) if leases is None else leases
         held = tuple(HeldLease(lease_id=lease.lease_id, attempt=lease.attempt) for lease in listed)
-        self.rig.heartbeat(Heartbeat(session_id=session_id, sequence=last + 1, draining=draining, leases=held))
+        self.rig.heartbeat(
+            Heartbeat(
+                session_id=session_id,
+                sequence=last + 1,
+                draining=draining,
+                leases=held,
+                held_back=self.held_back(session_id, last + 1),
+            )
+        )
+
+    def held_back(self, session_id: str, sequence: int) -> dict[str, str]:
+        """Hold all targets of a session back with every sixth of its heartbeats, from the third on."""
+        session = self.rig.oracle.sessions.get(session_id)
+        if session is None or sequence % 6 != _HOLDS_BACK:
+            return {}
+        return dict.fromkeys(session.targets, "its owner throttles it")
 
     def new_report(
         self, lease: Lease, outcome: Outcome, *, retryable: bool = True, wait: int | None = None

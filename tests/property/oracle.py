@@ -88,6 +88,7 @@ class Oracle(Leases):
             and self._serves(session, child.target)
             and child.operation in _offered(session, child.target)
         ]
+        willing = [session for session in offers if child.target not in session.held_back]
         reasons = (
             (child.parent.paused, WaitReason.PARENT_PAUSED),
             (not child.is_head, WaitReason.PREDECESSOR),
@@ -96,7 +97,8 @@ class Oracle(Leases):
             (not offers, WaitReason.NO_WORKER),
             (self.target_full(child.target) or self._locked(child, offers), WaitReason.TARGET_BUSY),
             (self.parent_full(child.parent), WaitReason.PARENT_LIMIT),
-            (not any(self._has_room(session) for session in offers), WaitReason.SLOTS_FULL),
+            (not any(self._has_room(session) for session in willing or offers), WaitReason.SLOTS_FULL),
+            (not willing, WaitReason.THROTTLED),
         )
         reason = next((reason for applies, reason in reasons if applies), None)
         self.seen[f"wait: {reason}"] += 1

@@ -137,6 +137,8 @@ class Leases(Jobs):
         parent, served = child.parent, session.targets.get(child.target)
         if served is None or child.operation not in {offer.name for offer in served.operations}:
             return False
+        if child.target in session.held_back:
+            return False
         return (
             self.enters_queue(child)
             and not child.delayed
@@ -176,6 +178,7 @@ class Leases(Jobs):
             self.seen["an older heartbeat"] += 1
             return
         session.heartbeats, session.heartbeat_time = beat.sequence, self.now
+        session.held_back = frozenset(beat.held_back)
         if session.state in OPEN_SESSION:
             drains = beat.draining or session.directive is not WorkerDirective.NONE
             session.state = SessionState.DRAINING if drains else SessionState.READY
