@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 
 import pytest
 
@@ -36,6 +37,9 @@ def wanted(*names: str, **options: str) -> tuple[WantedOperation, ...]:
     return tuple(WantedOperation(name=name, options=options) for name in names)
 
 
+_children = count()
+
+
 def looked(
     database: Database,
     scope: Scope = Scope.TABLE,
@@ -47,7 +51,9 @@ def looked(
     url: str = "",
 ) -> Result:
     inspection = Inspection(scope=scope, operations=tuple(operations), selection=selection, preview=preview)
-    operation = Operation(name=INSPECT, target="app", inspection=inspection, child_job_id="child")
+    # The server may still list the end of the look before, which was another child's.
+    child = f"child-{next(_children)}"
+    operation = Operation(name=INSPECT, target="app", inspection=inspection, child_job_id=child)
     return database.worker(control, url).execute(operation)
 
 
