@@ -36,6 +36,13 @@ def call(command: str, **changes: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def shapes(text: str) -> set[str]:
+    """Return the lines of what a run shows, without the numbers, ids and widths that differ from run to run."""
+    masked = re.sub(r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b", "ID", text)
+    masked = re.sub(r"[\d.,]*\d", "N", masked)
+    return {" ".join(re.sub("─+", "─", line).split()) for line in masked.splitlines() if line.strip()}
+
+
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
     path = tmp_path / "app.db"
@@ -57,12 +64,14 @@ class TestReadme:
         assert targets == ["run", "test"]
         assert dry == [0, 0]
 
-    def test_make_run_maintains_a_sample(self) -> None:
+    def test_make_run_maintains_a_sample_and_shows_what_is_pictured(self) -> None:
         done = call("make run")
 
+        pictured = re.findall(r"```\n(.*?)```", (_ROOT / "README.md").read_text(), flags=re.DOTALL)[0]
+        shown, told = shapes(done.stdout), shapes(done.stderr)
         assert done.returncode == 0, done.stderr
-        assert "sample" in done.stdout
-        assert "reindex" in done.stdout
+        assert shown - shapes(pictured) == set()
+        assert shapes(pictured) - shown - told - {"vacuum overhaul-sample: running"} == set()
 
     def test_make_run_maintains_the_database_it_is_given(self, database: Path) -> None:
         before = database.stat().st_size
@@ -71,13 +80,6 @@ class TestReadme:
 
         assert done.returncode == 0, done.stderr
         assert database.stat().st_size < before
-
-    def test_its_picture_is_of_a_run(self) -> None:
-        text = (_ROOT / "README.md").read_text()
-
-        assert "@@" not in text
-        for operation in ("vacuum", "analyze", "reindex"):
-            assert re.search(rf"{operation}.*completed", text)
 
     @pytest.mark.parametrize("document", ["README.md", *(f"docs/{p.name}" for p in (_ROOT / "docs").glob("*.md"))])
     def test_its_links_lead_somewhere(self, document: str) -> None:

@@ -154,7 +154,7 @@ class TestWhatIsNotKept:
     def test_one_whose_operation_was_stopped(self, engine: PostgresqlEngine, url: str) -> None:
         control = RecordingControl()
         worker = engine.worker(target(url), control)
-        control.checkpoint = worker.interrupt  # type: ignore[method-assign]
+        control.on_progress = lambda _: worker.interrupt()
 
         assert worker.execute(operation("vacuum", "public.t")).outcome is Outcome.CANCELLED
         assert column(url, IDLE) == []
