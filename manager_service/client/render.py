@@ -12,11 +12,10 @@ from rich.filesize import decimal
 from manager_service.client.estimates import expected
 from manager_service.client.groups import Group
 from manager_service.client.tables import Column, FittedTable
-from manager_service.client.words import duration, moment, number, safe, seconds, spoken
-from overhaul.v1 import fleet_service_pb2, job_pb2
+from manager_service.client.words import clock, duration, number, safe, seconds, spoken
+from overhaul.v1 import job_pb2
 
 WIDTH_OF_A_FILE = 200
-ELLIPSIS_TARGETS = 5
 WHOLE = 36
 """As wide as an id: a column that is never broken."""
 
@@ -175,7 +174,7 @@ def parent_table(parents: Iterable[job_pb2.ParentJob]) -> FittedTable:
             + (" (plan)" if parent.dry_run else ""),
             f"{ended(parent.counts)}/{parent.counts.total}",
             str(parent.counts.failed or ""),
-            _clock(parent, "create_time"),
+            clock(parent, "create_time"),
             seconds(duration(parent)),
         )
         for parent in parents
@@ -196,51 +195,11 @@ def attempt_table(attempts: Iterable[job_pb2.Attempt]) -> FittedTable:
             str(one.attempt),
             one.worker_name,
             spoken(one, "outcome"),
-            _clock(one, "create_time"),
+            clock(one, "create_time"),
             seconds(duration(one)),
             one.failure.message or one.reason,
         )
         for one in attempts
-    ]
-    return FittedTable(columns, rows)
-
-
-def worker_table(workers: Iterable[fleet_service_pb2.Worker]) -> FittedTable:
-    """Return workers, one a row."""
-    heads = ("worker", "state", "slots", "host", "pid", "version", "targets", "last heartbeat")
-    columns = [Column(head=head, least=8 if head in {"worker", "host"} else None) for head in heads]
-    rows = [
-        (
-            one.worker_name,
-            spoken(one, "state"),
-            f"{one.slots_used} of {one.slots}",
-            one.host,
-            str(one.pid),
-            one.build,
-            _some(one.targets),
-            _clock(one, "heartbeat_time"),
-        )
-        for one in workers
-    ]
-    return FittedTable(columns, rows)
-
-
-def target_table(targets: Iterable[fleet_service_pb2.Target]) -> FittedTable:
-    """Return targets, one a row."""
-    heads = ("target", "engine", "version", "state", "pending", "live", "workers", "operations")
-    columns = [Column(head=head, least=8 if head in {"target", "workers"} else None) for head in heads]
-    rows = [
-        (
-            one.name,
-            one.engine,
-            one.engine_version,
-            "paused" if one.paused else "served" if one.workers else "not served",
-            str(one.pending),
-            str(one.live),
-            _some(one.workers),
-            ", ".join(operation.name for operation in one.operations),
-        )
-        for one in targets
     ]
     return FittedTable(columns, rows)
 
@@ -292,14 +251,3 @@ def _result(child: job_pb2.ChildJob) -> str:
     if child.state == job_pb2.CHILD_JOB_STATE_PENDING:
         parts += [spoken(child, "wait_reason"), child.wait_detail]
     return ": ".join(part for part in parts if part)
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:ELLIPSIS_TARGETS])
-    more = len(names) - ELLIPSIS_TARGETS
-    return f"{shown} and {more} more" if more > 0 else shown
-
-
-def _clock(message: job_pb2.ParentJob | job_pb2.Attempt | fleet_service_pb2.Worker, field: str) -> str:
-    value = moment(message, field)
-    return "" if value is None else value.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -5,7 +5,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from manager_service.client import as_json, render, summary, update_json
+from manager_service.client import as_json, fleet_tables, render, summary, update_json
 from manager_service.client.client import ManagerClient
 from manager_service.client.errors import ClientError
 from manager_service.client.estimates import Estimate, in_all, time_left
@@ -207,7 +207,7 @@ def show_workers(workers: Sequence[fleet_service_pb2.Worker], *, as_object: bool
     if as_object:
         put(as_json.text({"workers": [as_json.worker(worker) for worker in workers]}))
     else:
-        render.console().print(render.worker_table(workers))
+        render.console().print(fleet_tables.worker_table(workers))
 
 
 def show_worker(worker: fleet_service_pb2.Worker, *, as_object: bool) -> None:
@@ -215,7 +215,7 @@ def show_worker(worker: fleet_service_pb2.Worker, *, as_object: bool) -> None:
     if as_object:
         put(as_json.text({"worker": as_json.worker(worker)}))
     else:
-        render.console().print(render.worker_table([worker]))
+        render.console().print(fleet_tables.worker_table([worker]))
 
 
 def show_targets(targets: Sequence[fleet_service_pb2.Target], *, as_object: bool) -> None:
@@ -223,7 +223,7 @@ def show_targets(targets: Sequence[fleet_service_pb2.Target], *, as_object: bool
     if as_object:
         put(as_json.text({"targets": [as_json.target(target) for target in targets]}))
     else:
-        render.console().print(render.target_table(targets))
+        render.console().print(fleet_tables.target_table(targets))
 
 
 def show_target(target: fleet_service_pb2.Target, *, as_object: bool) -> None:
@@ -231,7 +231,7 @@ def show_target(target: fleet_service_pb2.Target, *, as_object: bool) -> None:
     if as_object:
         put(as_json.text({"target": as_json.target(target)}))
     else:
-        render.console().print(render.target_table([target]))
+        render.console().print(fleet_tables.target_table([target]))
 
 
 def _print_reasons(children: Sequence[job_pb2.ChildJob]) -> None:

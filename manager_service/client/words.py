@@ -45,6 +45,12 @@ def moment(message: Message, field: str) -> datetime | None:
     return stamp.ToDatetime(tzinfo=UTC)
 
 
+def clock(message: Message, field: str) -> str:
+    """Return a point in time as people here write it; empty where it is unset."""
+    value = moment(message, field)
+    return "" if value is None else value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
 def duration(message: Message) -> timedelta | None:
     """Return the time from `start_time` to `end_time`; ``None`` while either is unset."""
     start, end = moment(message, "start_time"), moment(message, "end_time")
