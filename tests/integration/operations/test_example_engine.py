@@ -135,7 +135,7 @@ class TestCompress:
         assert "archived before" in result.reason
         assert names(folder) == ["a.log.gz"]
 
-    @pytest.mark.parametrize("other", [gzip.compress(b"other"), b"no archive"])
+    @pytest.mark.parametrize("other", [gzip.compress(b"other", mtime=0), b"no archive"], ids=["archive", "text"])
     def test_another_archive_in_its_place_is_never_written_over(self, folder: Path, other: bytes) -> None:
         written(folder / "a.log")
         (folder / "a.log.gz").write_bytes(other)
