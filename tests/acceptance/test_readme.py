@@ -24,7 +24,9 @@ def commands(document: str, program: str) -> list[str]:
 
 def call(command: str, **changes: str) -> subprocess.CompletedProcess[str]:
     """Run a command line with the programs of this environment."""
-    environment = os.environ | {"PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}"} | changes
+    # A make that may have started the tests would have the one that is called here speak otherwise.
+    own = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
+    environment = own | {"PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}"} | changes
     return subprocess.run(
         shlex.split(command),
         cwd=_ROOT,
