@@ -20,6 +20,8 @@ from worker_service.sessions import Sessions
 log = structlog.get_logger("worker.report")
 
 LINGER = 0.0005
+LINGERS_FOR = 4
+"""So many others have to be under way: that one of fewer ends in the same moment is not likely."""
 BATCH = 1_000
 SHIP_EVERY = 0.25
 
@@ -127,7 +129,7 @@ class Reporter:
 
     async def _linger(self) -> None:
         """Give others that are about to end the chance to share the call."""
-        if len(self._queue) >= len(self._inventory):
+        if len(self._inventory) - len(self._queue) < LINGERS_FOR:
             return
         loop = asyncio.get_running_loop()
         timer = loop.call_later(LINGER, self._enough.set)

@@ -6,8 +6,9 @@ from manager_service.domain.errors import ShuttingDownError
 from manager_service.domain.ports import IdSource
 
 _LOOKS_PER_SECOND = 200
-# So many readers are rung as soon as something happens; of more, each so often that there is time for the rest.
-_FEW = 50
+# Who follows is rung at once after a quiet moment, and while much happens with pauses that nobody notices: of many
+# readers each so often that there is time for the rest.
+_SHORTEST_PAUSE = 0.03
 _RUNG_PER_SECOND = 2_000
 _LONGEST_PAUSE = 1.0
 
@@ -58,8 +59,7 @@ class _Rope:
 class Bells:
     """The bells of those who follow something, by what they follow.
 
-    Where many follow, those of one key are rung together and with pauses, so that they can be told in one go what
-    happened meanwhile.
+    Those of one key are rung together and with pauses, so that they can be told in one go what happened meanwhile.
 
     Args:
         ids: spreads the looks of those who were not rung.
@@ -111,7 +111,7 @@ class Bells:
             rope.due = loop.call_at(due, rope.pull, due)
 
     def _pause(self) -> float:
-        return 0.0 if self._count <= _FEW else min(_LONGEST_PAUSE, self._count / _RUNG_PER_SECOND)
+        return min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, self._count / _RUNG_PER_SECOND))
 
     def stop(self) -> None:
         """Ring every bell; from now on ``check`` raises."""

@@ -362,12 +362,20 @@ class TestBells:
 
         assert (alone, bells.patience()) == (1.0, 10.0)
 
-    async def test_few_are_rung_each_time(self) -> None:
+    async def test_one_who_is_alone_is_rung_at_once_and_once_more_for_all_that_follows(self) -> None:
         bells = Bells(CountedIds())
         with bells.hang("a") as bell:
+            bells.ring(["a"])
+            await asyncio.wait_for(bell.wait(None), 0.01)
+            begin = asyncio.get_running_loop().time()
             for _ in range(3):
                 bells.ring(["a"])
-                await asyncio.wait_for(bell.wait(None), 0.01)
+            await asyncio.wait_for(bell.wait(None), 1)
+            waited = asyncio.get_running_loop().time() - begin
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(bell.wait(None), 0.05)
+
+        assert 0.02 < waited < 0.5
 
     async def test_of_many_those_of_one_key_are_rung_together_after_a_pause(self) -> None:
         bells = Bells(CountedIds())
