@@ -1,5 +1,7 @@
 """The program ``overhaul-manager``."""
 
+import atexit
+import gc
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +20,10 @@ program = typer.Typer(add_completion=False, no_args_is_help=True, pretty_excepti
 
 def main() -> None:
     """Run the program."""
+    # What is loaded stays to the end, so nobody need look for garbage in it: not while it is loaded, nor when the
+    # process ends.
+    gc.disable()
+    atexit.register(gc.freeze)
     program()
 
 

@@ -1,6 +1,7 @@
 """The composition root: everything is made and wired here, nothing is decided."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -77,14 +78,16 @@ async def _serve(config: WorkerConfig, served: Sequence[Served], engines: Engine
     ended = asyncio.Event()
     reads_stdin = config.stdin_lifeline or config.manager == FROM_STDIN
     lifeline = Lifeline(ended.set) if reads_stdin else None
+    # gRPC is loaded while the parent still starts the manager, but never before a target was refused.
+    from worker_service.manager_client import GrpcManager, address_of, connect  # noqa: PLC0415 - see above
+
+    gc.freeze()
+    gc.enable()
     manager = config.manager
     if lifeline and manager == FROM_STDIN:
         manager = await lifeline.first_line() or ""
         if not manager:
             return 0
-    # gRPC is loaded while the parent still starts the manager, but never before a target was refused.
-    from worker_service.manager_client import GrpcManager, address_of, connect  # noqa: PLC0415 - see above
-
     address = address_of(manager)
     client = GrpcManager(calls=connect(address), heartbeats=connect(address, own_connection=True))
     identity = _identity(config)

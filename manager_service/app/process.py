@@ -1,6 +1,7 @@
 """The life of a manager as a process: it says when it is ready, and ends when it is told to."""
 
 import asyncio
+import gc
 import json
 import os
 import re
@@ -96,6 +97,8 @@ async def _serve(settings: Settings) -> None:
         store = await _opened(settings_now, stop)
         if store is not None:
             async with _running(settings_now, store, stop) as port:
+                gc.freeze()
+                gc.enable()
                 _announce(settings_now, port, folder)
                 await stop.wait()
                 log.info("shutting down", why=stop.why)

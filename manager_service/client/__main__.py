@@ -1,5 +1,7 @@
 """The console script `overhaul`."""
 
+import atexit
+import gc
 import os
 import sys
 
@@ -18,6 +20,10 @@ def main() -> None:
         if reconfigure is not None:
             # A name that the terminal's encoding lacks is escaped, not an error.
             reconfigure(errors="backslashreplace")
+    # What is loaded stays to the end, so nobody need look for garbage in it: not while it is loaded, nor when the
+    # process ends.
+    gc.disable()
+    atexit.register(gc.freeze)
     try:
         app(prog_name=PROGRAM)
     except OSError as error:

@@ -1,6 +1,7 @@
 """What `overhaul run` shows, and with which exit code it ends."""
 
 import asyncio
+import gc
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -55,6 +56,8 @@ def print_statements(planned: dict[str, Any]) -> None:
 
 def _ended(work: Coroutine[Any, Any, ResultT]) -> ResultT | ExitCode:
     """Return what the work answers, or the exit code of what went wrong after telling it."""
+    gc.freeze()
+    gc.enable()
     try:
         return asyncio.run(work)
     except (StoppedError, KeyboardInterrupt):

@@ -1,6 +1,7 @@
 """One command against a manager: connect, do the work, turn what went wrong into a sentence and an exit code."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
@@ -20,6 +21,8 @@ def carry_out(manager: str, work: Work, *, on_interrupt: str = "interrupted") ->
     `None` from the work is completion. Ctrl-C ends it with `on_interrupt` on stderr and exit code 130.
     """
     try:
+        gc.freeze()
+        gc.enable()
         code = asyncio.run(_connected(manager, work))
     except KeyboardInterrupt:
         tell(on_interrupt)
