@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from worker_service.domain.operation import Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Result, Verdict
 from worker_service.operations.mariadb import MariadbEngine, killing, watching
 from worker_service.operations.mariadb.connection import Connection, Row, ServerError
+from worker_service.operations.mariadb.target_lock import attempt_lock_name
 
 ROOT = Path(__file__).parents[3]
 _PATIENCE = 20.0
@@ -356,12 +358,32 @@ class TestZombies:
         wait_for(lambda: not running(held, "child:1"))
         assert held.maintain("analyze", child="other", attempt=2).outcome is Outcome.COMPLETED
 
-    def test_an_attempt_that_is_late_ends_no_later_one(self, held: Database, zombie: int) -> None:
-        with pytest.raises(TargetBusyError, match="not an earlier one"):
+    def test_the_same_attempt_once_more_ends_nothing(self, held: Database, zombie: int) -> None:
+        with pytest.raises(TargetBusyError, match="holds the database"):
             held.maintain("vacuum", child="child", attempt=1)
 
         assert running(held, "child:1") == [zombie]
         held.run(f"KILL {zombie}")
+
+    def test_an_attempt_that_is_late_ends_no_later_one(self, database: Database) -> None:
+        database.table("item", rows=3)
+
+        def work() -> None:
+            with suppress(pymysql.MySQLError):
+                database.run("/* overhaul:child:3 */ SELECT SLEEP(600)")
+
+        later = threading.Thread(target=work)
+        later.start()
+        wait_for(lambda: running(database, "child:3"))
+        try:
+            with pytest.raises(TargetBusyError, match="not an earlier one"):
+                database.maintain("vacuum", child="child", attempt=2)
+            [number] = running(database, "child:3")
+        finally:
+            database.run(*(f"KILL QUERY {number}" for number in running(database, "child:3")))
+            later.join()
+
+        assert number
 
     def test_one_that_the_role_may_not_end_keeps_it_off(
         self, held: Database, zombie: int, monkeypatch: pytest.MonkeyPatch
@@ -374,6 +396,20 @@ class TestZombies:
 
         assert running(held, "child:1") == [zombie]
         held.run(f"KILL {zombie}")
+
+    def test_one_that_waits_between_two_statements_is_found_by_its_lock(self, database: Database) -> None:
+        database.table("item", rows=3)
+        with database.server.connect(database.name) as idle, idle.cursor() as cursor:
+            cursor.execute("SELECT GET_LOCK(%s, 0)", (attempt_lock_name("overhaul:child:1"),))
+            cursor.fetchall()
+            control = RecordingControl()
+
+            result = database.maintain("vacuum", control, child="child", attempt=2)
+
+            with pytest.raises(pymysql.MySQLError):
+                idle.ping(reconnect=False)
+        assert result.outcome is Outcome.COMPLETED
+        assert "Ended what an earlier attempt left running" in logged(control)
 
     def test_one_that_waits_between_two_statements_is_found_in_the_performance_schema(
         self, database: Database

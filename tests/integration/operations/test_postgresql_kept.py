@@ -8,7 +8,8 @@ import pytest
 from tests.integration.operations.doubles import RecordingControl
 from tests.integration.operations.postgres_ground import change, column, operation, target, until, value
 from worker_service.domain.outcome import Outcome, Result
-from worker_service.operations.postgresql import PostgresqlEngine, kept, serving
+from worker_service.operations import kept
+from worker_service.operations.postgresql import PostgresqlEngine, serving
 from worker_service.operations.postgresql.address import conninfo_of
 from worker_service.operations.postgresql.kept import Kept
 

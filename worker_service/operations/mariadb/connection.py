@@ -9,6 +9,7 @@ Value = Any
 Row = tuple[Value, ...]
 _REMEDY = "MariaDB and MySQL need the driver PyMySQL, which is not installed: pip install 'overhaul[mariadb]'."
 NO_DRIVER_ERROR = 0
+_DRIVERS = range(2_000, 3_000)
 _GONE = 2006
 
 
@@ -24,6 +25,11 @@ class ServerError(Exception):
         super().__init__(text)
         self.number = number
         self.text = text
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the server said it; the driver's own numbers are those of a connection that broke."""
+        return self.number not in {NO_DRIVER_ERROR, *_DRIVERS}
 
 
 class Reader(Protocol):
@@ -58,6 +64,7 @@ class Connection:
         from worker_service.operations.mariadb import driver  # noqa: PLC0415 - see require_driver
 
         self._errors = driver.ERRORS
+        self._descriptor = driver.descriptor
         try:
             self._connection: Any = driver.connect({**address.arguments(), "program_name": program})
         except (*driver.ERRORS, RuntimeError, ValueError) as error:
@@ -68,6 +75,11 @@ class Connection:
     def number(self) -> int:
         """The server's id of the connection, which KILL takes."""
         return self._number
+
+    @property
+    def descriptor(self) -> int:
+        """The file descriptor of the connection, -1 where it has ended."""
+        return self._descriptor(self._connection)
 
     def rows(self, sql: str, *arguments: Value) -> list[Row]:
         """Run a statement to its end and return its rows; without arguments a ``%`` means itself.

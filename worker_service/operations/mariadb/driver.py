@@ -46,6 +46,12 @@ def connect(arguments: dict[str, Any]) -> Any:
     return connection
 
 
+def descriptor(connection: Any) -> int:
+    """Return the file descriptor of a connection, -1 where it has ended."""
+    line = getattr(connection, "_sock", None)
+    return -1 if line is None else int(line.fileno())
+
+
 def _probe(line: Any) -> None:
     """Let a statement that waits for hours notice within a minute that the server's host is gone."""
     if line is None or line.family not in {socket.AF_INET, socket.AF_INET6}:

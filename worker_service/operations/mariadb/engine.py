@@ -1,3 +1,5 @@
+from weakref import finalize
+
 from worker_service.domain.errors import TargetUnavailableError
 from worker_service.domain.inspection import INSPECT
 from worker_service.domain.operation import Operation
@@ -8,6 +10,7 @@ from worker_service.operations.mariadb.address import Address
 from worker_service.operations.mariadb.catalogue import find, find_wanted, specs
 from worker_service.operations.mariadb.connection import Connection, ServerError, require_driver
 from worker_service.operations.mariadb.failures import failure_from
+from worker_service.operations.mariadb.kept import Kept
 from worker_service.operations.mariadb.procedure import make_plan
 from worker_service.operations.mariadb.server import Server
 from worker_service.operations.mariadb.tables import read_tables
@@ -23,6 +26,9 @@ class MariadbEngine:
 
     def __init__(self) -> None:
         self._described: dict[str, str] = {}
+        self._kept = Kept()
+        # At the latest when the process ends.
+        finalize(self, self._kept.close)
 
     def check(self, target: Target) -> None:
         """Check that the driver is there and that the URL names a database; nothing is connected to."""
@@ -44,8 +50,10 @@ class MariadbEngine:
         )
 
     def worker(self, target: Target, control: Control) -> MariadbWorker:
-        """Make the worker of one lease; it opens a connection of its own when it executes."""
-        return MariadbWorker(target=target, expected=self._described.get(target.name), control=control)
+        """Make the worker of one lease; it has a connection of its own while it executes."""
+        return MariadbWorker(
+            target=target, expected=self._described.get(target.name), control=control, kept=self._kept
+        )
 
     def plan(self, target: Target, operation: Operation) -> tuple[str, ...]:
         """Tell the statements that would run, table by table; only the catalogue is read.

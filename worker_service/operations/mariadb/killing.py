@@ -7,6 +7,7 @@ from contextlib import suppress
 from worker_service.domain.errors import TargetBusyError
 from worker_service.operations.mariadb.address import Address
 from worker_service.operations.mariadb.connection import Connection, ServerError
+from worker_service.operations.mariadb.target_lock import attempt_lock_name
 
 _NO_SUCH_THREAD = 1094
 _PATIENCE = 10.0
@@ -17,6 +18,7 @@ _CONNECTED = """
 SELECT PROCESSLIST_ID, ATTR_VALUE FROM performance_schema.session_connect_attrs
 WHERE ATTR_NAME = 'program_name' AND ATTR_VALUE LIKE %s AND PROCESSLIST_ID <> CONNECTION_ID()
 """
+_LOOKED_BACK = 100
 _ALIVE = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = %s"
 
 
@@ -70,7 +72,7 @@ def end_earlier_attempts(connection: Connection, name: str, attempt: int) -> lis
     Raises:
         TargetBusyError: one does not end, or a later attempt runs.
     """
-    found = _attempts(connection, name)
+    found = _attempts(connection, name) | _holding(connection, name, attempt)
     if any(other >= attempt for other in found.values()):
         raise TargetBusyError("Another attempt of this child job, not an earlier one, works on the database.")
     for number in found:
@@ -100,3 +102,13 @@ def _attempts(connection: Connection, name: str) -> dict[int, int]:
         if text.startswith(name) and digits.isdigit():
             found[int(number)] = int(digits)
     return found
+
+
+def _holding(connection: Connection, name: str, attempt: int) -> dict[int, int]:
+    """Return the earlier attempts that hold a lock, by the number of their connection, be it at work or not."""
+    earlier = range(max(1, attempt - _LOOKED_BACK), attempt)
+    if not earlier:
+        return {}
+    locks = [attempt_lock_name(f"{name}{number}") for number in earlier]
+    holders = connection.rows(f"SELECT {', '.join(['IS_USED_LOCK(%s)'] * len(locks))}", *locks)[0]
+    return {int(holder): number for holder, number in zip(holders, earlier, strict=True) if holder}

@@ -11,6 +11,7 @@ from worker_service.domain.ports import Control
 from worker_service.operations.mariadb.address import Address
 from worker_service.operations.mariadb.connection import Connection, Row, ServerError, Value
 from worker_service.operations.mariadb.failures import INTERRUPTED, is_not_here
+from worker_service.operations.mariadb.kept import Kept, Known, Lent
 from worker_service.operations.mariadb.killing import Killer, end_earlier_attempts
 from worker_service.operations.mariadb.options import BINLOG, LOCK_TIMEOUT, Options
 from worker_service.operations.mariadb.server import Server
@@ -33,7 +34,7 @@ class Reply:
 
 
 class Session:
-    """One connection to one database, for one attempt, whose statements another thread may stop.
+    """The connection of one attempt, whose statements another thread may stop.
 
     It holds the lock in the server from its beginning to its end, so that a statement which outlives its worker
     keeps the next one off. To inspect needs none.
@@ -44,6 +45,7 @@ class Session:
         options: the operation's options.
         control: the worker that runs the operation.
         stop: set when the operation has to stop; from then on no further statement starts.
+        kept: lends the connection, which may have been an earlier operation's.
 
     Raises:
         ServerError: the server cannot be reached, or refuses what every operation needs.
@@ -51,7 +53,14 @@ class Session:
     """
 
     def __init__(
-        self, *, address: Address, operation: Operation, options: Options, control: Control, stop: threading.Event
+        self,
+        *,
+        address: Address,
+        operation: Operation,
+        options: Options,
+        control: Control,
+        stop: threading.Event,
+        kept: Kept,
     ) -> None:
         self.address = address
         self.operation = operation
@@ -63,16 +72,20 @@ class Session:
         self._in_statement = False
         self.waits = LockWaits(INTERVAL)
         self._killer = Killer(address, "overhaul:killer")
-        self.connection = Connection(address, program=self.tag)
+        self._kept = kept
+        self._lent = self._borrow()
         try:
-            self.waiters = Waiters(self.connection.number, self.waits)
-            self.server = Server.on(self.connection)
-            self._lock = TargetLock(self.connection, self.server.database)
-            self._set_up()
+            self._lock = TargetLock(self.connection, self.server.database, self.tag)
             self._take_the_lock()
         except BaseException:
             self.connection.close()
             raise
+        self.waiters = Waiters(self.connection.number, self.waits)
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that works."""
+        return self._lent.connection
 
     @property
     def time_limit(self) -> float:
@@ -138,9 +151,11 @@ class Session:
         self._control.log(level, message)
 
     def close(self) -> None:
-        """Give the lock back and end the connections."""
-        self._lock.release()
-        self.connection.close()
+        """Give the lock back, and the connection; one that a kill may still strike is ended."""
+        released = self._lock.release()
+        fit = released and not self.stop.is_set() and not self._hides_from_replicas
+        if not fit or not self._kept.take_back(self._lent):
+            self.connection.close()
         self._killer.close()
 
     def _count(self, scope: str, name: str) -> Row:
@@ -155,14 +170,40 @@ class Session:
                 raise
             return self.connection.rows("SHOW WARNINGS")
 
-    def _set_up(self) -> None:
+    @property
+    def _hides_from_replicas(self) -> bool:
+        return not self.options.get(BINLOG.name, 1)
+
+    def _borrow(self) -> Lent:
+        """Borrow a connection and set what holds for this operation, before anything else is done on it."""
+        lent = self._kept.lend(self.address)
+        while True:
+            try:
+                self._set_up(lent)
+            except ServerError as error:
+                lent.connection.close()
+                if not lent.used or error.is_answer:
+                    raise
+                # It was lost while nobody had it.
+                lent = self._kept.lend_new(self.address)
+            except BaseException:
+                lent.connection.close()
+                raise
+            else:
+                return lent
+
+    def _set_up(self, lent: Lent) -> None:
+        known = lent.known if isinstance(lent.known, Known) else None
+        self.server = known.server if known else Server.on(lent.connection)
         settings = self._settings()
-        if not self._set(*settings):
-            # The release does not know each of them, or the role is not free to set it.
-            for setting in settings:
-                self._set(setting)
-        if not self.options.get(BINLOG.name, 1):
-            self.connection.rows("SET SESSION sql_log_bin = 0")
+        if known is None or known.settings != settings:
+            if not _set(lent.connection, *settings):
+                # The release does not know each of them, or the role is not free to set it.
+                for setting in settings:
+                    _set(lent.connection, setting)
+            lent.known = Known(server=self.server, settings=settings)
+        if self._hides_from_replicas:
+            lent.connection.rows("SET SESSION sql_log_bin = 0")
 
     def _settings(self) -> Sequence[str]:
         lock_timeout = self.options[LOCK_TIMEOUT.name]
@@ -185,19 +226,11 @@ class Session:
             *own,
         )
 
-    def _set(self, *settings: str) -> bool:
-        """Set what the session goes by, all or nothing; tell whether the server took it."""
-        try:
-            self.connection.rows(f"SET SESSION {', '.join(settings)}")
-        except ServerError as error:
-            if not is_not_here(error):
-                raise
-            return False
-        return True
-
     def _take_the_lock(self) -> None:
         attempt, name = self.operation.attempt, self.tag.rpartition(":")[0]
-        ended = end_earlier_attempts(self.connection, f"{name}:", attempt) if self.operation.child_job_id else []
+        # Before the first attempt there is none, and to look for one takes as long as many an operation.
+        again = bool(self.operation.child_job_id) and attempt > 1
+        ended = end_earlier_attempts(self.connection, f"{name}:", attempt) if again else []
         if ended:
             self.log("warning", f"Ended what an earlier attempt left running (connections {ended}).")
         if self.operation.name == INSPECT:
@@ -214,3 +247,14 @@ class Session:
                 raise
             return False
         return True
+
+
+def _set(connection: Connection, *settings: str) -> bool:
+    """Set what a session goes by, all or nothing; tell whether the server took it."""
+    try:
+        connection.rows(f"SET SESSION {', '.join(settings)}")
+    except ServerError as error:
+        if not is_not_here(error):
+            raise
+        return False
+    return True

@@ -19,6 +19,7 @@ from worker_service.operations.mariadb.connection import Connection, ServerError
 _DIGEST = 32
 _PLACES = 16
 _TRIES = 2
+_SPREAD = 4
 
 
 class TargetLock:
@@ -27,12 +28,14 @@ class TargetLock:
     Args:
         connection: the one that works; the lock ends with it at the latest.
         database: the database's name as the server writes it.
+        tag: the attempt's, by which a later attempt finds who holds the lock.
     """
 
-    def __init__(self, connection: Connection, database: str) -> None:
+    def __init__(self, connection: Connection, database: str, tag: str) -> None:
         self._connection = connection
         self._database = database
         self._places = place_names(database)
+        self._own = attempt_lock_name(tag)
         self._held: tuple[str, ...] = ()
 
     def take(self, table: str | None) -> None:
@@ -50,37 +53,45 @@ class TargetLock:
             self.release()
             raise
 
-    def release(self) -> None:
-        """Give back what is held; harmless when the connection is broken.
+    def release(self) -> bool:
+        """Give back what is held, and tell whether the connection holds nothing more.
 
         The server frees it with the connection too, but a moment after that has ended here: the next operation
         would find the database busy.
         """
         if not self._held:
-            return
+            return True
         # A kill that came too late for a statement may strike this one, once.
         for _ in range(_TRIES):
             with suppress(ServerError):
                 self._each("RELEASE_LOCK(%s)", self._held)
                 self._held = ()
-                return
+                return True
+        return False
 
     def _take_all(self) -> None:
-        self._held = self._places
-        for name, taken in zip(self._places, self._each("GET_LOCK(%s, 0)", self._places), strict=True):
+        self._held = (*self._places, self._own)
+        for name, taken in zip(self._places, self._each("GET_LOCK(%s, 0)", self._held), strict=False):
             if not taken:
                 what = "the database" if name == self._places[0] else "a table of the database"
                 raise self._busy(name, f"{what} {self._database!r}")
 
     def _take_one(self, table: str) -> None:
-        if not self._is_free(self._places[0]):
+        # In one statement, because most operations take less time than to ask for each.
+        name = table_lock_name(self._database, table)
+        place, *others = self._places_from(name)
+        names = (name, place, self._own)
+        asked = f"SELECT IS_FREE_LOCK(%s){', GET_LOCK(%s, 0)' * len(names)}"
+        free, *taken = self._connection.rows(asked, self._places[0], *names)[0]
+        self._held = tuple(lock for lock, got in zip(names, taken, strict=True) if got)
+        if not free:
             raise self._busy(self._places[0], f"the database {self._database!r}")
-        if not any(self._take(place) for place in self._places[1:]):
+        if name not in self._held:
+            raise self._busy(name, f"the table {table!r} of the database {self._database!r}")
+        if place not in self._held and not any(self._take(other) for other in others):
             raise TargetBusyError(
                 f"Other operations work on {_PLACES - 1} tables of the database {self._database!r}: that is all."
             )
-        if not self._take(name := table_lock_name(self._database, table)):
-            raise self._busy(name, f"the table {table!r} of the database {self._database!r}")
 
     def _take(self, name: str) -> bool:
         taken = bool(self._connection.value("SELECT GET_LOCK(%s, 0)", name))
@@ -88,8 +99,11 @@ class TargetLock:
             self._held = (*self._held, name)
         return taken
 
-    def _is_free(self, name: str) -> bool:
-        return bool(self._connection.value("SELECT IS_FREE_LOCK(%s)", name))
+    def _places_from(self, table: str) -> Sequence[str]:
+        """Return the places for tables, beginning where few others begin."""
+        places = self._places[1:]
+        begin = int(table[-_SPREAD:], 16) % len(places)
+        return (*places[begin:], *places[:begin])
 
     def _each(self, call: str, names: Sequence[str]) -> Sequence[object]:
         return self._connection.rows(f"SELECT {', '.join([call] * len(names))}", *names)[0]
@@ -108,6 +122,11 @@ def place_names(database: str) -> tuple[str, ...]:
 def table_lock_name(database: str, table: str) -> str:
     """Name the lock of one table; no identifier has the sign that parts them."""
     return _name(f"{database}\0{table}")
+
+
+def attempt_lock_name(tag: str) -> str:
+    """Name what an attempt holds besides, so that a later one can tell which connection is its."""
+    return _name(f"\0{tag}")
 
 
 def _name(what: str) -> str:

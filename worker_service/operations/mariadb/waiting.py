@@ -1,12 +1,11 @@
 """Who waits for metadata locks of an operation, as the server's own books or its list of processes tell."""
 
 from worker_service.domain.lock_waits import BLOCKING, LockWaiter, LockWaits, Waiting
-from worker_service.operations.mariadb.connection import NO_DRIVER_ERROR, Connection, Row, ServerError
+from worker_service.operations.mariadb.connection import Connection, Row, ServerError
 
 INTERVAL = 1.0
 """Seconds between two looks at a statement; at one that is over sooner nobody looks."""
 
-_DRIVERS = range(2_000, 3_000)
 _METADATA = "Waiting for table metadata lock"
 _KEEPS_BOOKS = """
 SELECT COUNT(*) FROM performance_schema.setup_instruments
@@ -69,7 +68,7 @@ class Waiters:
             try:
                 return connection.rows(_IN_BOOKS, self._number, self._number)
             except ServerError as error:
-                if not _refused(error):
+                if not error.is_answer:
                     raise
                 self._books = False
         if self._list is None:
@@ -79,17 +78,12 @@ class Waiters:
         return connection.rows(_IN_LIST, table, self._number, table) if self._list else []
 
 
-def _refused(error: ServerError) -> bool:
-    """Tell whether the server answered; the driver's own numbers are those of a connection that broke."""
-    return error.number not in {NO_DRIVER_ERROR, *_DRIVERS}
-
-
 def _tells(connection: Connection, question: str, *, least: int = 1) -> bool:
     """Tell whether the server answers with a number that is large enough, and does not refuse."""
     try:
         return int(connection.value(question)) >= least
     except ServerError as error:
-        if not _refused(error):
+        if not error.is_answer:
             raise
         return False
 

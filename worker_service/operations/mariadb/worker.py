@@ -14,6 +14,7 @@ from worker_service.operations.mariadb.catalogue import find, find_wanted
 from worker_service.operations.mariadb.connection import Connection, ServerError
 from worker_service.operations.mariadb.failures import failed, failed_with, failure_from
 from worker_service.operations.mariadb.inspecting import Wanted, inspect
+from worker_service.operations.mariadb.kept import Kept
 from worker_service.operations.mariadb.options import Options
 from worker_service.operations.mariadb.procedure import Facts, Plan, Procedure, make_plan
 from worker_service.operations.mariadb.session import Session
@@ -31,14 +32,16 @@ class MariadbWorker:
         target: the database.
         expected: the database's identity as it was registered; ``None`` when any will do.
         control: the worker that holds the lease.
+        kept: lends connections.
     """
 
     worker_type = WORKER_TYPE
 
-    def __init__(self, *, target: Target, expected: str | None, control: Control) -> None:
+    def __init__(self, *, target: Target, expected: str | None, control: Control, kept: Kept) -> None:
         self._target = target
         self._expected = expected
         self._control = control
+        self._kept = kept
         self._stop = threading.Event()
         self._session: Session | None = None
 
@@ -54,7 +57,12 @@ class MariadbWorker:
         self._control.checkpoint()
         try:
             session = Session(
-                address=address, operation=operation, options=options, control=self._control, stop=self._stop
+                address=address,
+                operation=operation,
+                options=options,
+                control=self._control,
+                stop=self._stop,
+                kept=self._kept,
             )
         except ServerError as error:
             return failed_with(failure_from(error))

@@ -65,6 +65,15 @@ def read_beside(read: Reader, *, subject: Name | None) -> list[Index]:
     return [_index(row) for row in read(_INDEXES.format(chosen=chosen), *_values(subject))]
 
 
+def meant(read: Reader, beside: Iterable[Index], subject: Name) -> list[Index]:
+    """Return the index or the table's indexes that are named, out of all those on their tables.
+
+    Of a partitioned one the catalogues tell the parts.
+    """
+    own = [index for index in beside if subject in {index.name, index.table}]
+    return own or read_indexes(read, subject=subject)
+
+
 def may_use_toast(read: Reader) -> bool:
     """Tell whether the role may name the indexes of the tables that hold long values; mostly superusers may."""
     return bool(read("SELECT has_schema_privilege('pg_toast', 'USAGE')")[0][0])

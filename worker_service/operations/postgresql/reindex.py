@@ -11,6 +11,7 @@ from worker_service.operations.postgresql.indexes import (
     Index,
     leftovers,
     may_use_toast,
+    meant,
     read_beside,
     read_indexes,
 )
@@ -55,7 +56,7 @@ class Reindex:
     def plan(self, read: Reader, options: Options, subject: Name | None, /) -> tuple[str, ...]:
         """Drop the leftovers of earlier rebuilds, then one statement an index."""
         every = read_beside(read, subject=subject)
-        wanted = every if subject is None else read_indexes(read, subject=subject)
+        wanted = every if subject is None else meant(read, every, subject)
         left = leftovers(every)
         chosen, _ = choose(wanted, left, options, toast=_toast(read, wanted), named=subject is not None)
         return (*drops(read, left), *(step.statement for step in rebuilding(chosen, options)))
@@ -85,7 +86,7 @@ class Reindex:
         if refusal := damages(session):
             return refusal
         every, remaining = clean_up(session, subject)
-        wanted = every if subject is None else read_indexes(session.rows, subject=subject)
+        wanted = every if subject is None else meant(session.rows, every, subject)
         chosen, left_out = choose(
             wanted, remaining, session.options, toast=_toast(session.rows, wanted), named=subject is not None
         )

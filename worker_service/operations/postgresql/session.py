@@ -78,7 +78,7 @@ class Session:
         self._spare: psycopg.Connection[Row] | None = None
         self._kept = kept
         self._lent = self._borrow(conninfo)
-        self.identity = self._lent.identity
+        self.identity = str(self._lent.known or "")
         self._connection = self._lent.connection
         self._connection.add_notice_handler(self._note)
         self.conninfo = beside(conninfo, self._connection)
@@ -149,7 +149,7 @@ class Session:
         if self._spare is not None:
             self._spare.close()
         self._connection.remove_notice_handler(self._note)
-        self._lent.identity = self.identity
+        self._lent.known = self.identity
         if self.stop.is_set() or not self._kept.take_back(self._lent):
             self._give_back()
             self._connection.close()
