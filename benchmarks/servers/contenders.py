@@ -3,9 +3,15 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from tests.services import address_of, start_manager, start_worker
+
+_PROGRAM = Path(sys.executable).with_name("overhaul")
 
 
 def timed(*commands: Sequence[str | Path], given: Mapping[str, str] | None = None) -> float:
@@ -23,5 +29,18 @@ def timed(*commands: Sequence[str | Path], given: Mapping[str, str] | None = Non
 
 def overhaul_run(url: str, *options: str) -> list[str | Path]:
     """Return the command that maintains a database by Overhaul, two operations at once."""
-    program = Path(sys.executable).with_name("overhaul")
-    return [program, "run", url, "--slots", "2", "--output", "json", *options]
+    return [_PROGRAM, "run", url, "--slots", "2", "--output", "json", *options]
+
+
+@contextmanager
+def overhaul_serving(url: str, *options: str) -> Iterator[list[str | Path]]:
+    """Run a manager and a worker of a database, and lend the command by which they maintain it.
+
+    They are as they are deployed: the store survives a power failure.
+    """
+    quiet = ("--log-level", "warning")
+    with tempfile.TemporaryDirectory() as folder, start_manager(Path(folder) / "jobs.db", *quiet) as manager:
+        address = address_of(manager)
+        with start_worker(address, f"db={url}", level="warning"):
+            watched = ["--target", "db", "--max-parallel", "2", "--watch", "--output", "json"]
+            yield [_PROGRAM, "create", "--manager", address, *watched, *options]

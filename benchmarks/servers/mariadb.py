@@ -1,15 +1,18 @@
-"""`overhaul run` beside mariadb-check, on copies of one MariaDB database."""
+"""Overhaul beside mariadb-check, on copies of one MariaDB database."""
 
 import shutil
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from benchmarks.figures import Figure
-from benchmarks.servers.contenders import overhaul_run, timed
+from benchmarks.servers.contenders import overhaul_run, overhaul_serving, timed
 from benchmarks.servers.size import Size
 from tests.lodgings import HOST
 from tests.mariadb import ADMIN, PASSWORD, MariadbServer
 
-_SMALL_ROWS, _BIG_ROWS = 200, 10_000
+_REFERENCE = "mariadb-check --optimize"
+_SMALL_ROWS, _BIG_ROWS = 200, 100_000
 _DURABLE = {
     "innodb-flush-log-at-trx-commit": "1",
     "innodb-flush-method": "fsync",
@@ -20,46 +23,55 @@ _DURABLE = {
 
 
 def measure(size: Size) -> list[Figure]:
-    """Rebuild every table of fresh databases in turn, by both, and compare the tables' checksums."""
+    """Rebuild every table of fresh databases in turn, by each, and compare the tables' checksums."""
     program = shutil.which("mariadb-check") or shutil.which("mysqlcheck")
     if program is None:
         sys.exit("This needs mariadb-check. On Debian: apt-get install mariadb-client-core")
-    theirs, ours, same = [], [], []
+    contenders: dict[str, Callable[[MariadbServer, str], float]] = {
+        _REFERENCE: partial(_mariadb_check, program),
+        "overhaul run": _run,
+        "overhaul create": _create,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    same: list[float] = []
     with MariadbServer(_DURABLE) as server:
         for number in range(size.rounds):
-            both = [_mariadb_check, _overhaul]
-            seconds, sums = {}, {}
-            for contender in both if number % 2 == 0 else reversed(both):
+            for name in contenders if number % 2 == 0 else reversed(contenders):
                 database = server.create_database()
                 _fill(server, database, size)
                 before = _checksums(server, database)
-                seconds[contender] = contender(server, database, program)
-                sums[contender] = _checksums(server, database) == before
+                seconds[name].append(contenders[name](server, database))
+                same.append(float(_checksums(server, database) == before))
                 server.drop_database(database)
-            theirs.append(seconds[_mariadb_check])
-            ours.append(seconds[_overhaul])
-            same.append(float(all(sums.values())))
     return [
-        Figure(name="mariadb-check --optimize", values=theirs, unit="s"),
-        Figure(name="overhaul run --operation vacuum", values=ours, unit="s"),
-        Figure(
-            name="overhaul run / mariadb-check",
-            values=[o / t for o, t in zip(ours, theirs, strict=True)],
-            unit="x",
-            aim="at most 1.1",
+        *(Figure(name=name, values=values, unit="s") for name, values in seconds.items()),
+        *(
+            Figure(
+                name=f"{name} / {_REFERENCE}",
+                values=[o / t for o, t in zip(seconds[name], seconds[_REFERENCE], strict=True)],
+                unit="x",
+                aim="at most 1.1",
+            )
+            for name in ("overhaul run", "overhaul create")
         ),
         Figure(name="checksums that stayed the same, of 1", values=same, unit="", aim="1"),
     ]
 
 
-def _mariadb_check(server: MariadbServer, database: str, program: str) -> float:
+def _mariadb_check(program: str, server: MariadbServer, database: str) -> float:
     address = [f"--host={HOST}", f"--port={server.port}", f"--user={ADMIN}", "--skip-ssl"]
     return timed([program, "--optimize", *address, database], given={"MYSQL_PWD": PASSWORD})
 
 
-def _overhaul(server: MariadbServer, database: str, _: str) -> float:
-    url = f"mariadb://{ADMIN}@{HOST}:{server.port}/{database}"
-    return timed(overhaul_run(url, "--operation", "vacuum"), given={"MYSQL_PWD": PASSWORD})
+def _run(server: MariadbServer, database: str) -> float:
+    """Start a manager and a worker, and rebuild by them, two tables at once."""
+    return timed(overhaul_run(server.url(database), "--operation", "vacuum"))
+
+
+def _create(server: MariadbServer, database: str) -> float:
+    """Do so by a manager and a worker that run already."""
+    with overhaul_serving(server.url(database), "--operation", "vacuum", "--scope", "table") as command:
+        return timed(command)
 
 
 def _fill(server: MariadbServer, database: str, size: Size) -> None:

@@ -1,4 +1,4 @@
-"""`overhaul run` beside vacuumdb and reindexdb, on copies of one PostgreSQL database."""
+"""Overhaul beside vacuumdb and reindexdb, on copies of one PostgreSQL database."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -6,13 +6,14 @@ from contextlib import contextmanager
 
 from benchmarks.figures import Figure
 from benchmarks.servers import end_state, sample
-from benchmarks.servers.contenders import overhaul_run, timed
+from benchmarks.servers.contenders import overhaul_run, overhaul_serving, timed
 from benchmarks.servers.size import Size
 from tests.postgres import PostgresServer
 
 Contender = Callable[[PostgresServer, str], float]
 # What `vacuumdb --analyze` does to each table in one statement, and reindexdb after it.
 _THE_SAME = ("--operation", "vacuum:analyze=true", "--operation", "reindex")
+_SOME = "reference, of 5 % of the tables"
 _WORTH_IT = (*_THE_SAME, "--scope", "table", "--only-if", "dead_rows > 30")
 
 
@@ -32,6 +33,18 @@ def whole(_: PostgresServer, url: str) -> float:
 def by_table(_: PostgresServer, url: str) -> float:
     """Do the same with a child job for each table."""
     return timed(overhaul_run(url, *_THE_SAME, "--scope", "table"))
+
+
+def served(_: PostgresServer, url: str) -> float:
+    """Do so by a manager and a worker that run already."""
+    with overhaul_serving(url, *_THE_SAME, "--scope", "table") as command:
+        return timed(command)
+
+
+def worth_it_served(_: PostgresServer, url: str) -> float:
+    """Do it by them where there are dead rows to speak of."""
+    with overhaul_serving(url, *_WORTH_IT) as command:
+        return timed(command)
 
 
 def worth_it(_: PostgresServer, url: str) -> float:
@@ -54,7 +67,11 @@ def measure(size: Size) -> list[Figure]:
         *(Figure(name=name, values=values, unit="s") for name, values in times.items()),
         _ratio(times, "overhaul run", "reference", "at most 1"),
         _ratio(times, "overhaul run --scope table", "reference", "at most 1"),
-        _ratio(times, "--only-if, of 5 % of the tables", "reference, of 5 % of the tables", "at most 0.25"),
+        _ratio(times, "overhaul create --scope table", "reference", "at most 1"),
+        *(
+            _ratio(times, f"{command} --only-if, of 5 % of the tables", _SOME, "at most 0.25")
+            for command in ("overhaul run", "overhaul create")
+        ),
         Figure(name="differences of the end state by table", values=differing, unit="", aim="0"),
     ]
 
@@ -66,8 +83,10 @@ def _round(
         ("reference", source, reference),
         ("overhaul run", source, whole),
         ("overhaul run --scope table", source, by_table),
-        ("reference, of 5 % of the tables", well, reference),
-        ("--only-if, of 5 % of the tables", well, worth_it),
+        ("overhaul create --scope table", source, served),
+        (_SOME, well, reference),
+        ("overhaul run --only-if, of 5 % of the tables", well, worth_it),
+        ("overhaul create --only-if, of 5 % of the tables", well, worth_it_served),
     ]
     seconds, states = {}, {}
     for name, template, contender in contenders if number % 2 == 0 else reversed(contenders):
@@ -81,7 +100,7 @@ def _round(
     before, of_reference = states["before", source], states["reference", source]
     return ordered, [
         found
-        for name in ("overhaul run", "overhaul run --scope table")
+        for name in ("overhaul run", "overhaul run --scope table", "overhaul create --scope table")
         for found in end_state.differences(before, of_reference, states[name, source])
     ]
 
