@@ -7,6 +7,7 @@ from overhaul.v1 import lease_service_pb2 as wire
 from worker_service.domain.inspection import InspectedObject, InspectionResult, Scope, Selection, Threshold
 from worker_service.domain.lock import Lock
 from worker_service.manager_client import inspections
+from worker_service.manager_client.channel import MESSAGE_BYTES
 
 
 class TestSelection:
@@ -86,3 +87,28 @@ class TestWire:
         assert list(first.previews) == ["VACUUM a", "ANALYZE a"]
         assert not second.HasField("object")
         assert (list(second.operations), second.left_out) == ([1], "it is a view")
+
+    def test_the_statements_of_a_dry_run_are_told_as_far_as_there_is_room(self) -> None:
+        operations = ("vacuum", "analyze", "reindex")
+        statement = "s" * 300
+        found = InspectionResult(
+            objects=tuple(
+                InspectedObject(
+                    object=f"a_schema_of_a_long_name.a_table_of_quite_a_long_name_{number:05}",
+                    operations=operations,
+                    measures={f"a_measure_{measure}": 1.5 for measure in range(16)},
+                    locks=(Lock(key="a_key_of_a_table_of_a_server_" * 2),),
+                    previews=(statement,) * len(operations),
+                )
+                for number in range(50_000)
+            )
+        )
+
+        message = inspections.inspection_result(found)
+
+        told = [list(item.previews) for item in message.objects]
+        shown = sum(texts == [statement] * 3 for texts in told)
+        assert shown == inspections.PREVIEW_BYTES // 900
+        assert told[:shown] == [[statement] * 3] * shown
+        assert told[shown:] == [["not shown: too many objects"] * 3] * (50_000 - shown)
+        assert message.ByteSize() < MESSAGE_BYTES

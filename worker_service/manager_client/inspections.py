@@ -1,7 +1,8 @@
 """What an ``inspect`` child looks for and what it found, between the wire and the domain."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from overhaul.v1 import job_pb2, lease_service_pb2
 from worker_service.domain.inspection import (
@@ -23,6 +24,11 @@ SCOPES = {
 }
 
 
+PREVIEW_BYTES = 8 << 20
+"""So much of a report the statements of a dry run may take; the measures of all objects have to fit beside."""
+_NOT_SHOWN = "not shown: too many objects"
+
+
 def inspection(message: lease_service_pb2.Inspection) -> Inspection:
     """Return what an ``inspect`` child looks for."""
     return Inspection(
@@ -41,16 +47,25 @@ def inspection_result(found: InspectionResult) -> lease_service_pb2.InspectionRe
     measured = (name for item in found.objects for name in item.measures)
     measures = list(dict.fromkeys([*measured, *found.measures]))
     places = {name: place for place, name in enumerate(operations)}
+    objects = _with_room(found.objects)
     return lease_service_pb2.InspectionResult(
         measures=measures,
         operations=operations,
         locks=locks(found.locks),
-        objects=[_inspected(item, places, measures) for item in found.objects],
+        objects=[_inspected(item, places, measures) for item in objects],
         only_if=[
             job_pb2.Threshold(condition=item.condition, operation=item.operation, object=item.object)
             for item in found.only_if
         ],
     )
+
+
+def _with_room(objects: Iterable[InspectedObject]) -> Iterator[InspectedObject]:
+    """Leave the statements out from where on they have no room in one message."""
+    room = PREVIEW_BYTES
+    for item in objects:
+        room -= sum(len(text.encode()) for text in item.previews)
+        yield item if room >= 0 else replace(item, previews=(_NOT_SHOWN,) * len(item.previews))
 
 
 def _inspected(

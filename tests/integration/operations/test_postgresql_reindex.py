@@ -277,6 +277,20 @@ class TestLeftovers:
 
         assert file_of(url, "mine_ccnew") != before
 
+    def test_one_that_a_rewrite_has_made_valid_is_told_of_and_kept(self, url: str) -> None:
+        leave(url, "tb_ccnew")
+        change(url, "VACUUM (FULL) t")
+        assert invalid(url) == []
+        control = RecordingControl()
+
+        result = run(url, "reindex", "public.t", control=control)
+
+        warnings = [text for level, text in control.lines if level == "warning"]
+        assert result.verdict is Verdict.EFFECTIVE
+        assert [text.partition(":")[0] for text in warnings] == ["public.tb_ccnew"]
+        assert "drop it if it is a copy" in warnings[0]
+        assert file_of(url, "tb_ccnew")
+
     def test_those_of_long_names_are_known(self, url: str) -> None:
         name = "x" * 63
         change(url, f"CREATE INDEX {name} ON t (b)")

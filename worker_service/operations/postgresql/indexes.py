@@ -85,13 +85,18 @@ def leftovers(indexes: Iterable[Index]) -> list[Index]:
     ``x_ccnew`` is a new one that was not finished, ``x_ccold`` an old one that was replaced already. One whose
     namesake is not on the same table was named so by somebody else.
     """
+    return [index for index in _named_as_left(indexes) if not index.valid]
+
+
+def revived(indexes: Iterable[Index]) -> list[Index]:
+    """Return those whose name says that they were left so, and that are valid: a rewrite of the table does it."""
+    return [index for index in _named_as_left(indexes) if index.valid]
+
+
+def _named_as_left(indexes: Iterable[Index]) -> list[Index]:
     every = list(indexes)
     names = {(index.table_oid, index.name.name) for index in every}
-    return [
-        index
-        for index in every
-        if not index.valid and _LEFTOVER.search(index.name.name) and _has_namesake(index, names)
-    ]
+    return [index for index in every if _LEFTOVER.search(index.name.name) and _has_namesake(index, names)]
 
 
 def is_being_built(read: Reader, index: Index, own: list[int]) -> bool:

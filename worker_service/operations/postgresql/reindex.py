@@ -14,6 +14,7 @@ from worker_service.operations.postgresql.indexes import (
     meant,
     read_beside,
     read_indexes,
+    revived,
 )
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, judge, nothing_there, with_numbers
@@ -39,6 +40,10 @@ _DAMAGING = range(140_000, 140_004)
 
 _SYSTEM = "the system's catalogues cannot be rebuilt beside others"
 _TOAST = "the role may not use the schema pg_toast"
+_TWIN = (
+    "it is valid, and named as what a broken-off rebuild leaves: a rewrite of the table may have made it valid. "
+    "It costs each write as much as the index it is named after: compare the two, and drop it if it is a copy."
+)
 _EXCLUSION = "an exclusion constraint's index cannot be rebuilt concurrently: run it with concurrently=false"
 
 
@@ -86,6 +91,8 @@ class Reindex:
         if refusal := damages(session):
             return refusal
         every, remaining = clean_up(session, subject)
+        for index in revived(every):
+            session.log("warning", f"{index.name.shown}: {_TWIN}")
         wanted = every if subject is None else meant(session.rows, every, subject)
         chosen, left_out = choose(
             wanted, remaining, session.options, toast=_toast(session.rows, wanted), named=subject is not None
