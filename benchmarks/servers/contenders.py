@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.services import address_of, start_manager, start_worker
+from tests.services import Service, address_of, start_manager
 
 _PROGRAM = Path(sys.executable).with_name("overhaul")
 
@@ -33,14 +33,20 @@ def overhaul_run(url: str, *options: str) -> list[str | Path]:
 
 
 @contextmanager
-def overhaul_serving(url: str, *options: str) -> Iterator[list[str | Path]]:
+def overhaul_serving(url: str, *options: str, throttle: str = "") -> Iterator[list[str | Path]]:
     """Run a manager and a worker of a database, and lend the command by which they maintain it.
 
-    They are as they are deployed: the store survives a power failure.
+    The store keeps what was answered over the end of a process; after a power failure the last children run again.
     """
     quiet = ("--log-level", "warning")
-    with tempfile.TemporaryDirectory() as folder, start_manager(Path(folder) / "jobs.db", *quiet) as manager:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        start_manager(Path(folder) / "jobs.db", *quiet, "--synchronous", "normal") as manager,
+    ):
         address = address_of(manager)
-        with start_worker(address, f"db={url}", level="warning"):
+        file = Path(folder) / "worker.toml"
+        throttled = f"[targets.throttle]\n{throttle}\n" if throttle else ""
+        file.write_text(f'[[targets]]\nname = "db"\nurl = "{url}"\n{throttled}')
+        with Service("worker_service", ["--manager", address, "--config", str(file), "--slots", "2", *quiet]):
             watched = ["--target", "db", "--max-parallel", "2", "--watch", "--output", "json"]
             yield [_PROGRAM, "create", "--manager", address, *watched, *options]

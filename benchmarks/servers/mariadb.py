@@ -11,6 +11,7 @@ from benchmarks.servers.size import Size
 from tests.lodgings import HOST
 from tests.mariadb import ADMIN, PASSWORD, MariadbServer
 
+_PASSWORD = {"MYSQL_PWD": PASSWORD}
 _REFERENCE = "mariadb-check --optimize"
 _SMALL_ROWS, _BIG_ROWS = 200, 100_000
 _DURABLE = {
@@ -60,18 +61,22 @@ def measure(size: Size) -> list[Figure]:
 
 def _mariadb_check(program: str, server: MariadbServer, database: str) -> float:
     address = [f"--host={HOST}", f"--port={server.port}", f"--user={ADMIN}", "--skip-ssl"]
-    return timed([program, "--optimize", *address, database], given={"MYSQL_PWD": PASSWORD})
+    return timed([program, "--optimize", *address, database], given=_PASSWORD)
 
 
 def _run(server: MariadbServer, database: str) -> float:
     """Start a manager and a worker, and rebuild by them, two tables at once."""
-    return timed(overhaul_run(server.url(database), "--operation", "vacuum"))
+    return timed(overhaul_run(_url(server, database), "--operation", "vacuum"), given=_PASSWORD)
 
 
 def _create(server: MariadbServer, database: str) -> float:
     """Do so by a manager and a worker that run already."""
     with overhaul_serving(server.url(database), "--operation", "vacuum", "--scope", "table") as command:
         return timed(command)
+
+
+def _url(server: MariadbServer, database: str) -> str:
+    return f"mariadb://{ADMIN}@{HOST}:{server.port}/{database}"
 
 
 def _fill(server: MariadbServer, database: str, size: Size) -> None:

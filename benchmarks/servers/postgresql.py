@@ -12,9 +12,9 @@ from tests.postgres import PostgresServer
 
 Contender = Callable[[PostgresServer, str], float]
 # What `vacuumdb --analyze` does to each table in one statement, and reindexdb after it.
-_THE_SAME = ("--operation", "vacuum:analyze=true", "--operation", "reindex")
+THE_SAME = ("--operation", "vacuum:analyze=true", "--operation", "reindex")
 _SOME = "reference, of 5 % of the tables"
-_WORTH_IT = (*_THE_SAME, "--scope", "table", "--only-if", "dead_rows > 30")
+_WORTH_IT = (*THE_SAME, "--scope", "table", "--only-if", "dead_rows > 30")
 
 
 def reference(server: PostgresServer, url: str) -> float:
@@ -27,17 +27,17 @@ def reference(server: PostgresServer, url: str) -> float:
 
 def whole(_: PostgresServer, url: str) -> float:
     """Walk the database, one operation after the other."""
-    return timed(overhaul_run(url, *_THE_SAME))
+    return timed(overhaul_run(url, *THE_SAME))
 
 
 def by_table(_: PostgresServer, url: str) -> float:
     """Do the same with a child job for each table."""
-    return timed(overhaul_run(url, *_THE_SAME, "--scope", "table"))
+    return timed(overhaul_run(url, *THE_SAME, "--scope", "table"))
 
 
 def served(_: PostgresServer, url: str) -> float:
     """Do so by a manager and a worker that run already."""
-    with overhaul_serving(url, *_THE_SAME, "--scope", "table") as command:
+    with overhaul_serving(url, *THE_SAME, "--scope", "table") as command:
         return timed(command)
 
 
