@@ -47,6 +47,7 @@ def overhaul_serving(url: str, *options: str, throttle: str = "") -> Iterator[li
         file = Path(folder) / "worker.toml"
         throttled = f"[targets.throttle]\n{throttle}\n" if throttle else ""
         file.write_text(f'[[targets]]\nname = "db"\nurl = "{url}"\n{throttled}')
-        with Service("worker_service", ["--manager", address, "--config", str(file), "--slots", "2", *quiet]):
+        at_once = ("--slots", "2", "--max-parallel", "2")
+        with Service("worker_service", ["--manager", address, "--config", str(file), *at_once, *quiet]):
             watched = ["--target", "db", "--max-parallel", "2", "--watch", "--output", "json"]
             yield [_PROGRAM, "create", "--manager", address, *watched, *options]
