@@ -47,6 +47,7 @@ class TestRows:
         ("error", "told"),
         [
             ("Table 'd.t' doesn't exist", "it is not there any more"),
+            ("Table 'corrupt_d.crashed_jobs' doesn't exist", "it is not there any more"),
             ("'d.v' is not of type 'BASE TABLE'", "it is no table with rows of its own"),
         ],
     )

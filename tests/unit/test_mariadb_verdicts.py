@@ -57,6 +57,25 @@ class TestRebuilds:
         assert told(result) == (Outcome.COMPLETED, Verdict.EFFECTIVE)
         assert result.reason == "rebuilt 2 tables, reclaimed 120 bytes: 60 % of their files."
 
+    @pytest.mark.parametrize("engine", ["InnoDB", "MyISAM"])
+    def test_what_writers_change_meanwhile_makes_no_failure_a_rebuild(self, engine: str) -> None:
+        before, after = state(None, 100, engine=engine), state(None, 140, engine=engine)
+
+        result = Reindex().judge(facts(both(of_error(1205, "Lock wait timeout exceeded")), before, after))
+
+        assert result.outcome is Outcome.FAILED
+        assert result.reason.startswith("None of 2 tables could be rebuilt")
+
+    def test_another_date_of_its_making_is_a_rebuild_whatever_was_said(self) -> None:
+        result = Reindex().judge(facts(both(KILLED), state(None), state(None, created="tuesday")))
+
+        assert told(result) == (Outcome.COMPLETED, Verdict.EFFECTIVE)
+
+    def test_what_was_said_is_borne_out_by_any_change(self) -> None:
+        result = Reindex().judge(facts(both(DONE), state(None, 100), state(None, 140)))
+
+        assert told(result) == (Outcome.COMPLETED, Verdict.EFFECTIVE)
+
     @pytest.mark.parametrize("ending", ["stopped", "lost"])
     def test_an_end_that_came_too_late_ended_nothing(self, ending: str) -> None:
         answers = {"a": DONE, "b": KILLED}
@@ -112,6 +131,7 @@ class TestStatistics:
         [
             ({"a": True, "b": True}, Verdict.EFFECTIVE),
             ({"a": True, "b": False}, Verdict.PARTIALLY_EFFECTIVE),
+            ({"a": False, "b": False}, Verdict.NO_EFFECT),
             ({"a": True}, Verdict.EFFECTIVE),
             ({}, Verdict.UNKNOWN),
             (None, Verdict.UNKNOWN),

@@ -5,7 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from select import POLLIN, poll
 from typing import Generic, Protocol, TypeVar
 
@@ -13,6 +13,8 @@ IDLE_SECONDS = 5.0
 """So long a connection waits for the next operation: a database that is to be dropped waits as long."""
 _MOST_USES = 1_000
 """A server's process remembers every table that it touched; after so many operations another one begins."""
+_MOST_SECONDS = 60.0
+"""What a role was granted meanwhile, some servers tell a new connection only."""
 
 
 class Closable(Protocol):
@@ -38,6 +40,7 @@ class Lent(Generic[P, C]):
     connection: C
     used: int = 0
     known: object = None
+    since: float = field(default_factory=time.monotonic)
 
 
 class Kept(ABC, Generic[P, C]):
@@ -83,12 +86,14 @@ class Kept(ABC, Generic[P, C]):
         lent.used += 1
         if not self.is_clean(lent.connection):
             return False
-        if lent.used >= _MOST_USES:
+        now = time.monotonic()
+        if lent.used >= _MOST_USES or now - lent.since >= _MOST_SECONDS:
             lent.connection.close()
             return True
         with self._guard:
-            self._idle[self.key(lent.place)].append((time.monotonic(), lent))
-            self._wait()
+            if not self._wait(self._idle_seconds):
+                return False
+            self._idle[self.key(lent.place)].append((now, lent))
         return True
 
     def close(self) -> None:
@@ -106,24 +111,32 @@ class Kept(ABC, Generic[P, C]):
             idle = self._idle.get(self.key(place))
             return idle.pop()[1] if idle else None
 
-    def _wait(self) -> None:
+    def _wait(self, seconds: float) -> bool:
+        """See to it that somebody looks after those that wait; tell whether that could be done."""
         if self._timer is None:
-            self._timer = threading.Timer(self._idle_seconds, self._close_old)
-            self._timer.daemon = True
-            self._timer.start()
+            timer = threading.Timer(seconds, self._close_old)
+            timer.daemon = True
+            try:
+                timer.start()
+            except RuntimeError:  # there is no thread left
+                return False
+            self._timer = timer
+        return True
 
     def _close_old(self) -> None:
         with self._guard:
             self._timer = None
-            oldest = time.monotonic() - self._idle_seconds
-            old = [lent for idle in self._idle.values() for since, lent in idle if since <= oldest]
+            now = time.monotonic()
+            old: list[Lent[P, C]] = []
             for key, idle in list(self._idle.items()):
-                if young := [one for one in idle if one[0] > oldest]:
-                    self._idle[key] = young
-                else:
+                old += [lent for since, lent in idle if now - since >= self._idle_seconds]
+                self._idle[key] = [one for one in idle if now - one[0] < self._idle_seconds]
+                if not self._idle[key]:
                     del self._idle[key]
-            if self._idle:
-                self._wait()
+            waits = [since + self._idle_seconds - now for idle in self._idle.values() for since, _ in idle]
+            if waits and not self._wait(min(waits)):
+                old += [lent for idle in self._idle.values() for _, lent in idle]
+                self._idle.clear()
         for lent in old:
             lent.connection.close()
 

@@ -116,7 +116,7 @@ class TestTheNextOperation:
     def test_goes_on_where_it_was_lost_without_a_word(
         self, engine: MariadbEngine, tables: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        run(engine, tables, "vacuum", "a", lock_timeout_s="7")
+        run(engine, tables, "vacuum", "a")
         [number] = connected(tables)
         tables.run(f"KILL {number}")
         until(lambda: not connected(tables))
@@ -126,6 +126,12 @@ class TestTheNextOperation:
 
 
 class TestWhatIsNotKept:
+    def test_one_whose_operation_failed(self, engine: MariadbEngine, tables: Database) -> None:
+        with tables.reader_of("a"):
+            assert run(engine, tables, "vacuum", "a", lock_timeout_s="1").failure is not None
+
+            until(lambda: len(connected(tables)) == 1)
+
     def test_one_that_was_kept_out_of_the_log_of_changes(self, engine: MariadbEngine, tables: Database) -> None:
         assert run(engine, tables, "vacuum", "a", binlog="false").outcome is Outcome.COMPLETED
 

@@ -105,6 +105,20 @@ class TestInterrupt:
         assert running(held, "TABLE") == []
         assert held.spaces() == before
 
+    @pytest.mark.parametrize("engine", ["MyISAM", "Aria"])
+    def test_a_repair_that_would_leave_a_damaged_table_comes_to_its_end(
+        self, database: Database, engine: str
+    ) -> None:
+        database.table("big", rows=150_000, kept=2, engine=engine)
+        worker = database.worker()
+        wanted = Operation(name="vacuum", target="app")
+
+        beside(database, worker.interrupt, lambda: worker.execute(wanted))
+
+        checked = database.run("CHECK TABLE big")
+        assert [row[3] for row in checked] == ["OK"]
+        assert database.run("SELECT COUNT(*) FROM big") == [(75_000,)]
+
     def test_what_was_done_before_is_told(self, database: Database) -> None:
         for name in ("a", "b_held", "c"):
             database.table(name, rows=10)

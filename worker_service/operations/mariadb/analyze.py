@@ -53,6 +53,8 @@ def _verdict(facts: Facts) -> tuple[Verdict, str]:
     unkept = [name for name in names if name not in facts.renewed and facts.before.tables[name].is_innodb]
     done = len(names) - len(stale) - len(unkept)
     told = f"analysed {count(done, 'table')}"
+    if stale and not done and not unkept:
+        return Verdict.NO_EFFECT, f"the statistics of {', '.join(stale[:5])} are still old"
     if stale:
         return Verdict.PARTIALLY_EFFECTIVE, f"{told}; the statistics of {', '.join(stale[:5])} are still old"
     if unkept and not done:

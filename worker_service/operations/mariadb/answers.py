@@ -4,6 +4,7 @@ OPTIMIZE, ANALYZE and CHECK raise nothing for a lock that was not to be had, a k
 stands in a row of their result, and the error's number in the warnings, if anywhere.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -25,6 +26,7 @@ _UP_TO_DATE = "already up to date"
 _NO_SUPPORT = "doesn't support"
 _RECREATED = "recreate + analyze instead"
 _SHOWN = 3
+_QUOTED = re.compile(r"'[^']*'|`[^`]*`")
 
 
 class Fate(Enum):
@@ -90,7 +92,8 @@ def _messages(rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 
 def _is_damage(errors: Sequence[str], status: str) -> bool:
-    words = [text.lower() for text in errors]
+    # A table may be called crashed_jobs.
+    words = [_QUOTED.sub("", text.lower()) for text in errors]
     return _CORRUPT in status or any(_CORRUPT in text or "crashed" in text for text in words)
 
 

@@ -12,6 +12,8 @@ ERRORS = (pymysql.MySQLError, OSError)
 # A server may be set to cut every answer short, and a catalogue that was cut would be believed.
 _WHOLE_ANSWERS = "SET SESSION sql_select_limit = 18446744073709551615"
 _PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+# So long what was sent may stay without an answer of the other side's system, also on a connection that was kept.
+_UNANSWERED_MS = 60_000
 _OWN_CONTEXT = "_create_ssl_ctx"
 _its_own: Any = getattr(Connection, _OWN_CONTEXT, None)
 
@@ -57,6 +59,8 @@ def _probe(line: Any) -> None:
     if line is None or line.family not in {socket.AF_INET, socket.AF_INET6}:
         return
     line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNANSWERED_MS)
     for name, value in _PROBES.items():
         if hasattr(socket, name):  # not every system lets a program choose them
             line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

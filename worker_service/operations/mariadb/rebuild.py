@@ -95,7 +95,8 @@ def _amended(facts: Facts) -> Facts:
     if after is None:
         return facts
     answers = {
-        name: _by_files(answer, rebuilt(name, facts.before, after)) for name, answer in swept.answers.items()
+        name: _by_files(answer, rebuilt(name, facts.before, after, said=answer.fate is Fate.DONE))
+        for name, answer in swept.answers.items()
     }
     seen = replace(swept, answers=answers)
     if len(seen.having(Fate.DONE)) == swept.total:
@@ -127,7 +128,7 @@ def _anew(facts: Facts, done: list[str]) -> tuple[Verdict, str]:
     if facts.after is None:
         return Verdict.UNKNOWN, "the server said OK, and could not be asked any more what its files are"
     after = facts.after
-    seen = [name for name in done if rebuilt(name, facts.before, after)]
+    seen = [name for name in done if rebuilt(name, facts.before, after, said=True)]
     told = f"rebuilt {count(len(seen), 'table')} with all their indexes"
     if len(seen) == len(done):
         return Verdict.EFFECTIVE, told

@@ -19,6 +19,7 @@ from worker_service.operations.mariadb.target_lock import TargetLock
 from worker_service.operations.mariadb.waiting import INTERVAL, Waiters
 from worker_service.operations.mariadb.wording import tag
 
+_FRESH_BOOKS = ("information_schema_stats_expiry = 0",)
 _IDLE_SECONDS = 86_400
 _LONGEST = 31_536_000.0
 # Nothing is changed silently by a rebuild, and zero dates of old rows are let through as they are.
@@ -74,12 +75,6 @@ class Session:
         self._killer = Killer(address, "overhaul:killer")
         self._kept = kept
         self._lent = self._borrow()
-        try:
-            self._lock = TargetLock(self.connection, self.server.database, self.tag)
-            self._take_the_lock()
-        except BaseException:
-            self.connection.close()
-            raise
         self.waiters = Waiters(self.connection.number, self.waits)
 
     @property
@@ -124,7 +119,7 @@ class Session:
         """Stop the statement that runs; harmless when none does."""
         with self._guard:
             if self._in_statement:
-                self._killer.kill_query(self.connection.number)
+                self._killer.kill_query(self.connection.number, softly=self.server.is_mariadb)
 
     def kills(self) -> Row:
         """Count the kills that the server was asked for, to be compared: CHECK TABLE does not tell of one."""
@@ -136,7 +131,11 @@ class Session:
 
     def look(self) -> Connection:
         """Open another connection that only reads: for the state after a stop, or while a statement runs."""
-        return Connection(self.address, program="overhaul:reader")
+        reader = Connection(self.address, program="overhaul:reader")
+        if not self.server.is_mariadb:
+            # Otherwise MySQL answers from books of up to a day ago.
+            _set(reader, *_FRESH_BOOKS)
+        return reader
 
     def checkpoint(self) -> None:
         """Wait while the lease is in doubt; raise ``OperationCancelledError`` when the operation has to stop."""
@@ -150,10 +149,10 @@ class Session:
         """Append a line to the child job's log."""
         self._control.log(level, message)
 
-    def close(self) -> None:
-        """Give the lock back, and the connection; one that a kill may still strike is ended."""
+    def close(self, *, fit: bool) -> None:
+        """Give the lock back, and the connection; one that is unfit, or that a kill may still strike, is ended."""
         released = self._lock.release()
-        fit = released and not self.stop.is_set() and not self._hides_from_replicas
+        fit = fit and released and not self.stop.is_set() and not self._hides_from_replicas
         if not fit or not self._kept.take_back(self._lent):
             self.connection.close()
         self._killer.close()
@@ -175,11 +174,12 @@ class Session:
         return not self.options.get(BINLOG.name, 1)
 
     def _borrow(self) -> Lent:
-        """Borrow a connection and set what holds for this operation, before anything else is done on it."""
+        """Borrow a connection, set what holds for this operation and take the lock; nothing else is done on it."""
         lent = self._kept.lend(self.address)
         while True:
             try:
                 self._set_up(lent)
+                self._take_the_lock(lent.connection)
             except ServerError as error:
                 lent.connection.close()
                 if not lent.used or error.is_answer:
@@ -215,7 +215,7 @@ class Session:
                 "alter_algorithm = 'DEFAULT'",
             )
             if self.server.is_mariadb
-            else ("information_schema_stats_expiry = 0",)
+            else _FRESH_BOOKS
         )
         return (
             "lc_messages = 'en_US'",
@@ -226,11 +226,15 @@ class Session:
             *own,
         )
 
-    def _take_the_lock(self) -> None:
+    def _take_the_lock(self, connection: Connection) -> None:
+        self._lock = TargetLock(connection, self.server.database, self.tag)
         attempt, name = self.operation.attempt, self.tag.rpartition(":")[0]
         # Before the first attempt there is none, and to look for one takes as long as many an operation.
         again = bool(self.operation.child_job_id) and attempt > 1
-        ended = end_earlier_attempts(self.connection, f"{name}:", attempt) if again else []
+        ended = []
+        if again:
+            softly = self.server.is_mariadb
+            ended = end_earlier_attempts(connection, f"{name}:", attempt, softly=softly)
         if ended:
             self.log("warning", f"Ended what an earlier attempt left running (connections {ended}).")
         if self.operation.name == INSPECT:

@@ -96,8 +96,11 @@ def read_state(connection: Connection, name: str | None = None, *, books: bool =
     return State(tables=tables, files=files, hidden=hidden)
 
 
-def rebuilt(name: str, before: State, after: State) -> bool | None:
-    """Tell whether a table was written anew between two readings; ``None`` where nobody tells."""
+def rebuilt(name: str, before: State, after: State, *, said: bool = False) -> bool | None:
+    """Tell whether a table was written anew between two readings; ``None`` where nobody tells.
+
+    Where the server ``said`` so, any change of its books bears it out. Otherwise it may be the work of writers.
+    """
     old, new = before.tables.get(name), after.tables.get(name)
     if old is None or new is None:
         return None
@@ -105,9 +108,10 @@ def rebuilt(name: str, before: State, after: State) -> bool | None:
         had, has = before.files.get(name), after.files.get(name)
         if had and has:
             return had.spaces != has.spaces
-    if (old.created, old.data_bytes, old.updated) != (new.created, new.data_bytes, new.updated):
+    if old.created != new.created:
         return True
-    return None
+    changed = (old.data_bytes, old.updated) != (new.data_bytes, new.updated)
+    return True if said and changed else None
 
 
 def now(connection: Connection) -> str:

@@ -67,13 +67,16 @@ class MariadbWorker:
         except ServerError as error:
             return failed_with(failure_from(error))
         self._session = session
+        result: Result | None = None
         try:
-            return with_waits(self._refusal(session) or work(session), session.waits, session.log)
+            result = with_waits(self._refusal(session) or work(session), session.waits, session.log)
         except ServerError as error:
-            return failed_with(failure_from(error))
+            result = failed_with(failure_from(error))
         finally:
             self._session = None
-            session.close()
+            # What a role is granted after a failure, only a new connection is told.
+            session.close(fit=result is not None and result.failure is None)
+        return result
 
     def interrupt(self) -> None:
         """Stop the statement that runs, and let no other start; harmless when no operation runs."""

@@ -11,9 +11,11 @@ from psycopg.conninfo import conninfo_to_dict
 from worker_service.domain.errors import InvalidTargetError
 from worker_service.operations.postgresql.prologue import looking_settings, state
 
-# A server that vanished is noticed within two minutes also by a statement that lasts for hours.
+# A server that vanished is noticed within two minutes also by a statement that lasts for hours, and by one that is
+# sent to it on a connection that was kept.
 _DEFAULTS = {
     "connect_timeout": "10",
+    "tcp_user_timeout": "120000",
     "keepalives_idle": "60",
     "keepalives_interval": "10",
     "keepalives_count": "6",

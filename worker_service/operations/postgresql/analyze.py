@@ -4,7 +4,16 @@ from dataclasses import replace
 from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Result, Verdict
 from worker_service.operations.options import FlagOption
-from worker_service.operations.postgresql.catalog import PARENT, PLAIN, Reader, Table, maintained, read_tables
+from worker_service.operations.postgresql.catalog import (
+    PARENT,
+    PLAIN,
+    VERSION_18,
+    Reader,
+    Table,
+    maintained,
+    only,
+    read_tables,
+)
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, counting, judge, missing, version_of, with_numbers
 from worker_service.operations.postgresql.measures import table_measures, whole_measures
@@ -18,7 +27,6 @@ from worker_service.operations.wording import count
 
 _SKIP_LOCKED = FlagOption(name="skip_locked", description="Pass over tables that are locked (default false).")
 _KINDS = (*PLAIN, PARENT)
-_VERSION_18 = 180_000
 _STAT_ROWS = "SELECT count(*) FROM pg_stats"
 # The server passes it over without a word.
 _NEVER = Name(schema="pg_catalog", name="pg_statistic")
@@ -123,7 +131,7 @@ def _steps(tables: Sequence[Table], version: int, options: Options) -> list[Step
     alone = [
         table
         for table in tables
-        if version >= _VERSION_18 or table.root in {None, table.oid} or table.root not in listed
+        if version >= VERSION_18 or table.root in {None, table.oid} or table.root not in listed
     ]
     ordered = sorted(alone, key=lambda table: (not table.is_parent, -table.pages, str(table.name)))
     return [_step(table, version, options) for table in ordered]
@@ -131,14 +139,13 @@ def _steps(tables: Sequence[Table], version: int, options: Options) -> list[Step
 
 def _step(table: Table, version: int, options: Options) -> Step:
     words = "(SKIP_LOCKED) " if options.flags[_SKIP_LOCKED.name] else ""
-    only = "ONLY " if table.is_parent and version >= _VERSION_18 else ""
-    return Step(name=table.name, statement=f"ANALYZE {words}{only}{table.name}")
+    return Step(name=table.name, statement=f"ANALYZE {words}{only(version)}{table.name}")
 
 
 def _read(read: Reader, version: int, subject: Name | None) -> list[Table]:
     tables = [one for one in read_tables(read, version, kinds=_KINDS, subject=subject) if one.name != _NEVER]
     # From PostgreSQL 18 on a partitioned table that is named stands for itself: its partitions are named too.
-    alone = [one for one in tables if one.name == subject and one.is_parent and version >= _VERSION_18]
+    alone = [one for one in tables if one.name == subject and one.is_parent and version >= VERSION_18]
     return alone or tables
 
 

@@ -13,6 +13,7 @@ SYSTEM = ("pg_catalog", "information_schema")
 PLAIN = ("r", "m")
 PARENT = "p"
 VERSION_17 = 170_000
+VERSION_18 = 180_000
 
 # Sizes come from pg_class: to measure a file, the server would wait for the lock of whoever holds the table.
 _TABLES = """
@@ -86,6 +87,11 @@ def read_tables(
     owner = MAINTAINER if version >= VERSION_17 else OWNER
     rows = read(_TABLES.format(permitted=f"({owner} OR {_DATABASE_OWNER})", chosen=chosen), list(kinds), *values)
     return [_table(row) for row in rows]
+
+
+def only(version: int) -> str:
+    """Word that a statement is on one table: from PostgreSQL 18 on it would go through those that inherit too."""
+    return "ONLY " if version >= VERSION_18 else ""
 
 
 def maintained(tables: Iterable[Table], *, subject: Name | None) -> tuple[list[Table], int]:

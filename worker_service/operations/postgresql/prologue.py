@@ -56,11 +56,15 @@ def looking_settings(version: int) -> Mapping[str, str]:
     return {**_shared(version), **_timeouts(2_000, 30_000), "default_transaction_read_only": "on"}
 
 
-def state(connection: psycopg.Connection[tuple[Any, ...]], settings: Mapping[str, str]) -> None:
-    """Set the settings for the session, all in one statement."""
+def state(connection: psycopg.Connection[tuple[Any, ...]], settings: Mapping[str, str]) -> int:
+    """Set the settings for the session, all in one statement, and return the server's number of the session.
+
+    The driver's own is a pooler's where one stands in between.
+    """
     calls = ", ".join("pg_catalog.set_config(%s, %s, false)" for _ in settings)
     values = [text for pair in settings.items() for text in pair]
-    connection.execute(f"SELECT {calls}, {_WATCH_CLIENT}".encode(), values)
+    query = f"SELECT pg_catalog.pg_backend_pid(), {calls}, {_WATCH_CLIENT}"
+    return int(connection.execute(query.encode(), values).fetchall()[0][0])
 
 
 def _shared(version: int) -> dict[str, str]:

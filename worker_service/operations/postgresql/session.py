@@ -77,13 +77,12 @@ class Session:
         self._busy = False
         self._spare: psycopg.Connection[Row] | None = None
         self._kept = kept
-        self._lent = self._borrow(conninfo)
+        self._lent, self.pid = self._borrow(conninfo)
         self.identity = str(self._lent.known or "")
         self._connection = self._lent.connection
         self._connection.add_notice_handler(self._note)
         self.conninfo = beside(conninfo, self._connection)
         self.version: int = self._connection.info.server_version
-        self.pid: int = self._connection.info.backend_pid
 
     def run(self, statement: str) -> Sequence[Notice]:
         """Run one statement of the operation to its end, and return the server's warnings and notices.
@@ -162,12 +161,12 @@ class Session:
                 self._connection.execute(b"SELECT pg_catalog.pg_advisory_unlock_all()")
                 return
 
-    def _borrow(self, conninfo: Conninfo) -> Lent:
+    def _borrow(self, conninfo: Conninfo) -> tuple[Lent, int]:
         """Borrow a connection and state what holds for this operation, before anything else is done on it."""
         lent = self._kept.lend(conninfo)
         while True:
             try:
-                state(lent.connection, self._settings(lent.connection.info.server_version))
+                pid = state(lent.connection, self._settings(lent.connection.info.server_version))
             except psycopg.Error as error:
                 lent.connection.close()
                 if not lent.used or not isinstance(error, psycopg.OperationalError):
@@ -175,7 +174,7 @@ class Session:
                 # It was lost while nobody had it.
                 lent = self._kept.lend_new(conninfo)
             else:
-                return lent
+                return lent, pid
 
     def _settings(self, version: int) -> dict[str, str]:
         return {

@@ -7,7 +7,7 @@ from worker_service.domain.errors import InvalidOperationError, OperationCancell
 from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Failure, Result
 from worker_service.operations.options import ChoiceOption, FlagOption, NumberOption
-from worker_service.operations.postgresql.catalog import Reader, Table, maintained, read_tables
+from worker_service.operations.postgresql.catalog import Reader, Table, maintained, only, read_tables
 from worker_service.operations.postgresql.effect import Effect, judged
 from worker_service.operations.postgresql.holders import snapshot_holders
 from worker_service.operations.postgresql.inventory import Inventory
@@ -89,7 +89,10 @@ class Vacuum:
         tables, _ = chosen(every, subject, full=full)
         words = _words(options, version)
         drops = planned_drops(read, subject) if full else ()
-        statements = (*drops, *(_statement(words, table) for table in in_order(tables, *read(_LIMITS)[0])))
+        statements = (
+            *drops,
+            *(_statement(words, table, version) for table in in_order(tables, *read(_LIMITS)[0])),
+        )
         whole = subject is None and version >= _VERSION_16
         return (*statements, _UPDATE_LIMITS) if whole and statements else statements
 
@@ -106,7 +109,8 @@ class Vacuum:
         words = _words(options, inventory.version)
         return {
             table.oid: Wanted(
-                statements=(_statement(words, table),), why_not=inventory.why_not(table, by_owner=False)
+                statements=(_statement(words, table, inventory.version),),
+                why_not=inventory.why_not(table, by_owner=False),
             )
             for table in tables
         }
@@ -171,7 +175,7 @@ def _sweep(
     session: Session, tables: Sequence[Table], heard: Heard, before_each: Callable[[Step], Failure | None]
 ) -> Swept:
     words = _words(session.options, session.version)
-    steps = [Step(name=table.name, statement=_statement(words, table)) for table in tables]
+    steps = [Step(name=table.name, statement=_statement(words, table, session.version)) for table in tables]
     view = REWRITE if session.options.flags[_FULL.name] else VACUUM
     with Watch(session, verb="vacuum", total=len(steps), unit="tables", view=view) as watch:
         return sweep(session, steps, watch, before_each=before_each, hear=heard.hear)
@@ -211,8 +215,8 @@ def _words(options: Options, version: int) -> list[str]:
     return words
 
 
-def _statement(words: Sequence[str], table: Table) -> str:
-    return f"VACUUM ({', '.join(words)}) {table.name}"
+def _statement(words: Sequence[str], table: Table, version: int) -> str:
+    return f"VACUUM ({', '.join(words)}) {only(version)}{table.name}"
 
 
 def _was_done(old: Table, new: Table, swept: Swept, *, full: bool, counted: Callable[[], bool]) -> bool:
