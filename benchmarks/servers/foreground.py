@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.figures import Figure, percentile
 from benchmarks.servers import sample
 from benchmarks.servers.contenders import overhaul_serving, timed
-from benchmarks.servers.postgresql import THE_SAME, Contender, by_table, copy_of, reference, whole
+from benchmarks.servers.postgresql import THE_SAME, Contender, by_table, copy_of, reference, whole_by_two
 from benchmarks.servers.size import Size
 from tests.postgres import PostgresServer
 
@@ -25,8 +25,8 @@ def _throttled(_: PostgresServer, url: str) -> float:
 
 _CONTENDERS: dict[str, Contender] = {
     "vacuumdb, reindexdb": reference,
-    "overhaul run": whole,
-    "overhaul run --scope table": by_table,
+    "overhaul run": by_table,
+    "overhaul run --scope database, jobs=2": whole_by_two,
     "overhaul create, throttled": _throttled,
 }
 _CLIENTS = 2
@@ -57,7 +57,7 @@ def measure(size: Size) -> list[Figure]:
                 unit="x",
                 aim="at most 1",
             )
-            for name in ("overhaul run", "overhaul run --scope table", "overhaul create, throttled")
+            for name in ("overhaul run", "overhaul run --scope database, jobs=2", "overhaul create, throttled")
         ),
     ]
 

@@ -1,7 +1,7 @@
 """Overhaul beside vacuumdb and reindexdb, on copies of one PostgreSQL database."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from benchmarks.figures import Figure
@@ -13,6 +13,7 @@ from tests.postgres import PostgresServer
 Contender = Callable[[PostgresServer, str], float]
 # What `vacuumdb --analyze` does to each table in one statement, and reindexdb after it.
 THE_SAME = ("--operation", "vacuum:analyze=true", "--operation", "reindex")
+_BY_TWO = ("--operation", "vacuum:analyze=true,jobs=2", "--operation", "reindex:jobs=2")
 _SOME = "reference, of 5 % of the tables"
 _WORTH_IT = (*THE_SAME, "--scope", "table", "--only-if", "dead_rows > 30")
 
@@ -27,17 +28,28 @@ def reference(server: PostgresServer, url: str) -> float:
 
 def whole(_: PostgresServer, url: str) -> float:
     """Walk the database, one operation after the other."""
-    return timed(overhaul_run(url, *THE_SAME))
+    return timed(overhaul_run(url, *THE_SAME, "--scope", "database"))
+
+
+def whole_by_two(_: PostgresServer, url: str) -> float:
+    """Walk the database over two connections, as the reference does."""
+    return timed(overhaul_run(url, *_BY_TWO, "--scope", "database"))
 
 
 def by_table(_: PostgresServer, url: str) -> float:
-    """Do the same with a child job for each table."""
-    return timed(overhaul_run(url, *THE_SAME, "--scope", "table"))
+    """Do the same with a child job for each table, which is the default."""
+    return timed(overhaul_run(url, *THE_SAME))
 
 
 def served(_: PostgresServer, url: str) -> float:
     """Do so by a manager and a worker that run already."""
     with overhaul_serving(url, *THE_SAME, "--scope", "table") as command:
+        return timed(command)
+
+
+def served_by_two(_: PostgresServer, url: str) -> float:
+    """Walk the database by them, over two connections."""
+    with overhaul_serving(url, *_BY_TWO) as command:
         return timed(command)
 
 
@@ -50,6 +62,15 @@ def worth_it_served(_: PostgresServer, url: str) -> float:
 def worth_it(_: PostgresServer, url: str) -> float:
     """Do the same where there are dead rows to speak of."""
     return timed(overhaul_run(url, *_WORTH_IT))
+
+
+_OF_ALL: Mapping[str, Contender] = {
+    "overhaul run": by_table,
+    "overhaul run --scope database": whole,
+    "overhaul run --scope database, jobs=2": whole_by_two,
+    "overhaul create --scope table": served,
+    "overhaul create, jobs=2": served_by_two,
+}
 
 
 def measure(size: Size) -> list[Figure]:
@@ -65,14 +86,12 @@ def measure(size: Size) -> list[Figure]:
         print(f"  differing: {', '.join(found[:10])}", file=sys.stderr)
     return [
         *(Figure(name=name, values=values, unit="s") for name, values in times.items()),
-        _ratio(times, "overhaul run", "reference", "at most 1"),
-        _ratio(times, "overhaul run --scope table", "reference", "at most 1"),
-        _ratio(times, "overhaul create --scope table", "reference", "at most 1"),
+        *(_ratio(times, name, "reference", "at most 1") for name in _OF_ALL),
         *(
             _ratio(times, f"{command} --only-if, of 5 % of the tables", _SOME, "at most 0.25")
             for command in ("overhaul run", "overhaul create")
         ),
-        Figure(name="differences of the end state by table", values=differing, unit="", aim="0"),
+        Figure(name="differences of the end state", values=differing, unit="", aim="0"),
     ]
 
 
@@ -81,9 +100,7 @@ def _round(
 ) -> tuple[dict[str, float], list[str]]:
     contenders: list[tuple[str, str, Contender]] = [
         ("reference", source, reference),
-        ("overhaul run", source, whole),
-        ("overhaul run --scope table", source, by_table),
-        ("overhaul create --scope table", source, served),
+        *((name, source, contender) for name, contender in _OF_ALL.items()),
         (_SOME, well, reference),
         ("overhaul run --only-if, of 5 % of the tables", well, worth_it),
         ("overhaul create --only-if, of 5 % of the tables", well, worth_it_served),
@@ -99,9 +116,7 @@ def _round(
     ordered = {name: seconds[name] for name, *_ in contenders}
     before, of_reference = states["before", source], states["reference", source]
     return ordered, [
-        found
-        for name in ("overhaul run", "overhaul run --scope table", "overhaul create --scope table")
-        for found in end_state.differences(before, of_reference, states[name, source])
+        found for name in _OF_ALL for found in end_state.differences(before, of_reference, states[name, source])
     ]
 
 

@@ -17,6 +17,7 @@ from worker_service.operations.postgresql.heapcheck import (
 from worker_service.operations.postgresql.indexes import TOAST, Index, may_use_toast, read_indexes
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, judge, missing
+from worker_service.operations.postgresql.lanes import JOBS
 from worker_service.operations.postgresql.measures import whole_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import Options, lock_timeout
@@ -61,7 +62,7 @@ class Amcheck:
     name = "amcheck"
     scope = Scope.INDEX
     description = "Check B-tree indexes and tables for damage; needs the extension amcheck."
-    options = (_HEAP, _ALL_INDEXED, _PARENT, lock_timeout(10_000))
+    options = (_HEAP, _ALL_INDEXED, _PARENT, JOBS, lock_timeout(10_000))
 
     def check(self, _options: Options, /) -> None:
         """Take every combination."""

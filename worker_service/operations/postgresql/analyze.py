@@ -16,6 +16,7 @@ from worker_service.operations.postgresql.catalog import (
 )
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, counting, judge, missing, version_of, with_numbers
+from worker_service.operations.postgresql.lanes import JOBS
 from worker_service.operations.postgresql.measures import table_measures, whole_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import COST_DELAY, COST_LIMIT, Options, lock_timeout
@@ -39,7 +40,7 @@ class Analyze:
     name = "analyze"
     scope = Scope.TABLE
     description = "Renew the query planner's statistics of every table and partitioned parent."
-    options = (_SKIP_LOCKED, COST_DELAY, COST_LIMIT, lock_timeout(10_000))
+    options = (_SKIP_LOCKED, JOBS, COST_DELAY, COST_LIMIT, lock_timeout(10_000))
 
     def check(self, _options: Options, /) -> None:
         """Take every combination."""

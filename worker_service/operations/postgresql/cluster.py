@@ -63,7 +63,7 @@ class Cluster:
         before_each = before_a_rewrite(session, subject)
         steps = _steps(tables)
         with Watch(session, verb="cluster", total=len(steps), unit="tables", view=REWRITE) as watch:
-            swept = sweep(session, steps, watch, before_each=before_each)
+            swept = sweep(session, steps, watch, before_each=lambda _: before_each)
         now = {table.oid: table for table in read_tables(session.rows, session.version, subject=subject)}
         done = [table for table in tables if table.oid in now and now[table.oid].file != table.file]
         ledger = Ledger(

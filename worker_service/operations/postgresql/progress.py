@@ -17,6 +17,7 @@ from worker_service.operations.postgresql.waiting import INTERVAL, look_at_waits
 _LAST_LOOK = 1.0
 """Seconds that the end of an operation waits for a look that is under way; what it finds is not told any more."""
 
+Raw = psycopg.Connection[tuple[Any, ...]]
 HowFar = tuple[int | None, int | None, str]
 """Done, total and their unit; nothing where the server does not tell."""
 
@@ -96,7 +97,7 @@ class Watch:
         self._unit = unit
         self._view = view
         self._done = 0
-        self._current: tuple[str, float] | None = None
+        self._current: dict[Session, tuple[str, float]] = {}
         self._told: tuple[str, int] = ("", 0)
         self._guard = threading.Lock()
         self._ended = threading.Event()
@@ -114,54 +115,56 @@ class Watch:
         self._thread.join(_LAST_LOOK)
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Watch one statement, on the object of that name."""
+    def step(self, name: str, lane: Session) -> Iterator[None]:
+        """Watch one statement of a session, on the object of that name."""
         with self._guard:
-            self._current = (name, time.monotonic())
+            self._current[lane] = (name, time.monotonic())
             self._tell(Progress(phase=self._verb, done=self._done, total=self._total, unit=self._unit))
         try:
             yield
         finally:
             with self._guard:
-                self._current = None
+                del self._current[lane]
                 # Those that are tried once more were counted before.
                 self._done = min(self._done + 1, self._total)
 
     def _watch(self) -> None:
-        connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        connection: Raw | None = None
         try:
             while not self._ended.wait(INTERVAL):
-                began = self._current
-                if began is None or time.monotonic() - began[1] < INTERVAL:
+                with self._guard:
+                    lasting = [one for one in self._current.items() if time.monotonic() - one[1][1] >= INTERVAL]
+                if not lasting:
                     continue
                 if connection is None:
                     connection = connect(self._session.conninfo, "overhaul-look")
                     state(connection, looking_settings(self._session.version))
-                self._look(connection, began)
+                for number, (lane, began) in enumerate(lasting):
+                    # Of several one is told of.
+                    self._look(connection, lane, began, tells=number == 0)
         except psycopg.Error as error:
             self._session.waits.unknown(f"The server does not tell how far it is, nor who waits: {error}")
         finally:
             if connection is not None:
                 connection.close()
 
-    def _look(self, connection: psycopg.Connection[tuple[Any, ...]], began: tuple[str, float]) -> None:
-        session = self._session
-        look_at_waits(connection, pid=session.pid, waits=session.waits)
-        if self._view is None:
+    def _look(self, connection: Raw, lane: Session, began: tuple[str, float], *, tells: bool) -> None:
+        look_at_waits(connection, pid=lane.pid, waits=lane.waits)
+        if self._view is None or not tells:
             return
         query = f"SELECT to_jsonb(p) FROM {self._view.relation} AS p WHERE pid = %s"  # noqa: S608 - a constant
-        rows = connection.execute(query.encode(), [session.pid]).fetchall()
+        rows = connection.execute(query.encode(), [lane.pid]).fetchall()
         if rows and rows[0][0].get("phase"):
-            self._sample(began, self._view.read(rows[0][0]), rows[0][0]["phase"])
+            self._sample(lane, began, self._view.read(rows[0][0]), rows[0][0]["phase"])
 
-    def _sample(self, began: tuple[str, float], how_far: HowFar, phase: str) -> None:
+    def _sample(self, lane: Session, began: tuple[str, float], how_far: HowFar, phase: str) -> None:
         done, total, unit = how_far
         # A long phase is cut at its end, so the object's name comes last.
         place = f" {self._done + 1} of {self._total}" if self._total > 1 else ""
         told = f"{self._verb}{place}, {phase.removeprefix(_BUILDING)}: {began[0]}"
         with self._guard:
             # Meanwhile the next statement may have begun, of which this says nothing.
-            if self._current == began:
+            if self._current.get(lane) == began:
                 self._tell(Progress(phase=told, done=done, total=total, unit=unit))
 
     def _tell(self, progress: Progress) -> None:

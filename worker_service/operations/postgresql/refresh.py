@@ -12,6 +12,7 @@ from worker_service.operations.postgresql.failures import failed, failure_of
 from worker_service.operations.postgresql.indexes import Index, read_indexes
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import version_of
+from worker_service.operations.postgresql.lanes import JOBS
 from worker_service.operations.postgresql.leftovers import clean_up
 from worker_service.operations.postgresql.measures import size_measures
 from worker_service.operations.postgresql.names import Name
@@ -64,7 +65,7 @@ class RefreshCollationVersion:
     name = "refresh_collation_version"
     scope = Scope.DATABASE
     description = "Rebuild the indexes of collations that changed with the system, then note their version."
-    options = (CONCURRENTLY, lock_timeout(60_000))
+    options = (CONCURRENTLY, JOBS, lock_timeout(60_000))
 
     def check(self, _options: Options, /) -> None:
         """Take every combination."""

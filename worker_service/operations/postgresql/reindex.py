@@ -1,8 +1,8 @@
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from worker_service.domain.inspection import Scope
-from worker_service.domain.outcome import FailureCategory, Measures, Result, Verdict
+from worker_service.domain.outcome import Failure, FailureCategory, Measures, Result, Verdict
 from worker_service.operations.options import FlagOption
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.failures import failed
@@ -18,6 +18,7 @@ from worker_service.operations.postgresql.indexes import (
 )
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, judge, nothing_there, with_numbers
+from worker_service.operations.postgresql.lanes import JOBS
 from worker_service.operations.postgresql.leftovers import clean_up, drops
 from worker_service.operations.postgresql.measures import file_measures
 from worker_service.operations.postgresql.names import Name
@@ -53,7 +54,7 @@ class Reindex:
     name = "reindex"
     scope = Scope.INDEX
     description = "Rebuild every index, concurrently unless that is switched off."
-    options = (CONCURRENTLY, lock_timeout(60_000))
+    options = (CONCURRENTLY, JOBS, lock_timeout(60_000))
 
     def check(self, _options: Options, /) -> None:
         """Take every combination."""
@@ -148,7 +149,9 @@ def rebuild(session: Session, indexes: Sequence[Index]) -> Swept:
     concurrently = bool(session.options.flags[CONCURRENTLY.name])
     steps = rebuilding(indexes, session.options)
     former = {index.name: index for index in indexes}
-    before_each = Patience(session) if concurrently else lambda _: None
+    before_each: Callable[[Session], Callable[[Step], Failure | None]] = (
+        Patience if concurrently else lambda _: lambda _: None
+    )
     with Watch(session, verb="reindex", total=len(steps), unit="indexes", view=INDEX) as watch:
         return sweep(
             session,

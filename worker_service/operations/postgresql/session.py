@@ -75,6 +75,7 @@ class Session:
         self._control = control
         self._notices: list[Notice] = []
         self._busy = False
+        self._lanes: tuple[Session, ...] = ()
         self._spare: psycopg.Connection[Row] | None = None
         self._kept = kept
         self._lent, self.pid = self._borrow(conninfo)
@@ -125,8 +126,29 @@ class Session:
         """Run a statement that cleans up behind the operation, also after a stop."""
         self._execute(self._beside() if self.stop.is_set() else self._connection, statement)
 
+    def another(self) -> "Session":
+        """Open one more session of the same operation, for another thread; whoever stops this one stops both."""
+        lane = Session(
+            conninfo=self.conninfo,
+            operation=self.operation,
+            options=self.options,
+            control=self._control,
+            stop=self.stop,
+            kept=self._kept,
+        )
+        lane.waits = self.waits
+        self._lanes = (*self._lanes, lane)
+        return lane
+
+    def leave(self, lane: "Session") -> None:
+        """Close one that was opened so."""
+        self._lanes = tuple(one for one in self._lanes if one is not lane)
+        lane.close()
+
     def interrupt(self) -> None:
-        """Cancel the statement that runs on the operation's connection; harmless when none does."""
+        """Cancel the statements that run on the operation's connections; harmless when none does."""
+        for lane in self._lanes:
+            lane.interrupt()
         if self._busy:
             with suppress(psycopg.Error):
                 self._connection.cancel_safe(timeout=_CANCEL_SECONDS)

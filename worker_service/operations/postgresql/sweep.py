@@ -1,3 +1,5 @@
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,6 +15,7 @@ from worker_service.operations.postgresql.failures import (
     not_free,
     not_permitted,
 )
+from worker_service.operations.postgresql.lanes import beside_each_other, lanes_of
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.progress import Watch
 from worker_service.operations.postgresql.session import Notice, Row, Session
@@ -64,53 +67,93 @@ def sweep(
     steps: Sequence[Step],
     watch: Watch,
     *,
-    before_each: Callable[[Step], Failure | None] = lambda _: None,
+    before_each: Callable[[Session], Callable[[Step], Failure | None]] = lambda _: lambda _: None,
     again: Callable[[Step], bool] = lambda _: True,
     hear: Callable[[Name, Sequence[Notice]], None] = lambda *_: None,
     read: Callable[[Step, Sequence[Row]], Failure | None] = lambda *_: None,
 ) -> Swept:
     """Run the steps one by one; warn of one that fails and go on. Those that met a lock are tried once more.
 
-    ``before_each`` may tell a failure in place of the statement, ``again`` that an object is done in spite of its
-    lock; ``hear`` takes what the server said, and ``read`` may tell a failure from the rows that were answered. A
-    stop ends it quietly: what was done is to be read from the catalogues then.
+    Where the options ask for several jobs, each has a session, and steps on one table go to the same.
+    ``before_each`` makes for a session what may tell a failure in place of the statement, ``again`` tells that an
+    object is done in spite of its lock; ``hear`` takes what the server said, and ``read`` may tell a failure from
+    the rows that were answered, neither of them two at once. A stop ends it quietly: what was done is to be read
+    from the catalogues then.
     """
-
-    def runner(step: Step) -> Failure | None:
-        if failure := before_each(step):
-            return failure
-        notices = session.run(step.statement)
-        hear(step.name, notices)
-        return warned(notices) or read(step, session.answer)
-
-    result = _pass(session, steps, watch, Swept(), runner)
+    first = _Pass(steps, watch, Swept(), hear, read)
+    with lanes_of(session, first.shares) as lanes:
+        ready = {id(lane): before_each(lane) for lane in lanes}
+        beside_each_other(lanes, lambda lane: first.work(lane, ready[id(lane)]))
+    result = first.result
     if result.stopped or result.end or len(steps) == 1:
         return result
     locked = [step for step in steps if _is_locked(result.failures.get(step.name)) and again(step)]
-    if locked:
-        left = {step.name for step in locked}
-        kept = {name: failure for name, failure in result.failures.items() if name not in left}
-        session.log("info", f"Trying those again that were locked: {len(locked)}.")
-        result = _pass(session, locked, watch, replace(result, failures=kept), runner)
-    return result
+    if not locked:
+        return result
+    left = {step.name for step in locked}
+    kept = {name: failure for name, failure in result.failures.items() if name not in left}
+    session.log("info", f"Trying those again that were locked: {len(locked)}.")
+    second = _Pass(locked, watch, replace(result, failures=kept), hear, read)
+    second.work(session, before_each(session))
+    return second.result
 
 
-def _pass(
-    session: Session, steps: Iterable[Step], watch: Watch, result: Swept, one: Callable[[Step], Failure | None]
-) -> Swept:
-    for step in steps:
+class _Pass:
+    """Steps that are shared out among lanes, and what became of them."""
+
+    def __init__(
+        self,
+        steps: Iterable[Step],
+        watch: Watch,
+        result: Swept,
+        hear: Callable[[Name, Sequence[Notice]], None],
+        read: Callable[[Step, Sequence[Row]], Failure | None],
+    ) -> None:
+        tables: dict[int | Name, list[Step]] = {}
+        for step in steps:
+            tables.setdefault(step.table or step.name, []).append(step)
+        self.result = result
+        self.shares = len(tables)
+        self._left = deque(tables.values())
+        self._watch = watch
+        self._hear = hear
+        self._read = read
+        self._guard = threading.Lock()
+
+    def work(self, lane: Session, before: Callable[[Step], Failure | None]) -> None:
+        """Take steps until none is left, or one has ended the pass."""
+        while (steps := self._take()) is not None:
+            for step in steps:
+                if not self._is_over:
+                    self._one(lane, step, before)
+
+    @property
+    def _is_over(self) -> bool:
+        return self.result.stopped or self.result.end is not None
+
+    def _take(self) -> Sequence[Step] | None:
+        with self._guard:
+            return self._left.popleft() if self._left and not self._is_over else None
+
+    def _one(self, lane: Session, step: Step, before: Callable[[Step], Failure | None]) -> None:
         try:
-            session.checkpoint()
-            with watch.step(step.name.shown):
-                failure = one(step)
+            lane.checkpoint()
+            with self._watch.step(step.name.shown, lane):
+                failure = before(step) or self._done(step, lane.run(step.statement), lane)
         except OperationCancelledError:
-            return replace(result, stopped=True)
+            with self._guard:
+                self.result = replace(self.result, stopped=True)
+            return
         except psycopg.Error as error:
             failure = failure_of(error)
-        result = _after(result, session, step, failure)
-        if result.end:
-            return result
-    return result
+        gone = failure is not None and is_gone(failure) and not _is_there(lane, step.name)
+        with self._guard:
+            self.result = _after(self.result, lane, step, failure, gone=gone)
+
+    def _done(self, step: Step, notices: Sequence[Notice], lane: Session) -> Failure | None:
+        with self._guard:
+            self._hear(step.name, notices)
+            return warned(notices) or self._read(step, lane.answer)
 
 
 def warned(notices: Iterable[Notice]) -> Failure | None:
@@ -128,13 +171,13 @@ def warned(notices: Iterable[Notice]) -> Failure | None:
     return None
 
 
-def _after(result: Swept, session: Session, step: Step, failure: Failure | None) -> Swept:
+def _after(result: Swept, session: Session, step: Step, failure: Failure | None, *, gone: bool) -> Swept:
     if failure is None:
         return replace(result, ran=result.ran | {step.name})
+    if gone:
+        session.log("info", f"{step.name.shown}: it is not there any more.")
+        return replace(result, gone=result.gone | {step.name})
     if is_gone(failure):
-        if not _is_there(session, step.name):
-            session.log("info", f"{step.name.shown}: it is not there any more.")
-            return replace(result, gone=result.gone | {step.name})
         failure = needs_what_is_missing(failure)
     failures = {**result.failures, step.name: failure}
     if failure.reason in ENDING:

@@ -12,6 +12,7 @@ from worker_service.operations.postgresql.effect import Effect, judged
 from worker_service.operations.postgresql.holders import snapshot_holders
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, counting, judge, missing, version_of, with_numbers
+from worker_service.operations.postgresql.lanes import JOBS
 from worker_service.operations.postgresql.leftovers import before_a_rewrite, planned_drops
 from worker_service.operations.postgresql.measures import file_measures, table_measures
 from worker_service.operations.postgresql.names import Name
@@ -67,6 +68,7 @@ class Vacuum:
         _TRUNCATE,
         _INDEX_CLEANUP,
         _PARALLEL,
+        JOBS,
         COST_DELAY,
         COST_LIMIT,
         lock_timeout(10_000),
@@ -78,6 +80,8 @@ class Vacuum:
             for name in (_PARALLEL.name,):
                 if options.numbers[name]:
                     raise InvalidOperationError(f"The option {name!r} does not go with full: leave one out.")
+            if (options.numbers[JOBS.name] or 1) > 1:
+                raise InvalidOperationError(f"The option {JOBS.name!r} does not go with full: leave one out.")
             for name in (_SKIP_LOCKED.name, _TRUNCATE.name):
                 if options.flags[name]:
                     raise InvalidOperationError(f"The option {name!r} does not go with full: leave one out.")
@@ -178,7 +182,7 @@ def _sweep(
     steps = [Step(name=table.name, statement=_statement(words, table, session.version)) for table in tables]
     view = REWRITE if session.options.flags[_FULL.name] else VACUUM
     with Watch(session, verb="vacuum", total=len(steps), unit="tables", view=view) as watch:
-        return sweep(session, steps, watch, before_each=before_each, hear=heard.hear)
+        return sweep(session, steps, watch, before_each=lambda _: before_each, hear=heard.hear)
 
 
 def _update_limits(session: Session) -> None:
