@@ -2,12 +2,20 @@ import math
 
 import pytest
 
+from manager_service.leasing.checks import MAX_REASON
 from overhaul.v1 import job_pb2
 from overhaul.v1 import lease_service_pb2 as wire
 from worker_service.domain.inspection import InspectedObject, InspectionResult, Scope, Selection, Threshold
 from worker_service.domain.lock import Lock
 from worker_service.manager_client import inspections
 from worker_service.manager_client.channel import MESSAGE_BYTES
+
+
+def told(*previews: str) -> list[str]:
+    """Return the previews of an object as they are sent."""
+    item = InspectedObject(operations=("vacuum", "analyze")[: len(previews)], previews=previews)
+    [message] = inspections.inspection_result(InspectionResult(objects=(item,))).objects
+    return list(message.previews)
 
 
 class TestSelection:
@@ -87,6 +95,47 @@ class TestWire:
         assert list(first.previews) == ["VACUUM a", "ANALYZE a"]
         assert not second.HasField("object")
         assert (list(second.operations), second.left_out) == ([1], "it is a view")
+
+    @pytest.mark.parametrize("tables", [40, 150])
+    def test_a_long_list_of_statements_is_cut_between_two_of_them(self, tables: int) -> None:
+        statements = [f"OPTIMIZE TABLE `shop`.`{number:063}` -- nobody waits" for number in range(tables)]
+        text = "\n".join([*statements, "-- and 7 statements more"])
+
+        [preview] = told(text)
+
+        *head, note, last = preview.splitlines()
+        left_out = statements[len(head) :]
+        assert len(preview) <= MAX_REASON
+        assert len(head) > 20
+        assert head == statements[: len(head)]
+        assert note == f"-- lines not shown: {len(left_out)}, of {sum(map(len, left_out)):,} characters"
+        assert last == "-- and 7 statements more"
+
+    @pytest.mark.parametrize("statement", ["s" * 20, "s" * 5_000])
+    def test_a_long_line_is_cut_at_a_statements_end_where_there_is_one(self, statement: str) -> None:
+        text = "; ".join([statement] * 500)
+
+        [preview] = told(text)
+
+        head, note = preview.splitlines()
+        assert len(preview) <= MAX_REASON
+        assert text.startswith(head)
+        assert len(head) > 3_800
+        assert head.endswith(statement) == (len(statement) < 100)
+        assert note == f"-- not shown: {len(text) - len(head):,} characters"
+
+    def test_what_fits_is_told_as_it_is(self) -> None:
+        text = "s" * inspections.TEXT_CHARACTERS
+
+        assert told(text, "VACUUM a") == [text, "VACUUM a"]
+
+    def test_a_long_reason_to_leave_something_out_is_cut_too(self) -> None:
+        item = InspectedObject(object="a", operations=("vacuum",), left_out="because " * 1_000)
+
+        [message] = inspections.inspection_result(InspectionResult(objects=(item,))).objects
+
+        assert len(message.left_out) <= MAX_REASON
+        assert message.left_out.startswith("because because")
 
     def test_the_statements_of_a_dry_run_are_told_as_far_as_there_is_room(self) -> None:
         operations = ("vacuum", "analyze", "reindex")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate, takewhile
 
 from overhaul.v1 import job_pb2, lease_service_pb2
 from worker_service.domain.inspection import (
@@ -26,7 +27,10 @@ SCOPES = {
 
 PREVIEW_BYTES = 8 << 20
 """So much of a report the statements of a dry run may take; the measures of all objects have to fit beside."""
+TEXT_CHARACTERS = 4_000
+"""So long one text of an object may be; a manager refuses a report with one of more than 4,096 characters."""
 _NOT_SHOWN = "not shown: too many objects"
+_LONGEST_NOTE = 100
 
 
 def inspection(message: lease_service_pb2.Inspection) -> Inspection:
@@ -47,7 +51,7 @@ def inspection_result(found: InspectionResult) -> lease_service_pb2.InspectionRe
     measured = (name for item in found.objects for name in item.measures)
     measures = list(dict.fromkeys([*measured, *found.measures]))
     places = {name: place for place, name in enumerate(operations)}
-    objects = _with_room(found.objects)
+    objects = _with_room(map(_shortened, found.objects))
     return lease_service_pb2.InspectionResult(
         measures=measures,
         operations=operations,
@@ -58,6 +62,32 @@ def inspection_result(found: InspectionResult) -> lease_service_pb2.InspectionRe
             for item in found.only_if
         ],
     )
+
+
+def _shortened(item: InspectedObject) -> InspectedObject:
+    return replace(item, previews=tuple(map(_short, item.previews)), left_out=_short(item.left_out))
+
+
+def _short(text: str) -> str:
+    """Leave lines out, but not the last, which may say what holds of all; where there is one, its end."""
+    if len(text) <= TEXT_CHARACTERS:
+        return text
+    *lines, last = text.splitlines()
+    room = TEXT_CHARACTERS - _LONGEST_NOTE - len(last)
+    if not lines or room < 0:
+        head = text[: TEXT_CHARACTERS - _LONGEST_NOTE]
+        head = head.rpartition("; ")[0] or head
+        return f"{head}\n-- not shown: {len(text) - len(head):,} characters"
+    kept = _fitting(lines, room)
+    left_out = lines[len(kept) :]
+    note = f"-- lines not shown: {len(left_out)}, of {sum(map(len, left_out)):,} characters"
+    return "\n".join([*kept, note, last])
+
+
+def _fitting(lines: Sequence[str], room: int) -> Sequence[str]:
+    """Return the first lines that take no more than so many characters, with their ends."""
+    taken = accumulate(len(line) + 1 for line in lines)
+    return lines[: sum(1 for _ in takewhile(lambda size: size <= room, taken))]
 
 
 def _with_room(objects: Iterable[InspectedObject]) -> Iterator[InspectedObject]:

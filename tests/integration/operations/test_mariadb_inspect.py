@@ -8,6 +8,7 @@ from itertools import count
 
 import pytest
 
+from manager_service.leasing.checks import MAX_REASON
 from tests.integration.operations.doubles import RecordingControl
 from tests.integration.operations.mariadb_databases import Database, failure, logged
 from worker_service.domain.errors import InvalidOperationError, TargetBusyError
@@ -23,6 +24,7 @@ from worker_service.domain.inspection import (
 from worker_service.domain.lock import Lock
 from worker_service.domain.operation import Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Result, Verdict
+from worker_service.manager_client.inspections import inspection_result
 from worker_service.operations.mariadb import MariadbEngine
 from worker_service.operations.mariadb.connection import Connection, ServerError
 from worker_service.operations.mariadb.inspecting import table_key
@@ -260,6 +262,19 @@ class TestSelection:
 
 
 class TestLeftOut:
+    def test_the_statements_of_a_walk_of_many_tables_are_no_longer_than_a_manager_takes(
+        self, database: Database
+    ) -> None:
+        for number in range(60):
+            database.run(f"CREATE TABLE table_with_quite_a_long_name_{number:02} (id INT) ENGINE=Aria")
+
+        told = found(looked(database, Scope.DATABASE, preview=True))
+        [whole] = inspection_result(told).objects
+
+        assert max(len(text) for text in told.objects[0].previews) > MAX_REASON
+        assert max(len(text) for text in whole.previews) <= MAX_REASON
+        assert {text.splitlines()[-1] for text in whole.previews} == {"-- and 10 statements more"}
+
     def test_what_the_walk_leaves_alone_is_told_with_its_reason(self, two: Database) -> None:
         two.run(
             "CREATE VIEW v AS SELECT 1",
