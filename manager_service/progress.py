@@ -4,9 +4,10 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from manager_service.domain.model import SECOND, Progress, RunningProgress, Span
+from manager_service.domain.model import SECOND, ChildJob, Progress, RunningProgress, Span
+from manager_service.domain.pace import Pace, expected_left
 from manager_service.domain.ports import Clock, IdSource, JobReads
 from manager_service.domain.watch import ProgressNews
 
@@ -35,18 +36,49 @@ class _Followed:
         return self.passed.get(child_job_id, 0) > attempt
 
 
+class _Paces:
+    """What was told of running children, and how fast they are; what is told often takes no more room.
+
+    Nobody says here that an attempt has ended, so what was not told again for long is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._paces: OrderedDict[str, Pace] = OrderedDict()
+
+    def of(self, child_job_id: str, attempt: int, progress: Progress) -> Pace | None:
+        """Return the pace of a child, if this was told of it last."""
+        pace = self._paces.get(child_job_id)
+        told_last = pace is not None and (pace.attempt, pace.last) == (attempt, progress)
+        return pace if told_last else None
+
+    def tell(self, child_job_id: str, attempt: int, progress: Progress, now: Span) -> Pace | None:
+        """Note what is told, and return the pace until then; what is told of an older attempt changes nothing."""
+        before = self._paces.get(child_job_id)
+        if before is None:
+            self._paces[child_job_id] = Pace.begun(attempt, progress, now)
+        elif before.attempt <= attempt:
+            self._paces[child_job_id] = before.told(attempt, progress, now)
+            self._paces.move_to_end(child_job_id)
+        self._forget_old(now)
+        return before
+
+    def _forget_old(self, now: Span) -> None:
+        """Forget what was told longest ago: of attempts that have ended, nothing more comes."""
+        while len(self._paces) > MAX_KEPT or next(iter(self._paces.values())).last_time < now - KEPT:
+            self._paces.popitem(last=False)
+
+
 class ProgressHub:
     """Tells the progress of running children to those who follow the parent job, each news once.
 
-    Nobody says here that an attempt has ended, so what was not told again for long is forgotten.
-
     Args:
-        clock: spaces what followers are told.
+        clock: spaces what followers are told, and tells how fast operations go.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._latest: OrderedDict[str, tuple[_Told, Span]] = OrderedDict()
+        self._told = _Paces()
+        self._read = _Paces()
         self._followed: dict[str, _Followed] = {}
         self._overtaken: set[str] | None = None
 
@@ -80,11 +112,22 @@ class ProgressHub:
             if one.child_job_id not in overtaken:
                 self._spread(one.parent_job_id, one.child_job_id, _Told(one.attempt, one.progress))
 
-    def _forget_old(self) -> None:
-        """Forget what was told longest ago: of attempts that have ended, nothing more comes."""
-        before = self._clock.monotonic() - KEPT
-        while len(self._latest) > MAX_KEPT or next(iter(self._latest.values()))[1] < before:
-            self._latest.popitem(last=False)
+    def estimated(self, child: ChildJob) -> ChildJob:
+        """Return a child as it was read, with how long it still takes where that can be told.
+
+        Where its worker tells another manager how far it is, a second look at it tells how fast.
+        """
+        if child.progress is None:
+            return child
+        now = self._clock.monotonic()
+        pace = self._told.of(child.id, child.attempts, child.progress)
+        if pace is None:
+            self._read.tell(child.id, child.attempts, child.progress, now)
+            pace = self._read.of(child.id, child.attempts, child.progress)
+        left = None if pace is None else pace.left(now)
+        if left is None:
+            left = expected_left(expected=child.expected, begun=child.start_time, now=self._clock.wall())
+        return replace(child, remaining=left)
 
     @contextmanager
     def follow(self, parent_job_id: str, ring: Callable[[], None]) -> Iterator["Follower"]:
@@ -100,11 +143,8 @@ class ProgressHub:
                 del self._followed[parent_job_id]
 
     def _spread(self, parent_job_id: str, child_job_id: str, told: _Told) -> None:
-        before, _ = self._latest.pop(child_job_id, (None, 0))
-        older = before is not None and before.attempt > told.attempt
-        self._latest[child_job_id] = (before if older and before else told), self._clock.monotonic()
-        self._forget_old()
-        if older or before == told:
+        before = self._told.tell(child_job_id, told.attempt, told.progress, self._clock.monotonic())
+        if before is not None and (before.attempt > told.attempt or _Told(before.attempt, before.last) == told):
             return
         followed = self._followed.get(parent_job_id)
         if followed is None or followed.is_late(child_job_id, told.attempt):
@@ -144,7 +184,10 @@ class Follower:
         self._told_at = {child: at for child, at in self._told_at.items() if now - at < _APART}
         ready = [child for child in self._news if child not in self._told_at]
         self._told_at.update(dict.fromkeys(ready, now))
-        return tuple(ProgressNews(child_job_id=child, progress=self._news.pop(child).progress) for child in ready)
+        news = ((child, self._news.pop(child)) for child in ready)
+        return tuple(
+            ProgressNews(child_job_id=child, attempt=one.attempt, progress=one.progress) for child, one in news
+        )
 
     def wait(self) -> Span | None:
         """Return how long until more may be told; ``None`` when there is nothing to tell."""

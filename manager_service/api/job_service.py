@@ -8,6 +8,7 @@ from typing_extensions import override
 from manager_service.api.convert import events, jobs, requests
 from manager_service.api.convert.pages import read_page
 from manager_service.domain.ports import JobStore
+from manager_service.domain.watch import ProgressFeed
 from manager_service.orchestrator import Creation, LogReader, Watches
 from overhaul.v1 import job_service_pb2, job_service_pb2_grpc
 
@@ -21,6 +22,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         store: reads and steers jobs.
         creation: makes parent jobs.
         watches: follows parent jobs.
+        progress: tells how long running children still take.
         logs: reads and follows logs.
     """
 
@@ -30,11 +32,13 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         store: JobStore,
         creation: Creation,
         watches: Watches,
+        progress: ProgressFeed,
         logs: LogReader,
     ) -> None:
         self._store = store
         self._creation = creation
         self._watches = watches
+        self._progress = progress
         self._logs = logs
 
     @override
@@ -74,7 +78,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         found = await self._store.child_jobs(parent_job_id, wanted, after=int(page.after or -1), limit=page.probe)
         shown, token = page.cut(found, lambda job: job.position)
         return job_service_pb2.ListChildJobsResponse(
-            child_jobs=[jobs.child_job(job) for job in shown], next_page_token=token
+            child_jobs=[jobs.child_job(self._progress.estimated(job)) for job in shown], next_page_token=token
         )
 
     @override
@@ -84,7 +88,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         """Read a child job with its attempts."""
         job, attempts = await self._store.child_job(requests.child_job_id(request.child_job_id))
         return job_service_pb2.GetChildJobResponse(
-            child_job=jobs.child_job(job),
+            child_job=jobs.child_job(self._progress.estimated(job)),
             attempts=[jobs.attempt(attempt) for attempt in attempts],
         )
 

@@ -43,6 +43,7 @@ class Manager:
             store=store,
             creation=Creation(store, clock),
             watches=Watches(store, progress, self._parents),
+            progress=progress,
             logs=LogReader(store, self._logs),
         )
         services = Services(jobs=jobs, leases=LeaseService(self._desk), fleet=FleetService(store, self._desk))

@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from manager_service.client.estimates import expected
-from manager_service.client.words import moment, word
+from manager_service.client.words import moment, remaining, word
 from overhaul.v1 import fleet_service_pb2, job_pb2, job_service_pb2
 
 Json = dict[str, Any]
@@ -68,6 +68,18 @@ def child_job(child: job_pb2.ChildJob) -> Json:
         "start_time": time(child, "start_time"),
         "end_time": time(child, "end_time"),
         "expected_seconds": seconds(expected(child)),
+        "progress": progress(child.progress) if child.HasField("progress") else None,
+    }
+
+
+def progress(how_far: job_pb2.Progress) -> Json:
+    """Return how far an operation is; ``None`` stands for what its engine does not tell."""
+    return {
+        "phase": how_far.phase,
+        "done": how_far.done if how_far.HasField("done") else None,
+        "total": how_far.total if how_far.HasField("total") else None,
+        "unit": how_far.unit,
+        "remaining_seconds": seconds(remaining(how_far)),
     }
 
 

@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from manager_service.client.estimates import expected
 from manager_service.client.groups import Group
 from manager_service.client.tables import Column, FittedTable
-from manager_service.client.words import clock, duration, number, safe, seconds, spoken
+from manager_service.client.words import clock, duration, how_far, number, safe, seconds, spoken
 from overhaul.v1 import job_pb2
 
 WIDTH_OF_A_FILE = 200
@@ -250,4 +250,6 @@ def _result(child: job_pb2.ChildJob) -> str:
     parts = [spoken(child, "state"), spoken(child, "verdict")]
     if child.state == job_pb2.CHILD_JOB_STATE_PENDING:
         parts += [spoken(child, "wait_reason"), child.wait_detail]
+    if child.HasField("progress"):
+        parts.append(how_far(child.progress))
     return ": ".join(part for part in parts if part)

@@ -2,9 +2,9 @@
 
 from typing import assert_never
 
-from manager_service.client.as_json import Json, counts, parent_job, time
+from manager_service.client.as_json import Json, counts, parent_job, progress, time
 from manager_service.client.words import word
-from overhaul.v1 import job_pb2, job_service_pb2
+from overhaul.v1 import job_service_pb2
 
 
 def update(one: job_service_pb2.WatchParentJobResponse) -> Json:
@@ -27,7 +27,8 @@ def update(one: job_service_pb2.WatchParentJobResponse) -> Json:
                 "child_job_id": one.progress.child_job_id,
                 "operation": one.progress.operation,
                 "target": one.progress.target,
-                **_progress(one.progress.progress),
+                "object": one.progress.object if one.progress.HasField("object") else None,
+                **progress(one.progress.progress),
             }
         case "events" | None:  # `Streams` takes several events apart
             return {"update": None}
@@ -80,13 +81,4 @@ def _parent_job(change: job_service_pb2.ParentJobChange) -> Json:
         "paused": change.paused,
         "cancel_requested": change.cancel_requested,
         "counts": counts(change.counts),
-    }
-
-
-def _progress(progress: job_pb2.Progress) -> Json:
-    return {
-        "phase": progress.phase,
-        "done": progress.done if progress.HasField("done") else None,
-        "total": progress.total if progress.HasField("total") else None,
-        "unit": progress.unit,
     }

@@ -1,6 +1,8 @@
 """How a job is shown while it runs: live rows in a terminal, plain lines anywhere else. Both are talk: stderr."""
 
 import sys
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -9,11 +11,13 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.text import Text
 
 from manager_service.client.render import console, ended
-from manager_service.client.words import safe, spoken
+from manager_service.client.words import how_far, safe, spoken
 from overhaul.v1 import job_pb2, job_service_pb2
 
 LIVE = frozenset({job_pb2.CHILD_JOB_STATE_LEASED, job_pb2.CHILD_JOB_STATE_RUNNING})
 LIVE_ROWS = 16
+APART = 10
+"""At least so many seconds lie between two lines on how far a child is, and before the first."""
 
 
 class View(Protocol):
@@ -47,11 +51,18 @@ def choose_view() -> View:
 
 
 class PlainView:
-    """A line per change of a child."""
+    """A line per change of a child, and now and then one of how far it is.
 
-    def __init__(self, screen: Console) -> None:
+    Args:
+        screen: where lines go.
+        clock: seconds that never fall; they space the lines of one child.
+    """
+
+    def __init__(self, screen: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._screen = screen
+        self._clock = clock
         self._state = ""
+        self._told_at: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -73,11 +84,19 @@ class PlainView:
 
     def child(self, change: job_service_pb2.ChildJobChange) -> None:
         """Tell every change but that of a lease, which is followed by running."""
+        if change.state in LIVE:
+            self._told_at[change.child_job_id] = self._clock()
+        else:
+            self._told_at.pop(change.child_job_id, None)
         if change.state != job_pb2.CHILD_JOB_STATE_LEASED:
             self.say(sentence(change))
 
     def progress(self, update: job_service_pb2.ProgressUpdate) -> None:
-        """Pass over it: a log file is no place for a percentage a second."""
+        """Tell it from time to time: a log file is no place for a percentage a second."""
+        now = self._clock()
+        if now - self._told_at.setdefault(update.child_job_id, now) >= APART:
+            self._told_at[update.child_job_id] = now
+            self.say(f"{named(update)}: {how_far(update.progress)}")
 
 
 class LiveView:
@@ -132,12 +151,12 @@ class LiveView:
 
     def progress(self, update: job_service_pb2.ProgressUpdate) -> None:
         """Move the row of a child; its bar pulses where the engine does not tell how much there is."""
-        row = self._row(update.child_job_id, safe(f"{update.operation} {update.target}"))
-        how_far = update.progress
+        row = self._row(update.child_job_id, named(update))
+        progress = update.progress
         if row is not None:
-            known = how_far.HasField("total") and how_far.total > 0
+            known = progress.HasField("total") and progress.total > 0
             self._bars.update(
-                row, completed=how_far.done, total=how_far.total if known else None, said=percentage(how_far)
+                row, completed=progress.done, total=progress.total if known else None, said=how_far(progress)
             )
 
     def _row(self, child_job_id: str, name: str) -> TaskID | None:
@@ -148,10 +167,10 @@ class LiveView:
         return self._rows[child_job_id]
 
 
-def named(change: job_service_pb2.ChildJobChange) -> str:
+def named(update: job_service_pb2.ChildJobChange | job_service_pb2.ProgressUpdate) -> str:
     """Return operation, target and object as people call a child job, safe to print."""
-    place = f"{change.target}.{change.object}" if change.HasField("object") else change.target
-    return safe(f"{change.operation} {place}")
+    place = f"{update.target}.{update.object}" if update.HasField("object") else update.target
+    return safe(f"{update.operation} {place}")
 
 
 def sentence(change: job_service_pb2.ChildJobChange) -> str:
@@ -160,11 +179,3 @@ def sentence(change: job_service_pb2.ChildJobChange) -> str:
     verdict = spoken(change, "verdict")
     why = f" ({safe(change.reason)})" if change.reason else ""
     return f"{named(change)}: {state}{', ' + verdict if verdict else ''}{why}"
-
-
-def percentage(progress: job_pb2.Progress) -> str:
-    """Return how far an operation is, such as ``copy 41 %``, or ``copy 1200 pages`` without a total."""
-    phase = safe(progress.phase)
-    if progress.HasField("done") and progress.total > 0:
-        return f"{phase} {min(100, 100 * progress.done // progress.total)} %".strip()
-    return f"{phase} {progress.done} {safe(progress.unit)}".strip() if progress.HasField("done") else phase

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from overhaul.v1 import job_pb2
+
 UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
@@ -67,6 +69,25 @@ def about(span: timedelta) -> str:
     hours, minutes = divmod(round(total / 60), 60)
     parts = (f"{hours} h" if hours else "", f"{minutes} min" if minutes else "")
     return " ".join(("about", *(part for part in parts if part)))
+
+
+def how_far(progress: job_pb2.Progress) -> str:
+    """Return how far an operation is and how long it still takes, such as ``copy 41 %, about 2 min left``."""
+    left = remaining(progress)
+    return ", ".join(part for part in (percentage(progress), f"{about(left)} left" if left else "") if part)
+
+
+def percentage(progress: job_pb2.Progress) -> str:
+    """Return how far an operation is, such as ``copy 41 %``, or ``copy 1200 pages`` without a total."""
+    phase = safe(progress.phase)
+    if progress.HasField("done") and progress.total > 0:
+        return f"{phase} {min(100, 100 * progress.done // progress.total)} %".strip()
+    return f"{phase} {progress.done} {safe(progress.unit)}".strip() if progress.HasField("done") else phase
+
+
+def remaining(progress: job_pb2.Progress) -> timedelta | None:
+    """Return how long an operation still takes; ``None`` where that cannot be told."""
+    return progress.remaining.ToTimedelta() if progress.HasField("remaining") else None
 
 
 def seconds(span: timedelta | None) -> str:

@@ -180,7 +180,8 @@ class ChildJob:
 
     ``wait_reason`` and ``wait_detail`` are set while it is pending, ``worker_name`` while it is live, ``progress``
     when the worker of the live attempt told it, ``expected`` when it has not ended by an attempt and durations of
-    its operation on its object were learned. ``waiters`` are those of the last attempt that ended.
+    its operation on its object were learned. ``remaining`` is an estimate of how long it still takes, and of no
+    store. ``waiters`` are those of the last attempt that ended.
     """
 
     id: str
@@ -208,6 +209,7 @@ class ChildJob:
     start_time: Instant | None
     end_time: Instant | None
     progress: Progress | None = None
+    remaining: Span | None = None
     waiters: tuple[LockWaiter, ...] = ()
     expected: Span | None = None
 

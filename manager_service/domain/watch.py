@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from manager_service.domain.events import Event
-from manager_service.domain.model import ParentJob, Progress, Span
+from manager_service.domain.model import ChildJob, ParentJob, Progress, Span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,12 +19,14 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressUpdate:
-    """The progress of a running child; unnumbered, may be missed."""
+    """The progress of a running child, and how long it still takes; unnumbered, may be missed."""
 
     child_job_id: str
     operation: str
     target: str
+    object: str | None
     progress: Progress
+    remaining: Span | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,6 +44,7 @@ class ProgressNews:
     """A progress that its follower was not told yet."""
 
     child_job_id: str
+    attempt: int
     progress: Progress
 
 
@@ -63,6 +66,9 @@ class ProgressFeed(Protocol):
 
     def passed(self, parent_job_id: str, child_job_id: str, attempt: int) -> None:
         """Note that a watcher was told of the end of every attempt below this one: it hears of them no more."""
+
+    def estimated(self, child: ChildJob) -> ChildJob:
+        """Return a child as it was read, with how long it still takes where that can be told."""
 
     def follow(self, parent_job_id: str, ring: Callable[[], None]) -> AbstractContextManager[ProgressFollower]:
         """Follow a parent job; ``ring`` is called when there is something new."""

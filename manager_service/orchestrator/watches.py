@@ -1,11 +1,19 @@
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from manager_service.domain.errors import ChildJobNotFoundError, FieldViolation, InvalidRequestError
 from manager_service.domain.events import Change, ChildJobChange, EventPage
 from manager_service.domain.model import SECOND, ChildJob
 from manager_service.domain.ports import JobReads
 from manager_service.domain.states import ChildJobState
-from manager_service.domain.watch import ProgressFeed, ProgressFollower, ProgressUpdate, Snapshot, Update
+from manager_service.domain.watch import (
+    ProgressFeed,
+    ProgressFollower,
+    ProgressNews,
+    ProgressUpdate,
+    Snapshot,
+    Update,
+)
 from manager_service.orchestrator.bells import Bells
 from manager_service.orchestrator.event_pages import EventPages
 
@@ -48,7 +56,7 @@ class Watches:
             self._bells.hang(parent_job_id) as bell,
             self._progress.follow(parent_job_id, bell.ring) as follower,
         ):
-            names = _Names(self._store)
+            children = _Children(self._store)
             position = after
             while True:
                 self._bells.check()
@@ -71,14 +79,21 @@ class Watches:
                 if page.final:
                     return
                 for news in follower.due():
-                    if child := await names.of(news.child_job_id):
-                        yield ProgressUpdate(
-                            child_job_id=child.id,
-                            operation=child.operation,
-                            target=child.target,
-                            progress=news.progress,
-                        )
+                    if child := await children.of(news):
+                        yield self._told(child, news)
                 await bell.wait(self._patience(follower))
+
+    def _told(self, child: ChildJob, news: ProgressNews) -> ProgressUpdate:
+        """Return what is told of a child that was read in this attempt, or in a later one."""
+        running = replace(child, attempts=news.attempt, progress=news.progress)
+        return ProgressUpdate(
+            child_job_id=child.id,
+            operation=child.operation,
+            target=child.target,
+            object=child.object,
+            progress=news.progress,
+            remaining=self._progress.estimated(running).remaining,
+        )
 
     def _pass(self, parent_job_id: str, change: Change) -> None:
         """Let no progress of an attempt follow the event of its end."""
@@ -101,20 +116,23 @@ def _refuse_future(page: EventPage, position: int) -> None:
         raise InvalidRequestError([FieldViolation("after_sequence", text)])
 
 
-class _Names:
-    """Which operation and target a child is, read once per child."""
+class _Children:
+    """What a child is and since when its attempt runs, read once per attempt."""
 
     def __init__(self, store: JobReads) -> None:
         self._store = store
         self._children: dict[str, ChildJob] = {}
 
-    async def of(self, child_job_id: str) -> ChildJob | None:
-        """Return the child; ``None`` when it is gone."""
-        if child_job_id not in self._children:
-            if len(self._children) >= _CACHED:
-                self._children.clear()
-            try:
-                self._children[child_job_id], _ = await self._store.child_job(child_job_id)
-            except ChildJobNotFoundError:
-                return None
-        return self._children[child_job_id]
+    async def of(self, news: ProgressNews) -> ChildJob | None:
+        """Return the child of which something is told; ``None`` when it is gone."""
+        known = self._children.get(news.child_job_id)
+        if known is not None and known.attempts >= news.attempt:
+            return known
+        if len(self._children) >= _CACHED:
+            self._children.clear()
+        try:
+            child, _ = await self._store.child_job(news.child_job_id)
+        except ChildJobNotFoundError:
+            return None
+        self._children[news.child_job_id] = child
+        return child

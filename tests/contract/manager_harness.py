@@ -17,7 +17,7 @@ from manager_service.app.system import SystemClock, SystemIds
 from manager_service.config import Settings, StoreSync
 from manager_service.domain.fleet import Timing
 from manager_service.domain.model import MILLISECOND, SECOND
-from manager_service.domain.ports import JobStore
+from manager_service.domain.ports import Clock, JobStore
 from manager_service.store import open_store
 from overhaul.v1 import (
     fleet_service_pb2_grpc,
@@ -302,12 +302,13 @@ def settings_on(folder: Path, **changes: Any) -> Settings:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[RunningManager]:
+async def running(settings: Settings, *, by: Clock | None = None) -> AsyncIterator[RunningManager]:
+    """Run a manager, whose own clock may be another than that of its store."""
     clock, ids = SystemClock(), SystemIds()
     store = open_store(
         settings.store, clock=clock, ids=ids, timing=settings.timing, synchronous=settings.synchronous
     )
-    manager = Manager(settings, store, clock=clock, ids=ids)
+    manager = Manager(settings, store, clock=by or clock, ids=ids)
     port = await manager.start()
     options = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:

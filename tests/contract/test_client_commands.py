@@ -71,6 +71,7 @@ CHILD: dict[str, Any] = {
     "start_time": "2026-01-31T04:05:07.000000Z",
     "end_time": "2026-01-31T04:05:09.250000Z",
     "expected_seconds": None,
+    "progress": None,
 }
 WORKER = fleet_service_pb2.Worker(
     worker_name="w1",
@@ -393,6 +394,32 @@ class TestGet:
         assert "2:00:00" in table.stdout
         assert "unknown" in table.stdout
         assert whole["expected_seconds_left"] == pytest.approx(10_800, abs=60)
+
+    def test_a_running_child_tells_how_far_it_is(self, manager: FakeManager) -> None:
+        far = job_pb2.Progress(phase="scan", done=41, total=100, unit="pages", remaining=Duration(seconds=115))
+        state = {"state": job_pb2.CHILD_JOB_STATE_RUNNING}
+        children = [
+            wire.child_job(object="a", progress=far, **state),
+            wire.child_job(object="b", progress=job_pb2.Progress(phase="wait"), **state),
+            wire.child_job(object="c", **state),
+        ]
+        manager.answers("GetParentJob", job_service_pb2.GetParentJobResponse(parent_job=wire.parent_job()))
+        manager.answers("ListChildJobs", job_service_pb2.ListChildJobsResponse(child_jobs=children))
+
+        table = overhaul(manager, "get", wire.PARENT_ID)
+        whole = printed(overhaul(manager, "get", wire.PARENT_ID, "--output", "json"))
+
+        rows = {
+            words[2]: " ".join(words[3:]) for line in table.stdout.splitlines() if len(words := line.split()) > 3
+        }
+        assert rows["app.a"].startswith("running: scan 41 %, about 2 min left")
+        assert rows["app.b"].startswith("running: wait")
+        assert rows["app.c"].startswith("running 0")
+        assert [child["progress"] for child in whole["child_jobs"]] == [
+            {"phase": "scan", "done": 41, "total": 100, "unit": "pages", "remaining_seconds": 115},
+            {"phase": "wait", "done": None, "total": None, "unit": "", "remaining_seconds": None},
+            None,
+        ]
 
     def test_a_failed_child_tells_its_failure(self, manager: FakeManager) -> None:
         failed = wire.completed_parent_job(state=job_pb2.PARENT_JOB_STATE_PARTIALLY_COMPLETED)

@@ -38,7 +38,7 @@ def test_the_memory_of_a_manager_is_flat_over_an_hour(capsys: pytest.CaptureFixt
         (mutants.polls_not_forgotten, "what a manager holds is bounded: Polls._seen"),
         (mutants.heartbeats_not_forgotten, "what a manager holds is bounded: Heartbeats._heard"),
         (mutants.offers_not_forgotten, "what a manager holds is bounded: KeptOffers._kept"),
-        (mutants.progress_not_forgotten, "what a manager holds is bounded: ProgressHub._latest"),
+        (mutants.progress_not_forgotten, "what a manager holds is bounded: Paces._paces"),
         (mutants.pages_not_forgotten, ("what a manager holds", "a manager's memory is flat")),
         (mutants.followers_not_forgotten, "what a manager holds is bounded: ProgressHub._followed"),
         (mutants.reports_kept, "a manager's memory is flat"),

@@ -191,5 +191,8 @@ class SilentFeed:
     def passed(self, parent_job_id: str, child_job_id: str, attempt: int) -> None:
         raise NotImplementedError
 
+    def estimated(self, child: ChildJob) -> ChildJob:
+        raise NotImplementedError
+
     def follow(self, parent_job_id: str, ring: Any) -> Any:
         raise NotImplementedError

@@ -5,11 +5,13 @@ import sys
 from uuid import UUID
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
 
 from manager_service.client import render
 from manager_service.client.follow import Standing
-from manager_service.client.views import LIVE_ROWS, LiveView, PlainView, choose_view, percentage, sentence
+from manager_service.client.views import APART, LIVE_ROWS, LiveView, PlainView, choose_view, sentence
+from manager_service.client.words import how_far
 from overhaul.v1 import job_pb2, job_service_pb2
 from tests.client_doubles import wire
 
@@ -42,12 +44,20 @@ class TestSentence:
         assert sentence(change(target=ROTTEN)) == f"vacuum {SHOWN}: running"
 
 
-class TestPercentage:
+class TestHowFar:
     def test_with_and_without_a_total(self) -> None:
-        assert percentage(job_pb2.Progress(phase="copy", done=41, total=100)) == "copy 41 %"
-        assert percentage(job_pb2.Progress(phase="copy", done=300, total=100)) == "copy 100 %"
-        assert percentage(job_pb2.Progress(phase="scan", done=7, unit="pages")) == "scan 7 pages"
-        assert percentage(job_pb2.Progress(phase="wait")) == "wait"
+        assert how_far(job_pb2.Progress(phase="copy", done=41, total=100)) == "copy 41 %"
+        assert how_far(job_pb2.Progress(phase="copy", done=300, total=100)) == "copy 100 %"
+        assert how_far(job_pb2.Progress(phase="scan", done=7, unit="pages")) == "scan 7 pages"
+        assert how_far(job_pb2.Progress(phase="wait")) == "wait"
+
+    def test_with_the_time_that_is_left(self) -> None:
+        left = Duration(seconds=115)
+
+        assert how_far(job_pb2.Progress(phase="copy", done=41, total=100, remaining=left)) == (
+            "copy 41 %, about 2 min left"
+        )
+        assert how_far(job_pb2.Progress(remaining=left)) == "about 2 min left"
 
 
 class TestPlainView:
@@ -80,6 +90,37 @@ class TestPlainView:
             "job running (paused): 0 of 1 children ended",
         ]
 
+    def test_how_far_a_child_is_takes_a_line_from_time_to_time(self) -> None:
+        console, seconds = screen(), [100.0]
+        left = Duration(seconds=115)
+
+        with PlainView(console, lambda: seconds[0]) as view:
+            view.child(change(object="users"))
+            for percent in range(2 * APART + 5):
+                far = wire.progress(phase="copy", done=percent, total=100, remaining=left).progress
+                far.object = "users"
+                view.progress(far)
+                seconds[0] += 1
+            view.child(wire.completed_child_event(5, object="users").event.child_job)
+            view.progress(wire.progress(phase="late").progress)
+
+        assert text_of(console).splitlines() == [
+            "vacuum app.users: running",
+            f"vacuum app.users: copy {APART} %, about 2 min left",
+            f"vacuum app.users: copy {2 * APART} %, about 2 min left",
+            "vacuum app.users: completed, effective (freed 3 MB)",
+        ]
+
+    def test_one_that_ran_before_it_was_watched_is_told_too(self) -> None:
+        console, seconds = screen(), [100.0]
+
+        with PlainView(console, lambda: seconds[0]) as view:
+            view.progress(wire.progress(phase="copy").progress)
+            seconds[0] += APART
+            view.progress(wire.progress(phase="scan", done=7, unit=ROTTEN).progress)
+
+        assert text_of(console).splitlines() == [f"vacuum app: scan 7 {SHOWN}"]
+
 
 class TestLiveView:
     def test_a_row_while_it_runs_and_a_line_that_stays(self) -> None:
@@ -99,6 +140,18 @@ class TestLiveView:
         assert "job running" in shown
         assert "cancelling" in shown
         assert "\x1b[2J" not in shown
+
+    def test_a_row_tells_the_time_that_is_left(self) -> None:
+        console = screen(terminal=True)
+        far = wire.progress(phase="scan", done=41, total=100, remaining=Duration(seconds=115)).progress
+        far.object = "users"
+
+        with LiveView(console) as view:
+            view.progress(far)
+
+        [row] = [line for line in text_of(console).splitlines() if "scan" in line]
+        assert row.startswith("vacuum app.users ")
+        assert "scan 41 %, about 2 min left" in row
 
     def test_of_very_many_children_only_some_have_a_row(self) -> None:
         console = screen(terminal=True)

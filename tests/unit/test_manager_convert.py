@@ -188,7 +188,12 @@ class TestEvents:
     def test_every_other_update_has_its_message(self) -> None:
         [first] = events.watch_responses(Snapshot(parent_job=parent_job(), resynced=True), several=True)
         update = ProgressUpdate(
-            child_job_id=CHILD_ID, operation="vacuum", target="app", progress=Progress(phase="copy", done=1)
+            child_job_id=CHILD_ID,
+            operation="vacuum",
+            target="app",
+            object="users",
+            progress=Progress(phase="copy", done=1),
+            remaining=1_500_000,
         )
         [second] = events.watch_responses(update, several=True)
         snapshot, progress = first.snapshot, second.progress
@@ -196,6 +201,8 @@ class TestEvents:
         assert (snapshot.parent_job.id, snapshot.resynced) == (PARENT_ID, True)
         assert (progress.child_job_id, progress.progress.done) == (CHILD_ID, 1)
         assert not progress.progress.HasField("total")
+        assert progress.object == "users"
+        assert progress.progress.remaining == Duration(seconds=1, nanos=500_000_000)
 
     def test_several_events_are_one_message_for_those_who_take_it(self) -> None:
         batch = _batch(*(change for change, _ in CHANGES))

@@ -1,10 +1,12 @@
+import gc
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from manager_service.domain.model import SECOND, Progress, RunningProgress
+from manager_service.domain.model import SECOND, ChildJob, Progress, RunningProgress
 from manager_service.progress import KEPT, MAX_KEPT, MAX_PASSED, ProgressHub, ProgressLooks
-from tests.unit.manager_doubles import CountedIds, StillClock
+from tests.unit.manager_doubles import CountedIds, StillClock, child_job
 
 
 def copied(done: int) -> Progress:
@@ -130,6 +132,79 @@ class TestAnAttemptThatIsOver:
             hub.publish("p", "c", 1, copied(1))
 
             assert [news.child_job_id for news in follower.due()] == ["c"]
+
+
+def scanned(done: int, *, attempt: int = 1, expected: int | None = None) -> ChildJob:
+    """Return a running child as it is read; it began when the clock was made."""
+    told = Progress(phase="scan", done=done, total=100, unit="pages")
+    return replace(child_job(attempts=attempt), progress=told, expected=expected)
+
+
+def told_of(hub: ProgressHub, child: ChildJob) -> None:
+    assert child.progress is not None
+    hub.publish(child.parent_job_id, child.id, child.attempts, child.progress)
+
+
+class TestTimeLeft:
+    def test_it_is_told_from_how_fast_the_phase_goes(self) -> None:
+        clock = StillClock()
+        hub = ProgressHub(clock)
+        told_of(hub, scanned(0))
+        clock.steady += 10 * SECOND
+        told_of(hub, scanned(25))
+        clock.steady += 2 * SECOND
+
+        assert hub.estimated(scanned(25, expected=500 * SECOND)).remaining == 28 * SECOND
+
+    def test_before_there_is_a_pace_it_is_what_is_left_of_the_expected(self) -> None:
+        clock = StillClock()
+        hub = ProgressHub(clock)
+        told_of(hub, scanned(5))
+        clock.now += 60 * SECOND
+
+        assert hub.estimated(scanned(5, expected=90 * SECOND)).remaining == 30 * SECOND
+        assert hub.estimated(scanned(5, expected=50 * SECOND)).remaining is None
+        assert hub.estimated(scanned(5)).remaining is None
+
+    def test_of_one_that_told_no_progress_nothing_is_told(self) -> None:
+        silent = replace(child_job(), expected=90 * SECOND)
+
+        assert ProgressHub(StillClock()).estimated(silent) == silent
+
+    def test_where_another_manager_is_told_each_look_tells_how_fast_it_goes(self) -> None:
+        clock = StillClock()
+        hub = ProgressHub(clock)
+        # Its worker came here before, and went to the other manager then.
+        told_of(hub, scanned(0))
+        assert hub.estimated(scanned(10)).remaining is None
+        clock.steady += 20 * SECOND
+
+        assert hub.estimated(scanned(50)).remaining == 25 * SECOND
+
+    def test_an_attempt_begins_anew(self) -> None:
+        clock = StillClock()
+        hub = ProgressHub(clock)
+        told_of(hub, scanned(0))
+        clock.steady += 10 * SECOND
+        told_of(hub, scanned(25, attempt=2))
+
+        assert hub.estimated(scanned(25, attempt=2)).remaining is None
+
+    def test_however_often_it_is_told_no_more_is_kept(self) -> None:
+        clock = StillClock()
+        hub = ProgressHub(clock)
+        told_of(hub, scanned(0))
+        hub.estimated(scanned(1))
+        gc.collect()
+        before = len(gc.get_objects())
+
+        for _ in range(1_000):
+            clock.steady += SECOND
+            told_of(hub, scanned(50))
+            hub.estimated(scanned(51))
+        gc.collect()
+
+        assert len(gc.get_objects()) - before < 100
 
 
 class Elsewhere:

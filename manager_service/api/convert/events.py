@@ -44,7 +44,8 @@ def _progress_update(update: ProgressUpdate) -> job_service_pb2.ProgressUpdate:
         child_job_id=update.child_job_id,
         operation=update.operation,
         target=update.target,
-        progress=jobs.progress(update.progress),
+        object=update.object,
+        progress=jobs.progress(update.progress, update.remaining),
     )
 
 

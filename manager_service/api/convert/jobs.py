@@ -18,6 +18,7 @@ from manager_service.domain.model import (
     Progress,
     RetryPolicy,
     Selection,
+    Span,
     StaleReport,
 )
 from manager_service.domain.states import ChildJobState, Counts, FailurePolicy
@@ -118,7 +119,7 @@ def child_job(job: ChildJob) -> job_pb2.ChildJob:
         wait_detail=job.wait_detail,
         available_time=timestamp(job.available_time),
         worker_name=job.worker_name,
-        progress=progress(job.progress),
+        progress=progress(job.progress, job.remaining),
         create_time=timestamp(job.create_time),
         start_time=timestamp(job.start_time),
         end_time=timestamp(job.end_time),
@@ -152,11 +153,13 @@ def failure(value: Failure | None) -> job_pb2.Failure | None:
     )
 
 
-def progress(value: Progress | None) -> job_pb2.Progress | None:
-    """Convert a progress."""
+def progress(value: Progress | None, remaining: Span | None) -> job_pb2.Progress | None:
+    """Convert a progress, with how long it still takes."""
     if value is None:
         return None
-    return job_pb2.Progress(phase=value.phase, done=value.done, total=value.total, unit=value.unit)
+    return job_pb2.Progress(
+        phase=value.phase, done=value.done, total=value.total, unit=value.unit, remaining=duration(remaining)
+    )
 
 
 def attempt(value: Attempt) -> job_pb2.Attempt:

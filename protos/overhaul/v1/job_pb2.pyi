@@ -957,6 +957,7 @@ class Progress(_message.Message):
     DONE_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     UNIT_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     """The engine's name for what it does now, such as "copy"."""
     done: _builtins.int
@@ -965,6 +966,14 @@ class Progress(_message.Message):
     """How much the phase is in all, in `unit`; unset where the engine does not tell."""
     unit: _builtins.str
     """What is counted, such as "bytes" or "indexes"."""
+    @_builtins.property
+    def remaining(self) -> _duration_pb2.Duration:
+        """How much longer it takes, as an estimate: of the phase, from how fast `done` has grown in it; where that tells
+        nothing, of the whole operation, from expected_duration and the start of the attempt. Always more than 0: what should
+        be over by now tells nothing more. Unset where neither tells anything. Set by the manager in what it tells clients;
+        what a worker sets is not read.
+        """
+
     def __init__(
         self,
         *,
@@ -972,10 +981,11 @@ class Progress(_message.Message):
         done: _builtins.int | None = ...,
         total: _builtins.int | None = ...,
         unit: _builtins.str = ...,
+        remaining: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_done", b"_done", "_total", b"_total", "done", b"done", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_done", b"_done", "_total", b"_total", "done", b"done", "remaining", b"remaining", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_done", b"_done", "_total", b"_total", "done", b"done", "phase", b"phase", "total", b"total", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_done", b"_done", "_total", b"_total", "done", b"done", "phase", b"phase", "remaining", b"remaining", "total", b"total", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__done: _TypeAlias = _typing.Literal["done"]  # noqa: Y015
     _WhichOneofArgType__done: _TypeAlias = _typing.Literal["_done", b"_done"]  # noqa: Y015

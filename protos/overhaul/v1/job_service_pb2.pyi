@@ -732,12 +732,15 @@ class ProgressUpdate(_message.Message):
     OPERATION_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    OBJECT_FIELD_NUMBER: _builtins.int
     child_job_id: _builtins.str
     """The child job's id."""
     operation: _builtins.str
     """The operation's name."""
     target: _builtins.str
     """The target's name."""
+    object: _builtins.str
+    """The table or index; unset for the whole database."""
     @_builtins.property
     def progress(self) -> _job_pb2.Progress:
         """How far it is."""
@@ -749,12 +752,15 @@ class ProgressUpdate(_message.Message):
         operation: _builtins.str = ...,
         target: _builtins.str = ...,
         progress: _job_pb2.Progress | None = ...,
+        object: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "object", b"object", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_job_id", b"child_job_id", "operation", b"operation", "progress", b"progress", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "child_job_id", b"child_job_id", "object", b"object", "operation", b"operation", "progress", b"progress", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__object: _TypeAlias = _typing.Literal["object"]  # noqa: Y015
+    _WhichOneofArgType__object: _TypeAlias = _typing.Literal["_object", b"_object"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__object) -> _WhichOneofReturnType__object | None: ...
 
 Global___ProgressUpdate: _TypeAlias = ProgressUpdate  # noqa: Y015
 

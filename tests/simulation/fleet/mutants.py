@@ -105,7 +105,7 @@ def heartbeats_not_forgotten() -> AbstractContextManager[Any]:
 
 def progress_not_forgotten() -> AbstractContextManager[Any]:
     """Remember how far children were that have ended."""
-    return patch("manager_service.progress.ProgressHub._forget_old", lambda _: None)
+    return patch("manager_service.progress._Paces._forget_old", lambda *_: None)
 
 
 def offers_not_forgotten() -> AbstractContextManager[Any]:

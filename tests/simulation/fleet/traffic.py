@@ -236,7 +236,7 @@ class _Traffic:
             # For each pair of a worker and a target, itself and its operations.
             "KeptOffers._kept": fleet.size.all_workers * fleet.size.targets * (1 + len(OPERATIONS)) + _FEW,
             "EventPages._readings": _FEW,
-            "ProgressHub._latest": _SLACK * (workers + told),
+            "Paces._paces": _SLACK * (workers + told),
             "ProgressHub._followed": 2 * self._most_watching,
         }
 
