@@ -5,6 +5,7 @@ import structlog
 from worker_service.domain.operation import WORKER_TYPE, Operation
 from worker_service.domain.outcome import Result
 from worker_service.domain.ports import Control, Engine, OperationWorker
+from worker_service.domain.selected import unless_nothing_fits, watched
 from worker_service.domain.settlement import from_exception
 from worker_service.domain.target import Target
 
@@ -40,7 +41,9 @@ class MaintenanceWorker:
             self._control.checkpoint()
             self._running = self._engine.worker(self._target, self._control)
             self._running.validate(operation)
-            return self._with_thresholds(self._running.execute(operation))
+            operation = watched(operation)
+            result = unless_nothing_fits(self._running.execute(operation), operation.inspection)
+            return self._with_thresholds(result)
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and must not kill the worker
             self._log.debug("operation raised", error=type(error).__name__, exc_info=True)
             return from_exception(error)

@@ -125,6 +125,11 @@ def is_inspection(child: job_pb2.ChildJob) -> bool:
     return child.operation == "inspect"
 
 
+def was_skipped(child: job_pb2.ChildJob) -> bool:
+    """Tell whether a child that was to find the others did not, so that nothing is done to its target at all."""
+    return is_inspection(child) and child.state == job_pb2.CHILD_JOB_STATE_SKIPPED
+
+
 def is_planned(child: job_pb2.ChildJob) -> bool:
     """Tell whether a child of a dry run would be done; of another the reason says why not."""
     return child.state == job_pb2.CHILD_JOB_STATE_PENDING or child.reason.startswith(_PLANNED)

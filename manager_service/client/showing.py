@@ -1,6 +1,6 @@
 """What the commands print of jobs: one object, one table, or one line per update."""
 
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -140,12 +140,13 @@ def log_line(entry: job_pb2.LogEntry) -> str:
 
 def show_end(parent_job: job_pb2.ParentJob, children: Sequence[job_pb2.ChildJob], *, as_object: bool) -> None:
     """Print what a job that ended did: before and after, with the reasons beneath."""
+    _warn(children)
     if as_object:
         put(as_json.text(as_json.job(parent_job, children)))
         return
     groups, alone = gathered(children)
     render.console().print(render.outcome_table(alone))
-    _print_reasons(alone)
+    _print_reasons([child for child in alone if not render.was_skipped(child)])
     if groups:
         render.console().print(render.group_table(groups))
         tell(f"shown in sum: {sum(len(group.children) for group in groups)} children; `--output json` has each")
@@ -155,6 +156,7 @@ def show_end(parent_job: job_pb2.ParentJob, children: Sequence[job_pb2.ChildJob]
 
 def show_plan(parent_job: job_pb2.ParentJob, children: Sequence[job_pb2.ChildJob], *, as_object: bool) -> None:
     """Print what would be done to which objects, and what would not and why."""
+    _warn(children)
     if as_object:
         put(as_json.text(as_json.job(parent_job, children)))
         return
@@ -167,7 +169,7 @@ def show_plan(parent_job: job_pb2.ParentJob, children: Sequence[job_pb2.ChildJob
     chosen = [child for child in planned if render.is_planned(child)]
     left_out = len(planned) - len(chosen)
     render.console().print(render.plan_table(planned))
-    _print_reasons([child for child in children if render.is_inspection(child)])
+    _print_reasons([child for child in children if render.is_inspection(child) and not render.was_skipped(child)])
     left = f", {left_out} left out" if left_out else ""
     tell(f"would create {len(chosen)} child jobs{left}; nothing was changed")
     _tell_expected(chosen, parent_job.max_parallel)
@@ -232,6 +234,12 @@ def show_target(target: fleet_service_pb2.Target, *, as_object: bool) -> None:
         put(as_json.text({"target": as_json.target(target)}))
     else:
         render.console().print(fleet_tables.target_table([target]))
+
+
+def _warn(children: Iterable[job_pb2.ChildJob]) -> None:
+    """Warn of targets to which nothing is done, which looks like success: a selection may be mistyped."""
+    for line in render.reasons(filter(render.was_skipped, children)):
+        tell(f"warning: {line}")
 
 
 def _print_reasons(children: Sequence[job_pb2.ChildJob]) -> None:

@@ -91,6 +91,16 @@ def test_a_dry_run_shows_statements_and_changes_nothing(url: str, tmp_path: Path
     assert value(url, DEAD) == 500
 
 
+def test_a_selection_that_nothing_fits_is_warned_of(url: str, tmp_path: Path) -> None:
+    code, stdout, stderr = run(tmp_path, url, "--include", "publik.t", "--output", "json")
+
+    [inspect] = json.loads(stdout)["child_jobs"]
+    assert (code, inspect["state"], inspect["verdict"]) == (0, "skipped", None)
+    assert inspect["reason"].startswith("nothing fits 'publik.t'; names like it are public.t")
+    assert f"warning: inspect {inspect['target']}: {inspect['reason']}" in stderr.splitlines()
+    assert value(url, DEAD) == 500
+
+
 class TestTableByTable:
     WORTH_IT = (
         "--scope",

@@ -73,6 +73,9 @@ CHILD: dict[str, Any] = {
     "expected_seconds": None,
     "progress": None,
 }
+UNSELECTED = wire.child_job(
+    operation="inspect", state=job_pb2.CHILD_JOB_STATE_SKIPPED, reason="nothing fits 'nosuch.*'"
+)
 WORKER = fleet_service_pb2.Worker(
     worker_name="w1",
     instance_id="i",
@@ -222,6 +225,17 @@ class TestPlan:
         assert "how long that takes is not known: none of it completed before" in table.stderr
         assert "expected" not in table.stdout
 
+    def test_a_selection_that_takes_nothing_is_warned_of(self, manager: FakeManager) -> None:
+        planning(manager, UNSELECTED)
+
+        table = overhaul(manager, "plan", "app", "--include", "nosuch.*")
+        as_object = overhaul(manager, "plan", "app", "--include", "nosuch.*", "--output", "json")
+
+        assert (table.exit_code, as_object.exit_code) == (0, 0)
+        assert "warning: inspect app: nothing fits 'nosuch.*'" in table.stderr.splitlines()
+        assert "warning: inspect app: nothing fits 'nosuch.*'" in as_object.stderr.splitlines()
+        assert "nothing fits" not in table.stdout
+
     async def test_one_that_nobody_waits_for_is_cancelled(self, manager: FakeManager) -> None:
         manager.answers("CreateParentJob", CREATED)
         manager.answers("WatchParentJob", [Hang()])
@@ -345,6 +359,19 @@ class TestCreate:
         assert f"created {wire.PARENT_ID}" in table.stderr
         assert "4.0 MB -> 1.0 MB" in table.stdout
         assert whole == {"parent_job": PARENT, "child_jobs": [CHILD]}
+
+    def test_watched_it_warns_of_a_selection_that_takes_nothing(self, manager: FakeManager) -> None:
+        manager.answers("CreateParentJob", CREATED)
+        planning(manager, UNSELECTED)
+
+        table = overhaul(
+            manager, *("create", "--target", "app", "--scope", "table", "--include", "nosuch.*", "--watch")
+        )
+
+        assert table.exit_code == 0
+        assert "warning: inspect app: nothing fits 'nosuch.*'" in table.stderr.splitlines()
+        assert "skipped" in table.stdout
+        assert "nothing fits" not in table.stdout
 
     @pytest.mark.parametrize(
         ("wrong", "told"),

@@ -155,6 +155,18 @@ class TestInspect:
         assert not leased.HasField("object")
         assert leased.operation == "analyze"
 
+    async def test_one_that_is_skipped_ends_a_job_that_has_nothing_to_do(self, manager: RunningManager) -> None:
+        selection = job_pb2.Selection(include=["nosuch.*"])
+        worker, parent, lease = await inspecting(manager, selection=selection)
+
+        await worker.report(
+            result(lease, outcome=job_pb2.OUTCOME_SKIPPED, verdict=None, reason="nothing fits 'nosuch.*'")
+        )
+
+        [child] = await manager.children(parent.id)
+        assert (child.state, child.reason) == (job_pb2.CHILD_JOB_STATE_SKIPPED, "nothing fits 'nosuch.*'")
+        assert (await manager.get(parent.id)).state == job_pb2.PARENT_JOB_STATE_COMPLETED
+
     async def test_a_name_that_is_not_measured_fails_with_those_that_are(self, manager: RunningManager) -> None:
         worker, parent, lease = await inspecting(manager, only_if=[job_pb2.Threshold(condition="row > 5")])
 

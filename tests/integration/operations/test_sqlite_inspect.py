@@ -7,6 +7,7 @@ from pathlib import Path
 
 import apsw
 import pytest
+import structlog
 
 from tests.integration.operations.databases import (
     HOSTILE,
@@ -30,6 +31,7 @@ from worker_service.domain.inspection import (
 from worker_service.domain.lock import Lock
 from worker_service.domain.operation import Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Result, Verdict
+from worker_service.maintenance import MaintenanceWorker
 from worker_service.operations.sqlite import SqliteEngine, inspecting
 from worker_service.operations.sqlite.catalogue import PROCEDURES
 from worker_service.operations.sqlite.filelock import hold
@@ -123,6 +125,16 @@ class TestObjects:
 
         assert set(tables) == {None, "item", "bare"}
         assert set(indexes) == {"item_name"}
+
+    def test_a_selection_that_takes_nothing_is_skipped_with_names_that_are_there(self, path: Path) -> None:
+        worker = MaintenanceWorker(
+            engine=SqliteEngine(), target=target_at(path), control=RecordingControl(), log=structlog.get_logger()
+        )
+
+        result = worker.execute(look(selection=Selection(include=("main.itms",))))
+
+        assert (result.outcome, result.verdict, result.inspection) == (Outcome.SKIPPED, None, None)
+        assert result.reason.startswith("nothing fits 'main.itms'; names like it are main.item")
 
     def test_what_has_no_rows_of_its_own_is_left_out_with_the_reason(self, path: Path) -> None:
         objects = found(worker_on(path).execute(look(preview=True)))
