@@ -49,7 +49,7 @@ class Thresholds:
         self._checked = set(here)
 
     def judge(self, name: str | None, measures: Mapping[str, float], operation: str) -> tuple[bool, str]:
-        """Tell whether an operation is worth its while, and why; where nobody asked it is, without a reason.
+        """Tell whether an operation is worth its while, and why; where no measure counts there is no reason.
 
         Raises:
             PlanError: one of the target's own is no condition, or has a name of which there is no measure.
@@ -62,8 +62,10 @@ class Thresholds:
             self._checked.add(ranked)
         asked = condition(ranked.threshold.condition)
         origin = " (as the target's worker is set)" if ranked.source is _OWN else ""
-        told = f"only if {asked.text}{origin}: {asked.told(measures)}"
-        return (True, told) if asked.holds(measures) else (False, f"not worth its while, {told}")
+        told = ": ".join(part for part in (f"only if {asked.text}{origin}", asked.told(measures)) if part)
+        if not asked.holds(measures):
+            return False, f"not worth its while, {told}"
+        return True, told if asked.names else ""
 
     def _refuse_unknown(self, ranked: _Ranked) -> None:
         for name in _read(ranked).names:

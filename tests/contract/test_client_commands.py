@@ -225,6 +225,56 @@ class TestPlan:
         assert "how long that takes is not known: none of it completed before" in table.stderr
         assert "expected" not in table.stdout
 
+    def test_of_a_whole_database_the_statements_are_asked_for_too(self, manager: FakeManager) -> None:
+        skipped = {"state": job_pb2.CHILD_JOB_STATE_SKIPPED, "before": {"size_bytes": 2_000_000}}
+        planning(
+            manager,
+            wire.completed_child_job(operation="inspect", reason="found the database"),
+            wire.child_job(reason="planned: VACUUM -- writers wait", **skipped),
+        )
+
+        table = overhaul(manager, "plan", "app", "--scope", "database")
+        chosen = overhaul(manager, "plan", "app", "--scope", "database", "--only-if", "free_ratio > 0.2")
+
+        first, second = manager.requests("CreateParentJob")
+        assert (table.exit_code, chosen.exit_code) == (0, 0)
+        assert "VACUUM -- writers wait" in table.stdout
+        assert "2.0 MB" in table.stdout
+        assert (first.scope, first.dry_run) == (job_pb2.SCOPE_DATABASE, True)
+        assert list(first.only_if) == [job_pb2.Threshold(condition="1")]
+        assert list(second.only_if) == [job_pb2.Threshold(condition="free_ratio > 0.2")]
+
+    def test_where_it_cannot_be_inspected_its_children_are_shown_without(self, manager: FakeManager) -> None:
+        lacking = "target 'app' cannot be inspected by its worker; use scope database, or upgrade it"
+        refused = refusal(grpc.StatusCode.INVALID_ARGUMENT, reason="INVALID_REQUEST", fields={"only_if": lacking})
+        plain = job_service_pb2.CreateParentJobResponse(
+            parent_job=wire.parent_job(id=""), child_jobs=[wire.child_job(id="")]
+        )
+        manager.answers("CreateParentJob", refused, plain)
+
+        table = overhaul(manager, "plan", "app", "--scope", "database")
+
+        assert table.exit_code == 0
+        assert "vacuum app" in table.stdout
+        assert f"the statements are not known: {lacking}" in table.stderr
+        assert [list(one.only_if) != [] for one in manager.requests("CreateParentJob")] == [True, False]
+
+    def test_another_refusal_of_it_stands(self, manager: FakeManager) -> None:
+        refused = refusal(grpc.StatusCode.INVALID_ARGUMENT, reason="INVALID_REQUEST", fields={"targets": "which?"})
+        manager.answers("CreateParentJob", refused)
+
+        table = overhaul(manager, "plan", "app", "--scope", "database")
+
+        assert table.exit_code == 2
+        assert "targets: which?" in table.stderr
+        assert len(manager.requests("CreateParentJob")) == 1
+
+    def test_how_many_at_once_is_on_the_wire(self, inspected: FakeManager) -> None:
+        overhaul(inspected, "plan", "app", "--max-parallel", "4")
+
+        [request] = inspected.requests("CreateParentJob")
+        assert request.max_parallel == 4
+
     def test_a_selection_that_takes_nothing_is_warned_of(self, manager: FakeManager) -> None:
         planning(manager, UNSELECTED)
 

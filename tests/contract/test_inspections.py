@@ -7,6 +7,10 @@ from typing import Any
 import grpc
 import pytest
 
+from manager_service.client.client import ManagerClient
+from manager_service.client.inspected import plan_inspected
+from manager_service.client.options import Scope
+from manager_service.client.request import JobRequest
 from manager_service.domain.durations import Completion
 from manager_service.domain.model import SECOND
 from overhaul.v1 import job_pb2, lease_service_pb2
@@ -215,6 +219,41 @@ class TestInspect:
 
         assert (await manager.get(parent.id)).counts.total == 100_001
         assert (await worker.acquire())[0].object == names[0]
+
+
+class TestPlanOfAWholeDatabase:
+    """What `overhaul plan --scope database` asks, as a manager takes it."""
+
+    asked = JobRequest(targets=["app"], operations=["vacuum"], scope=Scope.DATABASE)
+
+    async def test_its_worker_tells_the_statements(self, manager: RunningManager) -> None:
+        offered = [lease_service_pb2.OfferedOperation(name=name) for name in ("inspect", "vacuum")]
+        for one in offered:
+            one.locks.add(key="db", exclusive=one.name != "inspect")
+        worker = await manager.worker(targets=[served("app", operations=offered)])
+
+        async with ManagerClient(f"127.0.0.1:{manager.port}") as client:
+            planned = await plan_inspected(client, self.asked)
+            [lease] = await worker.acquire()
+            whole = lease_service_pb2.InspectedObject(operations=[0], measures=[6, 7], previews=["VACUUM"])
+            await worker.report(result(lease, inspection=found(whole, locks=[])))
+
+        _, child = await manager.children(planned.parent_job.id)
+        assert lease.inspection.preview
+        assert (child.state, child.reason) == (job_pb2.CHILD_JOB_STATE_SKIPPED, "planned: VACUUM")
+        assert dict(child.before) == {"rows": 6, "size_bytes": 7}
+
+    async def test_one_that_cannot_leaves_the_children_without(
+        self, manager: RunningManager, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        await manager.worker()
+
+        async with ManagerClient(f"127.0.0.1:{manager.port}") as client:
+            planned = await plan_inspected(client, self.asked)
+
+        assert planned.parent_job.id == ""
+        assert [child.operation for child in planned.child_jobs] == ["vacuum"]
+        assert "the statements are not known: target 'app' cannot be inspected" in capsys.readouterr().err
 
 
 class TestRefused:

@@ -219,6 +219,12 @@ class TestOwnThresholds:
 
         assert child.reason == "not worth its while, only if yes > 1 (as the target's worker is set): yes 1"
 
+    def test_one_that_weighs_nothing_is_no_reason(self) -> None:
+        chosen, skipped = self.judged([only_if("1")], []), self.judged([only_if("1 > 2")], [])
+
+        assert (chosen.skipped, chosen.reason) == (False, "")
+        assert (skipped.skipped, skipped.reason) == (True, "not worth its while, only if 1 > 2")
+
     @pytest.mark.parametrize(
         ("condition", "word"),
         [("yess > 1", "did you mean yes"), ("yes >", "is no condition"), ("yes in no", "use names")],

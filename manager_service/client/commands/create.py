@@ -66,7 +66,10 @@ def create(
         int | None,
         typer.Option(min=1, max=100, help="The most that may be lost with their worker.  [default: 3]"),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be created; store nothing.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show what would be created; no database is changed."),
+    ] = False,
     allow_unknown_targets: Annotated[
         bool,
         typer.Option("--allow-unknown-targets", help="Take targets no worker served yet; their children wait."),
@@ -83,6 +86,8 @@ def create(
     """Create a maintenance job: one child job per target and operation, or per table or index.
 
     With --scope table or index, or --only-if, a child of each target finds out what there is, and measures it.
+    With --dry-run too that takes a job, which is kept like any other: its further children end skipped, with the
+    statements. Without either a dry run stores nothing, and knows no statements.
     """
     from manager_service.client.request import JobRequest, Operation
     from manager_service.client.session import carry_out
@@ -129,6 +134,9 @@ def plan(
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
     only_if: OnlyIfOption = None,
+    max_parallel: Annotated[
+        int, typer.Option(min=0, help="Tell also how long it takes with so many children at once.")
+    ] = 0,
     manager: ManagerOption = DEFAULT_MANAGER,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -136,6 +144,7 @@ def plan(
 
     The workers inspect their targets for it, and tell the statements, whom their locks keep out, and the measures
     by which each object is chosen. Unless told otherwise it plans table by table, as `create --scope table` does.
+    The plan is kept as a job, whose children end skipped.
     """
     from manager_service.client.request import JobRequest, Operation
     from manager_service.client.session import carry_out
@@ -149,20 +158,28 @@ def plan(
         include=include or (),
         exclude=exclude or (),
         only_if=[parse.threshold(text) for text in only_if or ()],
+        max_parallel=max_parallel,
     )
-    carry_out(manager, lambda client: show_planned(client, request, output))
+    carry_out(manager, lambda client: show_planned(client, request, output, inspect=True))
 
 
 async def show_planned(
-    client: "ManagerClient", request: "JobRequest", output: Output, request_id: str | None = None
+    client: "ManagerClient",
+    request: "JobRequest",
+    output: Output,
+    request_id: str | None = None,
+    *,
+    inspect: bool = False,
 ) -> "ExitCode | None":
-    """Show what a request would make; where the targets have to be inspected for it, wait for that."""
+    """Show what a request would make; where the targets have to be inspected for it, or are to be, wait for it."""
     from manager_service.client.exits import code_of_job
     from manager_service.client.follow import follow
+    from manager_service.client.inspected import plan_inspected
     from manager_service.client.showing import show_plan
     from manager_service.client.views import choose_view
 
-    planned = await client.plan_parent_job(request, request_id=request_id)
+    plans = plan_inspected(client, request) if inspect else client.plan_parent_job(request, request_id=request_id)
+    planned = await plans
     parent, children = planned.parent_job, list(planned.child_jobs)
     if parent.id:
         try:
