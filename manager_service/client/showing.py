@@ -39,7 +39,7 @@ async def show_job(client: ManagerClient, job_id: str, *, as_object: bool) -> No
     screen.print(render.parent_table([parent_job]))
     screen.print(render.child_table(children))
     _print_reasons(children)
-    _print_lines(summary.totals_lines(parent_job.totals))
+    _print_lines(summary.totals_lines(parent_job.totals, children))
     if left is not None:
         tell(f"{about(left.span)} left{_but_for(left)}")
 
@@ -150,7 +150,7 @@ def show_end(parent_job: job_pb2.ParentJob, children: Sequence[job_pb2.ChildJob]
     if groups:
         render.console().print(render.group_table(groups))
         tell(f"shown in sum: {sum(len(group.children) for group in groups)} children; `--output json` has each")
-    _print_lines(summary.totals_lines(parent_job.totals))
+    _print_lines(summary.totals_lines(parent_job.totals, children))
     tell(f"job {parent_job.id} {spoken(parent_job, 'state')}")
 
 

@@ -4,16 +4,28 @@ from collections.abc import Iterable
 
 from rich.filesize import decimal
 
+from manager_service.client.render import is_inspection
 from manager_service.client.tables import Column, FittedTable
 from manager_service.client.words import number, safe
 from overhaul.v1 import job_pb2
 
 
-def totals_lines(totals: job_pb2.Totals) -> list[str]:
-    """Return what the attempts of a parent job did in all; nothing where none reported measures."""
+def totals_lines(totals: job_pb2.Totals, children: Iterable[job_pb2.ChildJob]) -> list[str]:
+    """Return what the attempts of a parent job did in all; nothing where none reported measures.
+
+    Where no child completed that was to do something, it goes without saying that it did nothing: told is what did
+    change all the same, and who was kept waiting.
+    """
     if not totals.attempts:
         return []
-    return [_bytes(totals), _locks(totals), *waiter_lines(totals.lock_waiters)]
+    completed = any(
+        child.state == job_pb2.CHILD_JOB_STATE_COMPLETED and not is_inspection(child) for child in children
+    )
+    lines = (
+        (_bytes(totals), totals.bytes_reclaimed or totals.bytes_grown),
+        (_locks(totals), totals.blocking_seconds),
+    )
+    return [*(line for line, tells in lines if completed or tells), *waiter_lines(totals.lock_waiters)]
 
 
 def waiter_lines(waiters: Iterable[job_pb2.LockWaiter]) -> list[str]:

@@ -556,6 +556,39 @@ class TestGet:
             }
         ]
 
+    @pytest.mark.parametrize("command", ["get", "watch"])
+    def test_where_nothing_was_done_there_are_no_sums(self, manager: FakeManager, command: str) -> None:
+        sums = wire.totals(bytes_reclaimed=0.0, blocking_attempts=1, blocking_seconds=0.0)
+        failed = wire.completed_parent_job(state=job_pb2.PARENT_JOB_STATE_FAILED, totals=sums)
+        children = [wire.completed_child_job(operation="inspect"), wire.failed_child_job(object="users")]
+        manager.answers("GetParentJob", job_service_pb2.GetParentJobResponse(parent_job=failed))
+        manager.answers("ListChildJobs", job_service_pb2.ListChildJobsResponse(child_jobs=children))
+        manager.answers("WatchParentJob", [wire.snapshot(failed)])
+
+        table = overhaul(manager, command, wire.PARENT_ID)
+
+        assert "the disk is full" in table.stdout
+        assert "in all:" not in table.stdout
+        assert "locks:" not in table.stdout
+
+    def test_who_was_kept_waiting_by_what_failed_is_told(self, manager: FakeManager) -> None:
+        sums = wire.totals(
+            bytes_reclaimed=0.0, blocking_attempts=1, blocking_seconds=12.5, lock_waiters=[wire.lock_waiter()]
+        )
+        failed = wire.completed_parent_job(state=job_pb2.PARENT_JOB_STATE_FAILED, totals=sums)
+        manager.answers("GetParentJob", job_service_pb2.GetParentJobResponse(parent_job=failed))
+        manager.answers(
+            "ListChildJobs", job_service_pb2.ListChildJobsResponse(child_jobs=[wire.failed_child_job()])
+        )
+
+        table = overhaul(manager, "get", wire.PARENT_ID)
+
+        assert table.stdout.splitlines()[-2:] == [
+            "locks: waited 0.5 s; others were seen waiting for it for 12.5 s",
+            "  billing (app) waited 12.5 s for public.orders (RowExclusiveLock), 3 sessions",
+        ]
+        assert "in all:" not in table.stdout
+
     def test_the_id_of_a_child_shows_every_measure(self, manager: FakeManager) -> None:
         gone = refusal(grpc.StatusCode.NOT_FOUND, reason="PARENT_JOB_NOT_FOUND")
         manager.answers("GetParentJob", gone)

@@ -9,10 +9,12 @@ from manager_service.client.summary import measure_table, totals_lines, waiter_l
 from overhaul.v1 import job_pb2
 from tests.client_doubles import wire
 
+DONE = [wire.completed_child_job()]
+
 
 class TestTotalsLines:
     def test_before_the_first_report_there_is_nothing_to_tell(self) -> None:
-        assert totals_lines(job_pb2.Totals()) == []
+        assert totals_lines(job_pb2.Totals(), DONE) == []
 
     @pytest.mark.parametrize(
         ("fields", "lines"),
@@ -45,12 +47,19 @@ class TestTotalsLines:
         ],
     )
     def test_what_is_not_known_is_not_told_as_0(self, fields: dict[str, Any], lines: list[str]) -> None:
-        assert totals_lines(wire.totals(**fields)) == lines
+        assert totals_lines(wire.totals(**fields), DONE) == lines
+
+    def test_where_nothing_completed_what_changed_all_the_same_is_told(self) -> None:
+        failed = [wire.failed_child_job(), wire.completed_child_job(operation="inspect")]
+
+        assert totals_lines(wire.totals(), failed) == ["in all: reclaimed 3.0 MB"]
+        assert totals_lines(wire.totals(bytes_reclaimed=0.0), failed) == []
+        assert totals_lines(wire.totals(bytes_reclaimed=0.0), [*failed, *DONE])[0] == "in all: reclaimed 0 bytes"
 
     def test_who_waited_is_told_by_name(self) -> None:
         waiters = [wire.lock_waiter(), wire.lock_waiter(application="", sessions=1)]
 
-        assert totals_lines(wire.totals(lock_waiters=waiters))[2:] == [
+        assert totals_lines(wire.totals(lock_waiters=waiters), DONE)[2:] == [
             "  billing (app) waited 12.5 s for public.orders (RowExclusiveLock), 3 sessions",
             "  app waited 12.5 s for public.orders (RowExclusiveLock)",
         ]

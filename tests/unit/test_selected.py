@@ -43,7 +43,7 @@ class TestNothingFits:
         [
             (
                 ("nosuch.*",),
-                "nothing fits 'nosuch.*'; there are public.orders, public.items, audit.log and 1 more",
+                "nothing fits 'nosuch.*'; there are audit.log, audit.old, public.items and 1 more",
             ),
             (("ordrs",), "nothing fits 'ordrs'; names like it are public.orders"),
             (("PUBLIC.ITEMS",), "nothing fits 'PUBLIC.ITEMS'; names like it are public.items, public.orders"),

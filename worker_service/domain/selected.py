@@ -65,7 +65,7 @@ def _reason(selection: WatchedSelection) -> str:
         return f"nothing fits {patterns}, for there is nothing to choose from"
     if near := list(islice(_near(selection), _NAMED)):
         return f"nothing fits {patterns}; names like it are {', '.join(near)}"
-    return f"nothing fits {patterns}; there are {_some([names[0] for names in selection.asked])}"
+    return f"nothing fits {patterns}; there are {_some(sorted(names[0] for names in selection.asked))}"
 
 
 def _near(selection: WatchedSelection) -> Iterator[str]:
