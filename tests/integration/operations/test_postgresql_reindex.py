@@ -1,6 +1,8 @@
 """REINDEX: a new file, a valid index and no leftovers, as somebody else finds them."""
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -10,6 +12,7 @@ from tests.integration.operations.postgres_ground import (
     Running,
     change,
     column,
+    database,
     file_of,
     holding,
     invalid,
@@ -23,6 +26,18 @@ from worker_service.domain.outcome import FailureCategory, Outcome, Verdict
 
 PHASE = "SELECT phase FROM pg_stat_progress_create_index WHERE relid = 't'::regclass"
 FILES = "SELECT indexrelid::regclass::text || pg_relation_filenode(indexrelid) FROM pg_index ORDER BY 1"
+GATE = 4_711
+COMPARE = f"BEGIN PERFORM pg_advisory_xact_lock_shared({GATE}); RETURN btint4cmp($1, $2); END"
+GATED = (
+    f"CREATE FUNCTION gated(int, int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS '{COMPARE}'",
+    (
+        "CREATE OPERATOR CLASS gated_ops FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, "
+        "OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 gated(int, int)"
+    ),
+    "CREATE TABLE g (a int)",
+    "INSERT INTO g SELECT generate_series(1, 10)",
+)
+"""A table whose indexes are built for as long as the gate is shut."""
 
 
 @pytest.fixture
@@ -199,6 +214,57 @@ class TestFailures:
         assert result.failure.reason == "OLD_TRANSACTION"
         assert f"session with pid {pid}" in result.failure.message
 
+    @pytest.mark.parametrize(
+        ("indexes", "statement"),
+        [
+            (["(a gated_ops)"], "REINDEX INDEX CONCURRENTLY g0"),
+            (["(a gated_ops)", "(a)"], "REINDEX TABLE CONCURRENTLY g"),
+            (["(a gated_ops)"], "CREATE INDEX CONCURRENTLY g1 ON g (a gated_ops)"),
+        ],
+    )
+    def test_another_rebuild_beside_readers_is_none_that_it_waits_for(
+        self, url: str, indexes: list[str], statement: str
+    ) -> None:
+        before = file_of(url, "tb")
+
+        with building(url, indexes, statement):
+            result = run(url, "reindex", "public.tb", lock_timeout_ms=200)
+
+        assert result.verdict is Verdict.EFFECTIVE
+        assert file_of(url, "tb") != before
+
+    @pytest.mark.parametrize(
+        ("indexes", "statement"),
+        [
+            (["((a + 0) gated_ops)"], "REINDEX INDEX CONCURRENTLY g0"),
+            (["(a gated_ops) WHERE a > 0"], "REINDEX INDEX CONCURRENTLY g0"),
+            # The server waits for it, too, once it has come to the second.
+            (["(a gated_ops)", "(a) WHERE a > 0"], "REINDEX TABLE CONCURRENTLY g"),
+            (["(a gated_ops)"], "REINDEX INDEX g0"),
+        ],
+    )
+    def test_a_build_that_the_server_waits_for_is(self, url: str, indexes: list[str], statement: str) -> None:
+        before = file_of(url, "tb")
+
+        with building(url, indexes, statement):
+            result = run(url, "reindex", "public.tb", lock_timeout_ms=200)
+
+        assert result.failure is not None
+        assert result.failure.reason == "OLD_TRANSACTION"
+        assert file_of(url, "tb") == before
+
+    def test_two_that_take_long_side_by_side_both_come_to_their_end(self, url: str) -> None:
+        slowly = GATED[0].replace(f"pg_advisory_xact_lock_shared({GATE})", "pg_sleep(0.06)")
+        tables = ("g", "h")
+        change(url, slowly, *GATED[1:], "CREATE TABLE h AS SELECT a FROM g")
+        change(
+            url, *(f"CREATE INDEX {table}{number} ON {table} (a gated_ops)" for table in tables for number in "12")
+        )
+
+        both = [Running(url, "reindex", f"public.{table}", child=table, lock_timeout_ms=100) for table in tables]
+
+        assert [one.result().reason for one in both] == ["rebuilt 2 indexes."] * 2
+
     def test_a_cancel_while_it_waits_for_one_begins_no_rebuild(self, url: str) -> None:
         before = column(url, FILES)
         with holding(url, *SNAPSHOT) as reader:
@@ -311,6 +377,31 @@ class TestLeftovers:
         assert (alone.verdict, alone.reason) == (Verdict.EFFECTIVE, "rebuilt 1 index.")
         assert result.verdict is Verdict.PARTIALLY_EFFECTIVE
         assert "invalid leftovers remain: public.tb_ccnew" in result.reason
+
+
+BUILT_FOR = f"""
+SELECT a.xact_start < clock_timestamp() - make_interval(secs => %s) FROM pg_locks AS l
+JOIN pg_stat_activity AS a USING (pid) WHERE l.objid = {GATE} AND NOT l.granted
+"""
+
+
+@contextmanager
+def shut_gate(url: str) -> Iterator[None]:
+    with database(url) as gatekeeper:
+        gatekeeper.execute("SELECT pg_advisory_lock(%s)", [GATE])
+        yield
+
+
+@contextmanager
+def building(url: str, indexes: list[str], statement: str) -> Iterator[None]:
+    """Have somebody else build indexes of another table that have these columns, for longer than is waited."""
+    change(url, *GATED, *(f"CREATE INDEX g{number} ON g {columns}" for number, columns in enumerate(indexes)))
+    builder = threading.Thread(target=change, args=(url, statement))
+    with shut_gate(url):
+        builder.start()
+        until(lambda: value(url, BUILT_FOR, 0.2))
+        yield
+    builder.join()
 
 
 def break_index(url: str) -> None:
