@@ -14,6 +14,7 @@ from tests.battery.shops import MariadbShop, PostgresShop, hire, order
 from tests.battery.verdicts import assert_told_once
 from tests.services import address_of
 
+DONE = job.CHILD_JOB_STATE_COMPLETED
 WORKERS = ("anna", "berta", "clara")
 # What waited for another in vain; nobody else uses the databases.
 TROUBLES = ("deadlock", "lock timeout", "could not obtain lock", "_ccnew", "_ccold")
@@ -125,12 +126,23 @@ class TestConflicts:
         for story, of_parent in zip(events, children, strict=True):
             assert_told_once(story, of_parent)
         everyone = [child for of_parent in children for child in of_parent]
+        assert_done(everyone)
         assert_apart(postgres_works(postgres.log(), postgres.tables_of()), everyone)
         assert_apart(mariadb_works(mariadb.server, mariadb.name), everyone)
         assert not [line for line in postgres.log() if any(word in line for word in TROUBLES)]
         busy = sum(item.outcome == job.OUTCOME_RELEASED for child in everyone for item in child.attempts)
         tell(f"{len(everyone)} children, {busy} leases given back because the target was busy")
         assert (postgres.content(), mariadb.content()) == before
+
+
+def assert_done(children: Sequence[jobs.GetChildJobResponse]) -> None:
+    """Assert that each was done, however often it was busy or tried, but for those that had nothing to do."""
+    ended = [child.child_job for child in children]
+    undone = [one for one in ended if one.state not in {DONE, job.CHILD_JOB_STATE_SKIPPED}]
+    assert not undone, "\n".join(str(one) for one in undone)
+    assert {(one.target, one.operation) for one in ended if one.state == DONE} == {
+        (one.target, one.operation) for one in ended
+    }
 
 
 def assert_apart(works: Sequence[Work], children: Sequence[jobs.GetChildJobResponse]) -> None:

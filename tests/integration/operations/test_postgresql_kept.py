@@ -1,17 +1,19 @@
 """Connections to PostgreSQL serve one operation after the other, and none takes over what the one before left."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.integration.operations.doubles import RecordingControl
 from tests.integration.operations.postgres_ground import change, column, operation, target, until, value
+from worker_service.domain.inspection import Inspection, Scope, WantedOperation
 from worker_service.domain.outcome import Outcome, Result
 from worker_service.operations import kept
 from worker_service.operations.postgresql import PostgresqlEngine, serving
 from worker_service.operations.postgresql.address import conninfo_of
-from worker_service.operations.postgresql.kept import Kept
+from worker_service.operations.postgresql.kept import Kept, Place
 
 IDLE = """
 SELECT pid FROM pg_stat_activity
@@ -41,6 +43,10 @@ def lender() -> Iterator[Kept]:
     made.close()
 
 
+def at(url: str) -> Place:
+    return Place(conninfo=conninfo_of(url))
+
+
 def run(engine: PostgresqlEngine, url: str, name: str, subject: str | None = None, **options: Any) -> Result:
     return engine.worker(target(url), RecordingControl()).execute(operation(name, subject, **options))
 
@@ -64,18 +70,18 @@ class TestTheNextOperation:
         assert len(pids) == 1
 
     def test_finds_no_lock_and_no_setting_of_the_one_before(self, lender: Kept, url: str) -> None:
-        lent = lender.lend(conninfo_of(url))
+        lent = lender.lend(at(url))
         lent.connection.execute("SET vacuum_cost_delay = 7")
         lent.connection.execute("SELECT pg_advisory_lock(1)")
         lender.take_back(lent)
 
-        with lender.lend(conninfo_of(url)).connection as again:
+        with lender.lend(at(url)).connection as again:
             assert again is lent.connection
             assert again.execute("SHOW vacuum_cost_delay").fetchone() == ("0",)
             assert again.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone() == (0,)
 
     def test_has_its_own_when_two_run_at_once(self, lender: Kept, url: str) -> None:
-        one, other = lender.lend(conninfo_of(url)), lender.lend(conninfo_of(url))
+        one, other = lender.lend(at(url)), lender.lend(at(url))
 
         assert one.connection is not other.connection
         for lent in (one, other):
@@ -83,9 +89,9 @@ class TestTheNextOperation:
         assert len(column(url, IDLE)) == 2
 
     def test_on_another_database_has_another(self, lender: Kept, url: str, engine: PostgresqlEngine) -> None:
-        lender.take_back(lender.lend(conninfo_of(url)))
+        lender.take_back(lender.lend(at(url)))
 
-        other = lender.lend(conninfo_of(url.rpartition("/")[0] + "/postgres"))
+        other = lender.lend(at(url.rpartition("/")[0] + "/postgres"))
 
         assert other.connection.info.dbname == "postgres"
         other.connection.close()
@@ -119,18 +125,45 @@ class TestTheNextOperation:
         assert "gone" in result.failure.message
 
 
+class TestTwoNamesOfOneDatabase:
+    """One of them states which database it is, so that the two are to be taken for two."""
+
+    def test_the_plain_one_is_not_taken_for_another_database(self, engine: PostgresqlEngine, url: str) -> None:
+        plain, stated = target(url), replace(target(url, identity="elsewhere"), name="stall")
+        for name in (plain, stated):
+            engine.describe(name)
+
+        results = [
+            engine.worker(name, RecordingControl()).execute(operation("analyze", "public.t"))
+            for name in (stated, plain, stated, plain)
+        ]
+
+        assert [(one.outcome, one.failure) for one in results] == [(Outcome.COMPLETED, None)] * 4
+
+    def test_the_keys_that_each_finds_are_its_own(self, engine: PostgresqlEngine, url: str) -> None:
+        plain, stated = target(url), replace(target(url, identity="elsewhere"), name="stall")
+        own = {name.name: engine.describe(name).identity for name in (plain, stated)}
+        inspection = Inspection(scope=Scope.TABLE, operations=(WantedOperation(name="vacuum"),))
+        wanted = replace(operation("inspect"), inspection=inspection)
+
+        found = [engine.worker(name, RecordingControl()).execute(wanted) for name in (plain, stated, plain)]
+
+        keys = [{lock.key for lock in one.inspection.locks} for one in found if one.inspection]
+        assert keys == [{own["app"]}, {"postgresql:elsewhere"}, {own["app"]}]
+
+
 class TestWhatIsNotKept:
     def test_one_that_nobody_wants_for_a_while(self, url: str) -> None:
         lender = Kept(idle_seconds=0.05)
-        lender.take_back(lender.lend(conninfo_of(url)))
-        old = lender.lend(conninfo_of(url))
-        lender.take_back(lender.lend(conninfo_of(url)))
+        lender.take_back(lender.lend(at(url)))
+        old = lender.lend(at(url))
+        lender.take_back(lender.lend(at(url)))
         lender.take_back(old)
 
         until(lambda: value(url, OURS) == 0)
 
     def test_one_within_a_transaction(self, lender: Kept, url: str) -> None:
-        lent = lender.lend(conninfo_of(url))
+        lent = lender.lend(at(url))
         lent.connection.autocommit = False
         lent.connection.execute("SELECT 1")
 
@@ -141,7 +174,7 @@ class TestWhatIsNotKept:
         monkeypatch.setattr(kept, "_MOST_USES", 2)
         pids = set()
         for _ in range(4):
-            lent = lender.lend(conninfo_of(url))
+            lent = lender.lend(at(url))
             pids.add(lent.connection.info.backend_pid)
             lender.take_back(lent)
 

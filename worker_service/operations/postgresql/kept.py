@@ -1,6 +1,7 @@
 """Connections to PostgreSQL that outlive an operation."""
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -11,7 +12,6 @@ from worker_service.operations import kept
 from worker_service.operations.postgresql.address import Conninfo, connect
 
 Raw = psycopg.Connection[tuple[Any, ...]]
-Lent = kept.Lent[Conninfo, Raw]
 
 _NAME = "overhaul"
 # What one operation reads of a table the next one reads too: to think it out anew takes longer than to read it.
@@ -20,18 +20,32 @@ _PREPARED_AFTER = 5
 _CLEAN = b"RESET ALL; SELECT pg_catalog.pg_advisory_unlock_all()"
 
 
-class Kept(kept.Kept[Conninfo, Raw]):
-    """Lends connections and takes them back; ``known`` is the database's identity, once it was asked for."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a database is, and which it is where that was configured and is not asked for."""
+
+    conninfo: Conninfo
+    identity: str | None = None
+
+
+Lent = kept.Lent[Place, Raw]
+
+
+class Kept(kept.Kept[Place, Raw]):
+    """Lends connections and takes them back; ``known`` is the place's identity, once it was looked at.
+
+    Two targets may be one database and state to be two: neither has a connection of the other's.
+    """
 
     @override
-    def connect(self, place: Conninfo) -> Raw:
-        connection = connect(place, _NAME)
+    def connect(self, place: Place) -> Raw:
+        connection = connect(place.conninfo, _NAME)
         connection.prepare_threshold = _PREPARED_AFTER
         return connection
 
     @override
-    def key(self, place: Conninfo) -> Hashable:
-        return tuple(sorted(place.items()))
+    def key(self, place: Place) -> Hashable:
+        return place.identity, tuple(sorted(place.conninfo.items()))
 
     @override
     def descriptor(self, connection: Raw) -> int:

@@ -14,7 +14,7 @@ from worker_service.operations.postgresql.address import conninfo_of, looking
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.failures import failure_of
 from worker_service.operations.postgresql.identity import identity_of, lock_on
-from worker_service.operations.postgresql.kept import Kept
+from worker_service.operations.postgresql.kept import Kept, Place
 from worker_service.operations.postgresql.operations import find, specs
 from worker_service.operations.postgresql.worker import PostgresqlWorker
 
@@ -53,9 +53,8 @@ class Serving:
         """Make the worker of one lease; with an identity of its own the target may be another by then."""
         expected = None if target.identity else self._described.get(target.name)
         return PostgresqlWorker(
-            conninfo=conninfo_of(target.url),
+            place=Place(conninfo=conninfo_of(target.url), identity=target.identity),
             expected=expected,
-            given=target.identity,
             control=control,
             kept=self._kept,
         )

@@ -11,8 +11,8 @@ from worker_service.domain.errors import OperationCancelledError
 from worker_service.domain.lock_waits import LockWaits
 from worker_service.domain.operation import Operation, Progress
 from worker_service.domain.ports import Control
-from worker_service.operations.postgresql.address import Conninfo, beside, connect
-from worker_service.operations.postgresql.kept import Kept, Lent
+from worker_service.operations.postgresql.address import beside, connect
+from worker_service.operations.postgresql.kept import Kept, Lent, Place
 from worker_service.operations.postgresql.options import COST_DELAY, COST_LIMIT, Options
 from worker_service.operations.postgresql.prologue import (
     application_name,
@@ -45,7 +45,7 @@ class Session:
     connection, which no cancel meets.
 
     Args:
-        conninfo: where the database is.
+        place: where the database is.
         operation: the operation, for the session's name and its timeout.
         options: the operation's options.
         control: the worker that runs the operation.
@@ -60,7 +60,7 @@ class Session:
     def __init__(
         self,
         *,
-        conninfo: Conninfo,
+        place: Place,
         operation: Operation,
         options: Options,
         control: Control,
@@ -78,11 +78,11 @@ class Session:
         self._lanes: tuple[Session, ...] = ()
         self._spare: psycopg.Connection[Row] | None = None
         self._kept = kept
-        self._lent, self.pid = self._borrow(conninfo)
+        self._lent, self.pid = self._borrow(place)
         self.identity = str(self._lent.known or "")
         self._connection = self._lent.connection
         self._connection.add_notice_handler(self._note)
-        self.conninfo = beside(conninfo, self._connection)
+        self.conninfo = beside(place.conninfo, self._connection)
         self.version: int = self._connection.info.server_version
 
     def run(self, statement: str) -> Sequence[Notice]:
@@ -129,7 +129,7 @@ class Session:
     def another(self) -> "Session":
         """Open one more session of the same operation, for another thread; whoever stops this one stops both."""
         lane = Session(
-            conninfo=self.conninfo,
+            place=Place(conninfo=self.conninfo, identity=self._lent.place.identity),
             operation=self.operation,
             options=self.options,
             control=self._control,
@@ -183,9 +183,9 @@ class Session:
                 self._connection.execute(b"SELECT pg_catalog.pg_advisory_unlock_all()")
                 return
 
-    def _borrow(self, conninfo: Conninfo) -> tuple[Lent, int]:
+    def _borrow(self, place: Place) -> tuple[Lent, int]:
         """Borrow a connection and state what holds for this operation, before anything else is done on it."""
-        lent = self._kept.lend(conninfo)
+        lent = self._kept.lend(place)
         while True:
             try:
                 pid = state(lent.connection, self._settings(lent.connection.info.server_version))
@@ -194,7 +194,7 @@ class Session:
                 if not lent.used or not isinstance(error, psycopg.OperationalError):
                     raise
                 # It was lost while nobody had it.
-                lent = self._kept.lend_new(conninfo)
+                lent = self._kept.lend_new(place)
             else:
                 return lent, pid
 

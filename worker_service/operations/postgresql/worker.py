@@ -9,11 +9,10 @@ from worker_service.domain.operation import WORKER_TYPE, Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Result
 from worker_service.domain.ports import Control
 from worker_service.domain.settlement import with_waits
-from worker_service.operations.postgresql.address import Conninfo
 from worker_service.operations.postgresql.exclusion import end_former_attempts, hold, locks_for
 from worker_service.operations.postgresql.failures import failed, failed_with, failure_of
 from worker_service.operations.postgresql.identity import look
-from worker_service.operations.postgresql.kept import Kept
+from worker_service.operations.postgresql.kept import Kept, Place
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.operations import find
 from worker_service.operations.postgresql.procedure import Procedure
@@ -29,21 +28,17 @@ class PostgresqlWorker:
     """Runs the operations of one lease in one database.
 
     Args:
-        conninfo: where the database is.
+        place: where the database is, and its identity where that was configured.
         expected: the database's identity as it was registered; ``None`` when any will do.
-        given: the database's identity where it was configured, and is not asked for.
         control: the worker that holds the lease.
         kept: lends connections.
     """
 
     worker_type = WORKER_TYPE
 
-    def __init__(
-        self, *, conninfo: Conninfo, expected: str | None, given: str | None, control: Control, kept: Kept
-    ) -> None:
-        self._conninfo = conninfo
+    def __init__(self, *, place: Place, expected: str | None, control: Control, kept: Kept) -> None:
+        self._place = place
         self._kept = kept
-        self._given = given
         self._expected = expected
         self._control = control
         self._stop = threading.Event()
@@ -62,7 +57,7 @@ class PostgresqlWorker:
         try:
             self._control.checkpoint()
             session = Session(
-                conninfo=self._conninfo,
+                place=self._place,
                 operation=operation,
                 options=options,
                 control=self._control,
@@ -109,7 +104,7 @@ class PostgresqlWorker:
         if session.identity:
             return None
         try:
-            standby, identity = look(session.rows, self._given)
+            standby, identity = look(session.rows, self._place.identity)
         except TargetUnavailableError as error:
             return failed("PERMISSION_DENIED", str(error), FailureCategory.PERMISSION)
         if standby:
