@@ -3,16 +3,18 @@
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.pq import PGconn
 
 from tests.integration.operations.doubles import RecordingControl
 from tests.integration.operations.postgres_ground import (
@@ -359,6 +361,36 @@ def mortal_url(mortal: PostgresServer) -> str:
     return url
 
 
+DECODING = "pg_create_logical_replication_slot('kept', 'test_decoding')"
+
+
+@contextmanager
+def slot(url: str, made_by: str) -> Iterator[None]:
+    change(url, f"SELECT {made_by}")
+    try:
+        yield
+    finally:
+        change(url, "SELECT pg_drop_replication_slot('kept')")
+
+
+def as_owner(url: str) -> str:
+    """Give the table to a role that sees nothing of others, and return the URL for it."""
+    change(url, "CREATE ROLE tenant LOGIN", "ALTER TABLE t OWNER TO tenant")
+    return url.replace("postgres@", "tenant@")
+
+
+def say_what_a_standby_reads(url: str) -> None:
+    """Tell the server over a slot's connection, as a standby does, that a query there began just now."""
+    now, begin = column(url, "SELECT txid_current()")[0], value(url, "SELECT pg_current_wal_lsn()")
+    standby = PGconn.connect(f"{url.rpartition('/')[0]}?replication=true".encode())
+    standby.exec_(f"START_REPLICATION SLOT kept PHYSICAL {begin}".encode())
+    standby.put_copy_data(b"h" + struct.pack(">qIIII", 0, now, 0, 0, 0))
+    standby.flush()
+    until(lambda: value(url, "SELECT xmin IS NOT NULL FROM pg_replication_slots WHERE slot_name = 'kept'"))
+    standby.finish()
+    until(lambda: value(url, "SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'kept'"))
+
+
 class TestServer:
     def test_its_end_is_a_failure_that_may_be_tried_again(self, mortal: PostgresServer, mortal_url: str) -> None:
         before = file_of(mortal_url, "t_pkey")
@@ -408,6 +440,45 @@ class TestServer:
         assert held.verdict is Verdict.NO_EFFECT
         assert "prepared transaction 'forgotten' (user postgres, for " in held.reason
         assert run(mortal_url, "vacuum", "public.t").verdict is Verdict.EFFECTIVE
+
+    @pytest.mark.parametrize("hidden", [False, True])
+    def test_a_slot_for_decoding_keeps_no_rows_of_users(self, mortal_url: str, *, hidden: bool) -> None:
+        seen_by = as_owner(mortal_url) if hidden else mortal_url
+        change(mortal_url, "DELETE FROM t WHERE a < 20")
+        with slot(mortal_url, DECODING), holding(mortal_url, *SNAPSHOT) as reader:
+            pid = reader.info.backend_pid
+            change(mortal_url, "DELETE FROM t WHERE a < 50")
+
+            held = run(seen_by, "vacuum", "public.t")
+
+            reader.rollback()
+            after = run(seen_by, "vacuum", "public.t")
+        assert held.verdict is (Verdict.EFFECTIVE if hidden else Verdict.PARTIALLY_EFFECTIVE)
+        assert (f"session with pid {pid}" in held.reason) is not hidden
+        assert "replication slot" not in held.reason
+        assert after.verdict is Verdict.EFFECTIVE
+        assert "removed 30 dead rows" in after.reason
+
+    def test_a_slot_for_decoding_keeps_rows_of_the_catalogues(self, mortal_url: str) -> None:
+        with slot(mortal_url, DECODING):
+            change(mortal_url, "CREATE TABLE u (a int)", "DROP TABLE u")
+
+            result = run(mortal_url, "vacuum", "pg_catalog.pg_class")
+
+        assert "cannot be removed while older transactions may see them: replication slot 'kept'" in result.reason
+        assert result.verdict in {Verdict.NO_EFFECT, Verdict.PARTIALLY_EFFECTIVE}
+        assert run(mortal_url, "vacuum", "pg_catalog.pg_class").verdict is Verdict.EFFECTIVE
+
+    def test_the_slot_of_a_standby_keeps_rows_of_users(self, mortal_url: str) -> None:
+        with slot(mortal_url, "pg_create_physical_replication_slot('kept', true)"):
+            say_what_a_standby_reads(mortal_url)
+            change(mortal_url, "DELETE FROM t WHERE a < 50")
+
+            result = run(mortal_url, "vacuum", "public.t")
+
+        assert result.verdict is Verdict.NO_EFFECT
+        assert "49 dead rows cannot be removed" in result.reason
+        assert "replication slot 'kept' (inactive)" in result.reason
 
     def test_a_standby_is_told_and_left_alone(self, mortal: PostgresServer, mortal_url: str) -> None:
         identity = PostgresqlEngine().describe(target(mortal_url)).identity

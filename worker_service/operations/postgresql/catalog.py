@@ -9,7 +9,8 @@ from worker_service.operations.postgresql.names import Name
 Reader = Callable[..., list[tuple[Any, ...]]]
 """Runs a query, with its values after it, and returns the rows."""
 
-SYSTEM = ("pg_catalog", "information_schema")
+CATALOGUES = "pg_catalog"
+SYSTEM = (CATALOGUES, "information_schema")
 PLAIN = ("r", "m")
 PARENT = "p"
 VERSION_17 = 170_000

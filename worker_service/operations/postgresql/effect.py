@@ -3,7 +3,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from worker_service.domain.outcome import Verdict
-from worker_service.operations.postgresql.catalog import Table
+from worker_service.operations.postgresql.catalog import CATALOGUES, Table
 from worker_service.operations.postgresql.holders import Holder
 from worker_service.operations.postgresql.verbose import Heard, Rows
 from worker_service.operations.wording import count, listed
@@ -15,10 +15,14 @@ _STILL_THERE = "remain: newer, or kept for a transaction that it takes pg_read_a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """What a sweep changed in the tables that it vacuumed, and the dead rows that are still there."""
+    """What a sweep changed in the tables that it vacuumed, and the dead rows that are still there.
+
+    ``in_catalogues`` are those of them that are in the system's catalogues.
+    """
 
     removed: int = 0
     remaining: int = 0
+    in_catalogues: int = 0
     shrunk: int = 0
     visible: int = 0
     frozen: int = 0
@@ -31,6 +35,9 @@ class Effect:
         return cls(
             removed=sum(one.removed for one in rows),
             remaining=sum(one.remaining for one in rows),
+            in_catalogues=sum(
+                one.remaining for (old, _), one in zip(pairs, rows, strict=True) if old.name.schema == CATALOGUES
+            ),
             shrunk=sum(max(0, old.pages - new.pages) for old, new in pairs),
             visible=sum(max(0, new.all_visible - old.all_visible) for old, new in pairs),
             frozen=sum(old.age - new.age >= _MUCH_YOUNGER for old, new in pairs),
@@ -54,15 +61,26 @@ def judged(effect: Effect, holders: Sequence[Holder]) -> tuple[Verdict, str]:
     told = ", ".join(effect.told())
     if not effect.remaining:
         return (Verdict.EFFECTIVE, told) if told else (Verdict.NO_EFFECT, "there was nothing to remove")
-    rows = count(effect.remaining, "dead row")
-    if not holders:
+    held, named = _held(effect, holders)
+    newer = effect.remaining - held
+    still_there = [f"{count(newer, 'dead row')} {_STILL_THERE}"] if newer else []
+    if not held:
         verdict = Verdict.EFFECTIVE if told else Verdict.NO_EFFECT
-        return verdict, f"{told}; {rows} {_STILL_THERE}".removeprefix("; ")
-    named = listed([str(holder) for holder in holders], 3)
-    because = f"{rows} cannot be removed while older transactions may see them: {named}"
+        return verdict, "; ".join(part for part in (told, *still_there) if part)
+    rows = count(held, "dead row")
+    because = [f"{rows} cannot be removed while older transactions may see them: {named}", *still_there]
     if effect.removed or effect.shrunk or effect.rewritten:
-        return Verdict.PARTIALLY_EFFECTIVE, f"{told}; {because}"
-    return Verdict.NO_EFFECT, because
+        return Verdict.PARTIALLY_EFFECTIVE, "; ".join([told, *because])
+    return Verdict.NO_EFFECT, "; ".join(because)
+
+
+def _held(effect: Effect, holders: Sequence[Holder]) -> tuple[int, str]:
+    """Tell how many of the dead rows are kept, and for whom."""
+    keeping = [one for one in holders if effect.in_catalogues or not one.catalogues_only]
+    if not keeping:
+        return 0, ""
+    rows = effect.in_catalogues if all(one.catalogues_only for one in keeping) else effect.remaining
+    return rows, listed([str(holder) for holder in keeping], 3)
 
 
 def _counted(old: Table, new: Table) -> Rows:

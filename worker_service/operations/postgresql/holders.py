@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from worker_service.operations.postgresql.catalog import Reader
 
 # What a VACUUM of another table sees is ignored by this one, and by a concurrent rebuild.
-# Sessions of other databases count for shared catalogues only; slots and prepared transactions, for all.
+# Sessions of other databases count for shared catalogues only; slots and prepared transactions, for all. A slot
+# for logical decoding keeps the catalogues' rows, by which it reads the log; that of a standby keeps all rows.
 _HOLDERS = """
 SELECT 'session', pid::text, coalesce(usename, ''), coalesce(application_name, ''), coalesce(state, ''),
        greatest(age(backend_xmin), coalesce(age(backend_xid), 0)),
-       extract(epoch FROM clock_timestamp() - coalesce(xact_start, query_start))
+       extract(epoch FROM clock_timestamp() - coalesce(xact_start, query_start)), false
 FROM pg_stat_activity
 WHERE pid <> ALL (%s) AND backend_xmin IS NOT NULL AND backend_type = 'client backend'
   AND datname = current_database()
@@ -17,15 +18,15 @@ WHERE pid <> ALL (%s) AND backend_xmin IS NOT NULL AND backend_type = 'client ba
   AND pid NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum AS v)
 UNION ALL
 SELECT 'standby', pid::text, coalesce(usename, ''), coalesce(application_name, ''), coalesce(state, ''),
-       age(backend_xmin), NULL
+       age(backend_xmin), NULL, false
 FROM pg_stat_replication WHERE backend_xmin IS NOT NULL
 UNION ALL
 SELECT 'prepared transaction', gid, owner, '', '', age(transaction),
-       extract(epoch FROM clock_timestamp() - prepared)
+       extract(epoch FROM clock_timestamp() - prepared), false
 FROM pg_prepared_xacts WHERE database = current_database()
 UNION ALL
 SELECT 'replication slot', slot_name, '', '', CASE WHEN active THEN 'active' ELSE 'inactive' END,
-       greatest(coalesce(age(xmin), 0), coalesce(age(catalog_xmin), 0)), NULL
+       greatest(coalesce(age(xmin), 0), coalesce(age(catalog_xmin), 0)), NULL, xmin IS NULL
 FROM pg_replication_slots WHERE xmin IS NOT NULL OR catalog_xmin IS NOT NULL
 ORDER BY 6 DESC
 """
@@ -42,7 +43,7 @@ WHERE p.command IN ('CREATE INDEX CONCURRENTLY', 'REINDEX CONCURRENTLY')
 """
 _WAITED_FOR = f"""
 SELECT 'session', a.pid::text, coalesce(a.usename, ''), coalesce(a.application_name, ''), coalesce(a.state, ''),
-       0, extract(epoch FROM clock_timestamp() - a.xact_start)
+       0, extract(epoch FROM clock_timestamp() - a.xact_start), false
 FROM pg_stat_activity AS a
 WHERE a.pid <> pg_backend_pid() AND a.datname = current_database() AND a.backend_type = 'client backend'
   AND a.xact_start < clock_timestamp() - make_interval(secs => %s)
@@ -62,7 +63,8 @@ WHERE pid <> pg_backend_pid()
 class Holder:
     """A session, a prepared transaction or a replication slot that old rows are kept for.
 
-    ``seconds`` is how long it has lasted, ``None`` where that is not told.
+    ``seconds`` is how long it has lasted, ``None`` where that is not told. ``catalogues_only`` tells that it keeps
+    no rows of other tables.
     """
 
     kind: str
@@ -71,6 +73,7 @@ class Holder:
     program: str
     state: str
     seconds: float | None
+    catalogues_only: bool
 
     def __str__(self) -> str:
         who = [f"user {self.user}"] if self.user else []
@@ -103,7 +106,7 @@ def waited_for(read: Reader, table: int, seconds: float) -> list[Holder]:
 
 
 def _holder(row: tuple[object, ...]) -> Holder:
-    kind, key, user, program, state, _, seconds = row
+    kind, key, user, program, state, _, seconds, catalogues_only = row
     return Holder(
         kind=str(kind),
         key=str(key),
@@ -111,4 +114,5 @@ def _holder(row: tuple[object, ...]) -> Holder:
         program=str(program),
         state=str(state),
         seconds=None if seconds is None else float(str(seconds)),
+        catalogues_only=bool(catalogues_only),
     )
