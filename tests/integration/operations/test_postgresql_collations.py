@@ -23,7 +23,7 @@ from worker_service.domain.inspection import INSPECT, Inspection, Scope, WantedO
 from worker_service.domain.lock import Lock
 from worker_service.domain.operation import Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Verdict
-from worker_service.operations.postgresql import PostgresqlEngine
+from worker_service.operations.postgresql import PostgresqlEngine, reindex
 
 REFRESH = "refresh_collation_version"
 OUTDATED = "SELECT collname FROM pg_collation WHERE collversion <> pg_collation_actual_version(oid)"
@@ -162,6 +162,15 @@ class TestNotDone:
         assert result.failure is not None
         assert (result.failure.category, result.failure.retryable) == (FailureCategory.LOCKED, True)
         assert column(url, OUTDATED) == ["old"]
+
+    def test_what_a_rebuild_has_left_is_told(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(reindex, "Patience", lambda _: lambda _: None)
+        with holding(url, "LOCK TABLE r IN ROW EXCLUSIVE MODE"):
+            result = run(url, REFRESH, lock_timeout_ms=50)
+
+        assert result.failure is not None
+        assert " Invalid leftovers remain: public.ranged_ccnew" in result.failure.message
+        assert run(url, REFRESH).verdict is Verdict.EFFECTIVE
 
     def test_an_exclusion_constraint_keeps_it_back_and_how_to_do_it_is_told(self, url: str) -> None:
         change(url, "ALTER TABLE r ADD CONSTRAINT apart EXCLUDE USING gist (s WITH &&)")

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import pytest
 
@@ -23,9 +24,11 @@ from tests.integration.operations.postgres_ground import (
     value,
 )
 from worker_service.domain.outcome import FailureCategory, Outcome, Verdict
+from worker_service.operations.postgresql import prologue, reindex
 
 PHASE = "SELECT phase FROM pg_stat_progress_create_index WHERE relid = 't'::regclass"
 FILES = "SELECT indexrelid::regclass::text || pg_relation_filenode(indexrelid) FROM pg_index ORDER BY 1"
+LEFT = " Invalid leftovers remain: public.tb_ccnew."
 GATE = 4_711
 COMPARE = f"BEGIN PERFORM pg_advisory_xact_lock_shared({GATE}); RETURN btint4cmp($1, $2); END"
 GATED = (
@@ -173,7 +176,10 @@ class TestFailures:
         assert result.failure.reason == "DUPLICATE_KEY"
         change(url, "DROP INDEX tu")
 
-    def test_a_writer_that_does_not_end_is_waited_for_until_the_timeout(self, url: str) -> None:
+    def test_a_writer_that_does_not_end_is_waited_for_until_the_timeout(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reindex, "Patience", lambda _: lambda _: None)
         before = column(url, FILES)
         with holding(url, "UPDATE t SET b = b WHERE a = 1"):
             result = run(url, "reindex", "public.tb", lock_timeout_ms=100)
@@ -182,6 +188,20 @@ class TestFailures:
         assert result.failure is not None
         assert (result.failure.category, result.failure.retryable) == (FailureCategory.LOCKED, True)
         assert column(url, FILES)[: len(before)] == before
+        assert result.failure.message.endswith(LEFT)
+        assert result.reason == result.failure.message
+
+    def test_one_that_the_server_ends_tells_what_it_has_left(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(prologue, "_BACKSTOP", timedelta(seconds=0.4))
+        with holding(url, "UPDATE t SET b = b WHERE a = 1"):
+            result = run(url, "reindex", "public.tb", lock_timeout_ms=0, timeout=timedelta())
+
+            assert invalid(url) == ["tb_ccnew"]
+        assert result.failure is not None
+        assert (result.failure.reason, result.reason) == ("QUERY_CANCELED", result.failure.message)
+        assert result.reason.endswith(f"It rebuilt 0 of 1 index.{LEFT}")
 
     def test_a_timeout_at_the_very_end_comes_after_the_new_index(self, url: str) -> None:
         before = file_of(url, "tb"), file_of(url, "t_pkey")
@@ -264,6 +284,7 @@ class TestFailures:
         both = [Running(url, "reindex", f"public.{table}", child=table, lock_timeout_ms=100) for table in tables]
 
         assert [one.result().reason for one in both] == ["rebuilt 2 indexes."] * 2
+        change(url, "DROP TABLE g, h")
 
     def test_a_cancel_while_it_waits_for_one_begins_no_rebuild(self, url: str) -> None:
         before = column(url, FILES)
@@ -304,6 +325,17 @@ class TestCancel:
             assert "rebuilt 0 of 2" in result.reason
             assert column(url, FILES) == before
 
+    def test_one_that_leaves_an_index_tells_of_it(self, url: str) -> None:
+        with holding(url, "UPDATE t SET b = b WHERE a = 1"):
+            running = Running(url, "reindex", "public.tb")
+            until(lambda: value(url, PHASE) == "waiting for writers before build")
+
+            result = running.interrupt()
+
+            assert invalid(url) == ["tb_ccnew"]
+        assert result.outcome is Outcome.CANCELLED
+        assert result.reason == f"stopped after it rebuilt 0 of 1 index; what was done stays.{LEFT}"
+
     def test_a_late_one_comes_after_the_new_index(self, url: str) -> None:
         before = file_of(url, "tb")
         with holding(url, "SELECT count(*) FROM t"):
@@ -315,7 +347,7 @@ class TestCancel:
             assert (file_of(url, "tb") != before, is_valid(url, "tb")) == (True, True)
             assert invalid(url) == ["tb_ccold"]
         assert (result.outcome, result.verdict) == (Outcome.COMPLETED, Verdict.PARTIALLY_EFFECTIVE)
-        assert "invalid leftovers remain: public.tb_ccold" in result.reason
+        assert "Invalid leftovers remain: public.tb_ccold." in result.reason
         assert run(url, "reindex", "public.tb").verdict is Verdict.EFFECTIVE
         assert invalid(url) == []
 
@@ -376,7 +408,7 @@ class TestLeftovers:
             assert invalid(url) == ["tb_ccnew"]
         assert (alone.verdict, alone.reason) == (Verdict.EFFECTIVE, "rebuilt 1 index.")
         assert result.verdict is Verdict.PARTIALLY_EFFECTIVE
-        assert "invalid leftovers remain: public.tb_ccnew" in result.reason
+        assert result.reason.endswith(LEFT)
 
 
 BUILT_FOR = f"""

@@ -96,7 +96,7 @@ class TestLeastPrivilege:
             "app.t_pkey_ccnew"
         ]
         assert result.verdict is Verdict.PARTIALLY_EFFECTIVE
-        assert "invalid leftovers remain: app.t_pkey_ccnew" in result.reason
+        assert "Invalid leftovers remain: app.t_pkey_ccnew." in result.reason
 
     def test_the_databases_owner_may_vacuum_and_analyze_what_others_own(self, kept: str) -> None:
         change(kept, f"ALTER DATABASE {kept.rpartition('/')[2]} OWNER TO owner", "CREATE TABLE app.others (a int)")

@@ -1,10 +1,11 @@
 """Dropping what concurrent rebuilds have left that were broken off, before anything makes it valid."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import psycopg
 
-from worker_service.domain.outcome import Failure, FailureCategory
+from worker_service.domain.outcome import Failure, FailureCategory, Result, Verdict
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.failures import failure_of
 from worker_service.operations.postgresql.indexes import Index, is_being_built, leftovers, read_beside
@@ -35,6 +36,16 @@ def clean_up(session: Session, subject: Name | None) -> tuple[list[Index], list[
         return every, []
     now = read_beside(session.rows, subject=subject)
     return now, leftovers(now)
+
+
+def with_leftovers(result: Result, remaining: Sequence[Index]) -> Result:
+    """Tell in a result, whatever it is, which leftovers are still there; with any it is at best a part."""
+    if not remaining:
+        return result
+    left = f" Invalid leftovers remain: {listed([index.name.shown for index in remaining])}."
+    failure = result.failure and replace(result.failure, message=result.failure.message + left)
+    verdict = Verdict.PARTIALLY_EFFECTIVE if result.verdict is Verdict.EFFECTIVE else result.verdict
+    return replace(result, verdict=verdict, reason=result.reason + left, failure=failure)
 
 
 def drop(index: Index) -> str:

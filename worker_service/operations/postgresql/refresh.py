@@ -13,7 +13,7 @@ from worker_service.operations.postgresql.indexes import Index, read_indexes
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import version_of
 from worker_service.operations.postgresql.lanes import JOBS
-from worker_service.operations.postgresql.leftovers import clean_up
+from worker_service.operations.postgresql.leftovers import clean_up, with_leftovers
 from worker_service.operations.postgresql.measures import size_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import Options, lock_timeout
@@ -98,7 +98,7 @@ class RefreshCollationVersion:
             return _nothing(work, before)
         clean_up(session, None)
         swept = rebuild(session, work.indexes)
-        clean_up(session, None)
+        _, remaining = clean_up(session, None)
         done = _noted(session, work, swept)
         numbers = {
             "indexes_rebuilt": float(done.rebuilt),
@@ -106,7 +106,8 @@ class RefreshCollationVersion:
             "collations_refreshed": float(len(done.noted)),
         }
         stopped = session.stop.is_set() and len(done.noted) < len(work.collations)
-        return _judged(done, swept, stopped=stopped, before=before, after={**_measures(session), **numbers})
+        result = _judged(done, swept, stopped=stopped, before=before, after={**_measures(session), **numbers})
+        return with_leftovers(result, remaining)
 
 
 def _noted(session: Session, work: _Work, swept: Swept) -> _Done:

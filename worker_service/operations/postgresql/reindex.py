@@ -19,7 +19,7 @@ from worker_service.operations.postgresql.indexes import (
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, judge, nothing_there, with_numbers
 from worker_service.operations.postgresql.lanes import JOBS
-from worker_service.operations.postgresql.leftovers import clean_up, drops
+from worker_service.operations.postgresql.leftovers import clean_up, drops, with_leftovers
 from worker_service.operations.postgresql.measures import file_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import Options, lock_timeout
@@ -104,7 +104,8 @@ class Reindex:
         swept = rebuild(session, chosen)
         now, remaining = clean_up(session, subject)
         after = _measures(session, now, subject)
-        return _judge(chosen, swept, now, (before, after), remaining=remaining, note=_told(left_out))
+        result = _judge(chosen, swept, now, (before, after), note=_told(left_out))
+        return with_leftovers(result, remaining)
 
 
 def damages(session: Session) -> Result | None:
@@ -168,7 +169,6 @@ def _judge(
     now: Iterable[Index],
     measures: tuple[Measures, Measures],
     *,
-    remaining: Sequence[Index],
     note: str,
 ) -> Result:
     by_name = {index.name: index for index in now}
@@ -182,11 +182,8 @@ def _judge(
     parts = [note] if note else []
     if late:
         parts.append(f"in spite of an error at its end: {listed(late)}")
-    if remaining:
-        parts.append(f"invalid leftovers remain: {listed([index.name.shown for index in remaining])}")
-    verdict = Verdict.PARTIALLY_EFFECTIVE if remaining else Verdict.EFFECTIVE
     numbered = with_numbers(after, ledger, _WORDS)
-    return judge(ledger, _WORDS, (verdict, "; ".join(parts)), before=before, after=numbered)
+    return judge(ledger, _WORDS, (Verdict.EFFECTIVE, "; ".join(parts)), before=before, after=numbered)
 
 
 def _rebuilt(session: Session, step: Step, former: Mapping[Name, Index]) -> bool:
