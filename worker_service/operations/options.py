@@ -99,6 +99,15 @@ class ChoiceOption:
         return value
 
 
+WAIT = "wait"
+FORMER_ATTEMPT = ChoiceOption(
+    name="former_attempt",
+    description="What to do with a statement that an earlier attempt left running in the server: cancel it, or "
+    "wait for its end (default cancel).",
+    default="cancel",
+    choices=("cancel", WAIT),
+)
+
 Option = FlagOption | NumberOption | ChoiceOption
 
 

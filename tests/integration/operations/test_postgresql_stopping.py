@@ -20,6 +20,7 @@ from tests.integration.operations.doubles import RecordingControl
 from tests.integration.operations.postgres_ground import (
     CHILD,
     SNAPSHOT,
+    Connection,
     Running,
     change,
     column,
@@ -36,7 +37,7 @@ from tests.integration.operations.postgres_ground import (
 from tests.postgres import PostgresServer, Stop
 from worker_service.domain.errors import OperationCancelledError, TargetBusyError
 from worker_service.domain.outcome import FailureCategory, Outcome, Verdict
-from worker_service.operations.postgresql import PostgresqlEngine, exclusion
+from worker_service.operations.postgresql import PostgresqlEngine, former
 from worker_service.operations.postgresql.exclusion import LOCK
 from worker_service.operations.postgresql.progress import INDEX, View
 
@@ -44,6 +45,8 @@ OVERHAUL = """
 SELECT count(*) FROM pg_stat_activity
 WHERE application_name LIKE 'overhaul:%' AND datname = current_database()
 """
+VACUUMED = "SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = %s"
+WAITED = "stopped while it waited for an earlier attempt, which still runs in the server; it did nothing itself."
 CONTENT = "SELECT count(*) || md5(string_agg(a::text, ',' ORDER BY a)) FROM t"
 INDEX_FILES = """
 SELECT indexrelid::regclass::text || pg_relation_filenode(indexrelid) FROM pg_index
@@ -295,38 +298,111 @@ class TestTheLocksEnd:
         assert {one.outcome for one in results} == {Outcome.COMPLETED}
 
 
+LEFT_BEHIND = """
+SELECT application_name FROM pg_stat_activity
+WHERE application_name LIKE 'overhaul:%' AND datname = current_database()
+"""
+PROGRAM = """
+import sys
+from tests.integration.operations.postgres_ground import run
+from worker_service.operations.postgresql import prologue
+url, table, policy, child, prologue.WATCH_CLIENT = sys.argv[1:]
+run(url, "vacuum", f"public.{table}", child=child, lock_timeout_ms=0, former_attempt=policy)
+"""
+
+
+def leave_a_zombie(
+    url: str, table: str, *, policy: str = "cancel", child: str = CHILD, notices: str = "50s"
+) -> None:
+    """Kill a worker whose VACUUM waits for a lock, of which the server takes notice after a time, if it looks."""
+    waits = f"SELECT count(*) FROM pg_locks WHERE relation = '{table}'::regclass AND NOT granted"
+    worker = subprocess.Popen([sys.executable, "-c", PROGRAM, url, table, policy, child, notices])
+    until(lambda: value(url, waits))
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait()
+
+
 class TestFormerAttempts:
-    def test_what_a_killed_worker_left_running_is_ended_first(self, url: str) -> None:
-        with holding(url, "LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE"):
-            program = (
-                "from tests.integration.operations.postgres_ground import run; import sys\n"
-                "run(sys.argv[1], 'vacuum', 'public.t', lock_timeout_ms=0)"
-            )
-            worker = subprocess.Popen([sys.executable, "-c", program, url])
-            until(lambda: value(url, "SELECT count(*) FROM pg_locks WHERE NOT granted"))
-            os.kill(worker.pid, signal.SIGKILL)
-            worker.wait()
+    @pytest.fixture
+    def zombie(self, url: str) -> Iterator[Connection]:
+        """Leave the VACUUM of a killed worker in the server, where it waits for the lock of who is lent."""
+        with holding(url, "LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE") as holder:
+            leave_a_zombie(url, "t")
             assert value(url, OVERHAUL) == 1
-            control = RecordingControl()
+            yield holder
 
-            result = run(url, "vacuum", "public.u", control=control, attempt=2)
+    @pytest.mark.usefixtures("zombie")
+    def test_what_a_killed_worker_left_running_is_ended_first(self, url: str) -> None:
+        control = RecordingControl()
 
-            assert value(url, OVERHAUL) == 0
+        result = run(url, "vacuum", "public.u", control=control, attempt=2)
+
+        assert value(url, OVERHAUL) == 0
         assert result.outcome is Outcome.COMPLETED
         assert any("earlier attempt" in text and f"{CHILD}:1" in text for _, text in control.lines)
+        assert value(url, VACUUMED, "t") == 0
+
+    def test_by_policy_it_comes_to_its_end_first(self, url: str, zombie: Connection) -> None:
+        running = Running(url, "vacuum", "public.u", attempt=2, former_attempt="wait")
+        until(lambda: running.control.progresses)
+        waited_for = value(
+            url, "SELECT pid FROM pg_stat_activity WHERE application_name = %s", f"overhaul:{CHILD}:1"
+        )
+        assert (value(url, VACUUMED, "t"), value(url, VACUUMED, "u")) == (0, 0)
+
+        zombie.rollback()
+        result = running.result()
+
+        assert result.verdict is Verdict.NO_EFFECT
+        assert (value(url, VACUUMED, "t"), value(url, VACUUMED, "u")) == (1, 1)
+        named = f"pid {waited_for} (overhaul:{CHILD}:1)"
+        assert running.control.progresses[0].phase == f"waiting for an earlier attempt: {named}"
+        told = f"Waiting for the end of what an earlier attempt left running: {named}."
+        assert [text for _, text in running.control.lines if text.startswith("Waiting")] == [told]
+
+    def test_one_that_is_waited_for_is_not_ended_by_the_server_itself(self, url: str) -> None:
+        with holding(url, "LOCK TABLE t, u IN SHARE UPDATE EXCLUSIVE MODE"):
+            leave_a_zombie(url, "t", policy="wait", notices="50ms")
+            leave_a_zombie(url, "u", policy="cancel", child="other", notices="50ms")
+
+            until(lambda: value(url, OVERHAUL) == 1)
+
+            assert column(url, LEFT_BEHIND) == [f"overhaul:{CHILD}:1"]
+
+    @pytest.mark.usefixtures("zombie")
+    def test_a_stop_ends_the_wait_and_not_what_was_waited_for(self, url: str) -> None:
+        running = Running(url, "vacuum", "public.u", attempt=2, former_attempt="wait")
+        until(lambda: running.control.progresses)
+
+        result = running.interrupt()
+
+        assert result.outcome is Outcome.CANCELLED
+        assert result.reason == WAITED
+        assert value(url, OVERHAUL) == 1
+        assert value(url, VACUUMED, "u") == 0
+
+    @pytest.mark.usefixtures("zombie")
+    def test_so_does_a_checkpoint(self, url: str) -> None:
+        control = RecordingControl(stop_at=2)
+
+        result = run(url, "vacuum", "public.u", control=control, attempt=2, former_attempt="wait")
+
+        assert (result.outcome, result.reason) == (Outcome.CANCELLED, WAITED)
+        assert value(url, OVERHAUL) == 1
 
     def test_one_that_does_not_end_keeps_the_target_busy(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("CANCEL_SECONDS", "TERMINATE_SECONDS"):
-            monkeypatch.setattr(exclusion, name, 0.1)
+            monkeypatch.setattr(former, name, 0.1)
         for name in ("_CANCEL", "_TERMINATE"):
-            monkeypatch.setattr(exclusion, name, f"SELECT {exclusion._SAME}")
+            monkeypatch.setattr(former, name, f"SELECT {former._SAME}")
         with psycopg.connect(url, application_name=f"overhaul:{CHILD}:1"), pytest.raises(TargetBusyError):
             run(url, "vacuum", "public.u", attempt=2)
 
-    def test_an_idle_one_is_terminated(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(exclusion, "CANCEL_SECONDS", 0.1)
+    @pytest.mark.parametrize("policy", ["cancel", "wait"])
+    def test_an_idle_one_is_terminated(self, url: str, monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
+        monkeypatch.setattr(former, "CANCEL_SECONDS", 0.1)
         with psycopg.connect(url, application_name=f"overhaul:{CHILD}:1") as idle:
-            result = run(url, "vacuum", "public.u", attempt=2)
+            result = run(url, "vacuum", "public.u", attempt=2, former_attempt=policy)
 
             with pytest.raises(psycopg.OperationalError):
                 idle.execute("SELECT 1")

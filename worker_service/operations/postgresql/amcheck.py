@@ -3,7 +3,7 @@ from dataclasses import replace
 
 from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Failure, FailureCategory, Outcome, Result, Verdict
-from worker_service.operations.options import FlagOption
+from worker_service.operations.options import FORMER_ATTEMPT, FlagOption
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.failures import failed, failed_with
 from worker_service.operations.postgresql.heapcheck import (
@@ -62,7 +62,7 @@ class Amcheck:
     name = "amcheck"
     scope = Scope.INDEX
     description = "Check B-tree indexes and tables for damage; needs the extension amcheck."
-    options = (_HEAP, _ALL_INDEXED, _PARENT, JOBS, lock_timeout(10_000))
+    options = (_HEAP, _ALL_INDEXED, _PARENT, JOBS, lock_timeout(10_000), FORMER_ATTEMPT)
 
     def check(self, _options: Options, /) -> None:
         """Take every combination."""

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Result, Verdict
-from worker_service.operations.options import FlagOption
+from worker_service.operations.options import FORMER_ATTEMPT, FlagOption
 from worker_service.operations.postgresql.catalog import (
     PARENT,
     PLAIN,
@@ -40,7 +40,7 @@ class Analyze:
     name = "analyze"
     scope = Scope.TABLE
     description = "Renew the query planner's statistics of every table and partitioned parent."
-    options = (_SKIP_LOCKED, JOBS, COST_DELAY, COST_LIMIT, lock_timeout(10_000))
+    options = (_SKIP_LOCKED, JOBS, COST_DELAY, COST_LIMIT, lock_timeout(10_000), FORMER_ATTEMPT)
 
     def check(self, _options: Options, /) -> None:
         """Take every combination."""

@@ -2,6 +2,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Result, Verdict
+from worker_service.operations.options import FORMER_ATTEMPT
 from worker_service.operations.postgresql.catalog import Reader, Table, read_tables
 from worker_service.operations.postgresql.indexes import Index, read_indexes
 from worker_service.operations.postgresql.inventory import Inventory
@@ -29,7 +30,7 @@ class Cluster:
     description = (
         "Rewrite tables that have a clustering index in its order; locks everybody out of each meanwhile."
     )
-    options = (lock_timeout(10_000),)
+    options = (lock_timeout(10_000), FORMER_ATTEMPT)
 
     def check(self, _options: Options, /) -> None:
         """Take every combination."""

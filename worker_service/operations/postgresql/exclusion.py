@@ -1,14 +1,11 @@
-"""One operation at a time on one table: the locks in the target, and what earlier attempts left running."""
+"""One operation at a time on one table: the locks in the target."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from worker_service.domain.errors import OperationCancelledError, TargetBusyError
+from worker_service.domain.errors import TargetBusyError
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.names import Name
-from worker_service.operations.postgresql.prologue import child_prefix
 from worker_service.operations.postgresql.session import Session
 
 # Advisory locks of two numbers never meet those of one, which the job store uses. They count within a database.
@@ -33,44 +30,6 @@ WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objid::bigint = %s AND l.
   AND (l.mode = 'ExclusiveLock' OR %s) AND l.pid <> pg_backend_pid()
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
-_FORMER = """
-SELECT pid, backend_start, application_name FROM pg_stat_get_activity(NULL)
-WHERE datid = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND pid <> pg_backend_pid() AND starts_with(application_name, %s)
-"""
-# The number of a process may be another's by now, so all three have to be the same.
-_SAME = "FROM pg_stat_activity WHERE pid = %s AND backend_start = %s AND application_name = %s"
-_CANCEL = f"SELECT pg_cancel_backend(pid) {_SAME}"
-_TERMINATE = f"SELECT pg_terminate_backend(pid) {_SAME}"
-CANCEL_SECONDS, TERMINATE_SECONDS = 10.0, 10.0
-_LOOK_EVERY = 0.1
-
-
-def end_former_attempts(session: Session) -> None:
-    """Stop what an earlier attempt of the same child job still runs in the server.
-
-    The server goes on with a statement whose client is dead. That attempt's lease is over, or this one would
-    not be: so its statement is cancelled, and its session is ended if that does not help.
-
-    Raises:
-        TargetBusyError: a session of another attempt could not be ended.
-        OperationCancelledError: the operation was stopped while it waited.
-    """
-    if session.operation.attempt <= 1:
-        return
-    for order, seconds in ((_CANCEL, CANCEL_SECONDS), (_TERMINATE, TERMINATE_SECONDS)):
-        deadline = time.monotonic() + seconds
-        while former := _former(session):
-            for one in former:
-                session.log("warning", f"Ending what is left of an earlier attempt: pid {one[0]}, {one[2]}.")
-                session.rows(order, *one)
-            if time.monotonic() > deadline:
-                break
-            if session.stop.wait(_LOOK_EVERY):
-                raise OperationCancelledError("The operation was stopped while an earlier attempt ended.")
-        else:
-            return
-    raise TargetBusyError("An earlier attempt of this child job still runs in the server and cannot be ended.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,19 +83,3 @@ def hold(session: Session, locks: Sequence[TargetLock]) -> None:
     raise TargetBusyError(
         f"Another operation of Overhaul runs in this database: {', '.join(holders) or 'it has just ended'}."
     )
-
-
-def _former(session: Session) -> list[tuple[Any, ...]]:
-    operation = session.operation
-    if not operation.child_job_id:
-        return []
-    prefix = child_prefix(operation.child_job_id)
-    return [
-        row for row in session.rows(_FORMER, prefix) if _is_former(row[2].removeprefix(prefix), operation.attempt)
-    ]
-
-
-def _is_former(attempt: str, own: int) -> bool:
-    if attempt.isdecimal() and int(attempt) > own:
-        raise TargetBusyError(f"Attempt {attempt} of this child job runs already; this is attempt {own}.")
-    return True

@@ -1,7 +1,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from worker_service.operations.options import ChoiceOption, FlagOption, NumberOption, Option, refuse_unknown
+from worker_service.operations.options import (
+    FORMER_ATTEMPT,
+    WAIT,
+    ChoiceOption,
+    FlagOption,
+    NumberOption,
+    Option,
+    refuse_unknown,
+)
 
 ENGINE = "PostgreSQL"
 
@@ -41,6 +49,11 @@ class Options:
     def lock_timeout_ms(self) -> int:
         """How long to wait for a lock; 0 is for ever."""
         return self.numbers.get("lock_timeout_ms") or 0
+
+    @property
+    def waits_for_former_attempt(self) -> bool:
+        """Whether what an earlier attempt left running may come to its end."""
+        return self.words.get(FORMER_ATTEMPT.name) == WAIT
 
 
 def read_options(known: Sequence[Option], given: Mapping[str, str]) -> Options:

@@ -14,9 +14,11 @@ _PREFIX = "overhaul"
 _BACKSTOP = timedelta(seconds=5)
 """So much later than the worker the server itself ends a statement that outlasts the operation's timeout."""
 _VERSION_17 = 170_000
+WATCH_CLIENT = "10s"
+"""So often the server looks whether the client is still there, and otherwise ends what it runs for it."""
 # Under other operating systems a server may not be able to tell, and refuses the setting.
 _WATCH_CLIENT = """CASE WHEN pg_catalog.strpos(pg_catalog.version(), 'linux') > 0
-  THEN pg_catalog.set_config('client_connection_check_interval', '10s', false) END"""
+  THEN pg_catalog.set_config('client_connection_check_interval', %s, false) END"""
 
 
 def child_prefix(child_job_id: str) -> str:
@@ -56,13 +58,16 @@ def looking_settings(version: int) -> Mapping[str, str]:
     return {**_shared(version), **_timeouts(2_000, 30_000), "default_transaction_read_only": "on"}
 
 
-def state(connection: psycopg.Connection[tuple[Any, ...]], settings: Mapping[str, str]) -> int:
+def state(
+    connection: psycopg.Connection[tuple[Any, ...]], settings: Mapping[str, str], *, outlives_client: bool = False
+) -> int:
     """Set the settings for the session, all in one statement, and return the server's number of the session.
 
-    The driver's own is a pooler's where one stands in between.
+    The driver's own is a pooler's where one stands in between. What the session runs goes on after its client was
+    killed where it ``outlives_client``.
     """
     calls = ", ".join("pg_catalog.set_config(%s, %s, false)" for _ in settings)
-    values = [text for pair in settings.items() for text in pair]
+    values = [*(text for pair in settings.items() for text in pair), "0" if outlives_client else WATCH_CLIENT]
     query = f"SELECT pg_catalog.pg_backend_pid(), {calls}, {_WATCH_CLIENT}"
     return int(connection.execute(query.encode(), values).fetchall()[0][0])
 

@@ -6,6 +6,7 @@ import psycopg
 from worker_service.domain.errors import OperationCancelledError
 from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Failure, FailureCategory, Outcome, Result, Verdict
+from worker_service.operations.options import FORMER_ATTEMPT
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.collations import Collation, changed_collations
 from worker_service.operations.postgresql.failures import failed, failure_of
@@ -65,7 +66,7 @@ class RefreshCollationVersion:
     name = "refresh_collation_version"
     scope = Scope.DATABASE
     description = "Rebuild the indexes of collations that changed with the system, then note their version."
-    options = (CONCURRENTLY, JOBS, lock_timeout(60_000))
+    options = (CONCURRENTLY, JOBS, lock_timeout(60_000), FORMER_ATTEMPT)
 
     def check(self, _options: Options, /) -> None:
         """Take every combination."""

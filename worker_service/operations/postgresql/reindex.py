@@ -3,7 +3,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Failure, FailureCategory, Measures, Result, Verdict
-from worker_service.operations.options import FlagOption
+from worker_service.operations.options import FORMER_ATTEMPT, FlagOption
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.failures import failed
 from worker_service.operations.postgresql.indexes import (
@@ -54,7 +54,7 @@ class Reindex:
     name = "reindex"
     scope = Scope.INDEX
     description = "Rebuild every index, concurrently unless that is switched off."
-    options = (CONCURRENTLY, JOBS, lock_timeout(60_000))
+    options = (CONCURRENTLY, JOBS, lock_timeout(60_000), FORMER_ATTEMPT)
 
     def check(self, _options: Options, /) -> None:
         """Take every combination."""

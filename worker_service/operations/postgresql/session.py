@@ -188,7 +188,8 @@ class Session:
         lent = self._kept.lend(place)
         while True:
             try:
-                pid = state(lent.connection, self._settings(lent.connection.info.server_version))
+                settings = self._settings(lent.connection.info.server_version)
+                pid = state(lent.connection, settings, outlives_client=self.options.waits_for_former_attempt)
             except psycopg.Error as error:
                 lent.connection.close()
                 if not lent.used or not isinstance(error, psycopg.OperationalError):

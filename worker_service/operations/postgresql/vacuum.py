@@ -6,7 +6,7 @@ import psycopg
 from worker_service.domain.errors import InvalidOperationError, OperationCancelledError
 from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Failure, Result
-from worker_service.operations.options import ChoiceOption, FlagOption, NumberOption
+from worker_service.operations.options import FORMER_ATTEMPT, ChoiceOption, FlagOption, NumberOption
 from worker_service.operations.postgresql.catalog import Reader, Table, maintained, only, read_tables
 from worker_service.operations.postgresql.effect import Effect, judged
 from worker_service.operations.postgresql.holders import snapshot_holders
@@ -72,6 +72,7 @@ class Vacuum:
         COST_DELAY,
         COST_LIMIT,
         lock_timeout(10_000),
+        FORMER_ATTEMPT,
     )
 
     def check(self, options: Options, /) -> None:

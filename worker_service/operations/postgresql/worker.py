@@ -9,8 +9,9 @@ from worker_service.domain.operation import WORKER_TYPE, Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Result
 from worker_service.domain.ports import Control
 from worker_service.domain.settlement import with_waits
-from worker_service.operations.postgresql.exclusion import end_former_attempts, hold, locks_for
+from worker_service.operations.postgresql.exclusion import hold, locks_for
 from worker_service.operations.postgresql.failures import failed, failed_with, failure_of
+from worker_service.operations.postgresql.former import settle_former_attempts
 from worker_service.operations.postgresql.identity import look
 from worker_service.operations.postgresql.kept import Kept, Place
 from worker_service.operations.postgresql.names import Name
@@ -91,7 +92,8 @@ class PostgresqlWorker:
         if self._expected not in {None, session.identity}:
             text = "Another database is in the place of the one that was registered: register the target again."
             return failed("TARGET_REPLACED", text, FailureCategory.UNAVAILABLE)
-        end_former_attempts(session)
+        if stopped := settle_former_attempts(session):
+            return stopped
         hold(session, locks_for(session.rows, subject, alone=procedure.name != INSPECT))
         try:
             return procedure.run(session, subject)
