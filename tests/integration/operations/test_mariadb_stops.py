@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -21,12 +22,13 @@ from tests.mariadb import MariadbServer
 from worker_service.domain.errors import TargetBusyError
 from worker_service.domain.operation import Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Result, Verdict
-from worker_service.operations.mariadb import MariadbEngine, killing, watching
+from worker_service.operations.mariadb import MariadbEngine, former, watching
 from worker_service.operations.mariadb.connection import Connection, Row, ServerError
 from worker_service.operations.mariadb.target_lock import attempt_lock_name
 
 ROOT = Path(__file__).parents[3]
 _PATIENCE = 20.0
+WAITED = "stopped while it waited for an earlier attempt, which still runs in the server; it did nothing itself."
 _WORKER = """
 import sys
 from worker_service.domain.operation import Operation
@@ -341,19 +343,24 @@ class TestDamage:
         assert result.after["errors_found"] == 1
 
 
+def leave_a_zombie(database: Database) -> int:
+    """Kill a worker whose rebuild waits for a table, and return the number of the connection that still does."""
+    worker = subprocess.Popen([sys.executable, "-c", _WORKER], cwd=ROOT, stdin=subprocess.PIPE, text=True)
+    assert worker.stdin is not None
+    worker.stdin.write(f"{database.server.url(database.name)}\n")
+    worker.stdin.flush()
+    wait_for(lambda: running(database, "child:1 */ OPTIMIZE"))
+    worker.send_signal(signal.SIGKILL)
+    worker.communicate()
+    [number] = running(database, "child:1 */ OPTIMIZE")
+    return number
+
+
 class TestZombies:
     @pytest.fixture
     def zombie(self, held: Database) -> int:
         """Leave the statement of a worker that was killed running in the server."""
-        worker = subprocess.Popen([sys.executable, "-c", _WORKER], cwd=ROOT, stdin=subprocess.PIPE, text=True)
-        assert worker.stdin is not None
-        worker.stdin.write(f"{held.server.url(held.name)}\n")
-        worker.stdin.flush()
-        wait_for(lambda: running(held, "child:1 */ OPTIMIZE"))
-        worker.send_signal(signal.SIGKILL)
-        worker.communicate()
-        [number] = running(held, "child:1 */ OPTIMIZE")
-        return number
+        return leave_a_zombie(held)
 
     def test_the_next_attempt_ends_it_before_it_begins(self, held: Database, zombie: int) -> None:
         control = RecordingControl()
@@ -363,6 +370,50 @@ class TestZombies:
         assert failure(result).category is FailureCategory.LOCKED
         assert f"Ended what an earlier attempt left running (connections [{zombie}])" in logged(control)
         assert running(held, "child:1") == []
+
+    def test_by_policy_it_comes_to_its_end_first(self, database: Database) -> None:
+        database.table("held", rows=10)
+        before, control = database.spaces(), RecordingControl()
+
+        def analyze() -> Result:
+            return database.maintain("analyze", control, child="child", attempt=2, former_attempt="wait")
+
+        with ThreadPoolExecutor(1) as threads:
+            with database.reader_of("held"):
+                zombie = leave_a_zombie(database)
+                analyzed = threads.submit(analyze)
+                wait_for(lambda: control.progresses)
+                assert (running(database, "child"), database.spaces()) == ([zombie], before)
+            result = analyzed.result(_PATIENCE)
+
+        assert result.verdict is Verdict.EFFECTIVE
+        assert database.spaces() != before
+        named = f"connection {zombie} (attempt 1)"
+        assert control.progresses[0].phase == f"waiting for an earlier attempt: {named}"
+        told = f"Waiting for the end of what an earlier attempt left running: {named}."
+        assert [line for line in logged(control).splitlines() if line.startswith("Waiting")] == [told]
+
+    def test_a_stop_ends_the_wait_and_not_what_was_waited_for(self, held: Database, zombie: int) -> None:
+        control = RecordingControl()
+        worker, before = held.worker(control), held.spaces()
+        options = {"former_attempt": "wait"}
+        wanted = Operation(name="vacuum", target="app", options=options, child_job_id="child", attempt=2)
+        control.on_progress = lambda _: worker.interrupt()
+
+        result = worker.execute(wanted)
+
+        assert (result.outcome, result.reason) == (Outcome.CANCELLED, WAITED)
+        assert (running(held, "child"), held.spaces()) == ([zombie], before)
+        held.run(f"KILL {zombie}")
+
+    def test_so_does_a_checkpoint(self, held: Database, zombie: int) -> None:
+        result = held.maintain(
+            "vacuum", RecordingControl(stop_at=2), child="child", attempt=2, former_attempt="wait"
+        )
+
+        assert (result.outcome, result.reason) == (Outcome.CANCELLED, WAITED)
+        assert running(held, "child") == [zombie]
+        held.run(f"KILL {zombie}")
 
     def test_any_other_operation_finds_the_database_busy(self, held: Database, zombie: int) -> None:
         with pytest.raises(TargetBusyError, match=rf"holds the database .* \(connection {zombie}\)"):
@@ -402,7 +453,7 @@ class TestZombies:
     def test_one_that_the_role_may_not_end_keeps_it_off(
         self, held: Database, zombie: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(killing, "_PATIENCE", 0.2)
+        monkeypatch.setattr(former, "_PATIENCE", 0.2)
         url = held.role("SELECT, INSERT", "PROCESS ON *.*")
 
         with pytest.raises(TargetBusyError, match=rf"connection {zombie}\) and does not end"):
@@ -424,23 +475,6 @@ class TestZombies:
                 idle.ping(reconnect=False)
         assert result.outcome is Outcome.COMPLETED
         assert "Ended what an earlier attempt left running" in logged(control)
-
-    def test_one_that_waits_between_two_statements_is_found_in_the_performance_schema(
-        self, database: Database
-    ) -> None:
-        database.table("item", rows=3)
-        database.server.kill()
-        database.server.start(performance_schema="ON")
-        try:
-            idle = database.server.connect(database.name, program_name="overhaul:child:1")
-            result = database.maintain("vacuum", child="child", attempt=2)
-            with pytest.raises(pymysql.MySQLError):
-                idle.ping(reconnect=False)
-        finally:
-            database.server.kill()
-            database.server.start()
-
-        assert result.outcome is Outcome.COMPLETED
 
 
 class TestOneAtATime:

@@ -4,7 +4,7 @@ from worker_service.operations.mariadb.options import BINLOG, LOCK_TIMEOUT, Opti
 from worker_service.operations.mariadb.procedure import Facts, judge
 from worker_service.operations.mariadb.tables import ENGINES_ELSEWHERE, Table, reading_keeps_out
 from worker_service.operations.mariadb.wording import quoted
-from worker_service.operations.options import FlagOption
+from worker_service.operations.options import FORMER_ATTEMPT, FlagOption
 from worker_service.operations.wording import count
 
 _PERSISTENT = FlagOption(
@@ -19,7 +19,7 @@ class Analyze:
 
     name = "analyze"
     description = "Renew the optimizer's statistics of every table (ANALYZE TABLE)."
-    options = (_PERSISTENT, BINLOG, LOCK_TIMEOUT)
+    options = (_PERSISTENT, BINLOG, LOCK_TIMEOUT, FORMER_ATTEMPT)
     only_looks = False
     engines_left_alone = ENGINES_ELSEWHERE
 

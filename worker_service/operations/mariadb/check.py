@@ -6,7 +6,7 @@ from worker_service.operations.mariadb.options import LOCK_TIMEOUT, Options
 from worker_service.operations.mariadb.procedure import Facts, judge
 from worker_service.operations.mariadb.tables import ENGINES_ELSEWHERE, Table, reading_keeps_out
 from worker_service.operations.mariadb.wording import quoted
-from worker_service.operations.options import ChoiceOption
+from worker_service.operations.options import FORMER_ATTEMPT, ChoiceOption
 from worker_service.operations.wording import count, listed
 
 _DEPTH = ChoiceOption(
@@ -22,7 +22,7 @@ class IntegrityCheck:
 
     name = "integrity_check"
     description = "Check every table and its indexes (CHECK TABLE)."
-    options = (_DEPTH, LOCK_TIMEOUT)
+    options = (_DEPTH, LOCK_TIMEOUT, FORMER_ATTEMPT)
     only_looks = True
     engines_left_alone = ENGINES_ELSEWHERE
 

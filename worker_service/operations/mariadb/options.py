@@ -1,6 +1,14 @@
 from collections.abc import Mapping, Sequence
 
-from worker_service.operations.options import ChoiceOption, FlagOption, NumberOption, Option, refuse_unknown
+from worker_service.operations.options import (
+    FORMER_ATTEMPT,
+    WAIT,
+    ChoiceOption,
+    FlagOption,
+    NumberOption,
+    Option,
+    refuse_unknown,
+)
 
 ENGINE = "MariaDB"
 Options = Mapping[str, int]
@@ -26,6 +34,11 @@ ONLINE = FlagOption(
     name="online",
     description="Fail rather than keep writers waiting during a rebuild (default false).",
 )
+
+
+def waits_for_former_attempt(options: Options) -> bool:
+    """Tell whether what an earlier attempt left running may come to its end."""
+    return options.get(FORMER_ATTEMPT.name) == FORMER_ATTEMPT.choices.index(WAIT)
 
 
 def read_options(known: Sequence[Option], given: Mapping[str, str]) -> Options:

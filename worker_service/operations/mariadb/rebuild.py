@@ -10,6 +10,7 @@ from worker_service.operations.mariadb.procedure import Facts, judge
 from worker_service.operations.mariadb.state import rebuilt
 from worker_service.operations.mariadb.tables import ENGINES_WITHOUT_SPACE, Table
 from worker_service.operations.mariadb.wording import quoted
+from worker_service.operations.options import FORMER_ATTEMPT
 from worker_service.operations.wording import count, share, size
 
 _SAME_FILES = "the server says OK and its files are the old ones; innodb_optimize_fulltext_only does that"
@@ -21,7 +22,7 @@ class Vacuum:
 
     name = "vacuum"
     description = "Write every table anew (OPTIMIZE TABLE), which gives back the room of deleted rows."
-    options = (REBUILD, ONLINE, BINLOG, LOCK_TIMEOUT)
+    options = (REBUILD, ONLINE, BINLOG, LOCK_TIMEOUT, FORMER_ATTEMPT)
     only_looks = False
     engines_left_alone = ENGINES_WITHOUT_SPACE
 
@@ -46,7 +47,7 @@ class Reindex:
 
     name = "reindex"
     description = "Rebuild every table with all its indexes (ALTER TABLE ... FORCE)."
-    options = (ONLINE, BINLOG, LOCK_TIMEOUT)
+    options = (ONLINE, BINLOG, LOCK_TIMEOUT, FORMER_ATTEMPT)
     only_looks = False
     engines_left_alone = ENGINES_WITHOUT_SPACE
 

@@ -1,9 +1,9 @@
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from worker_service.domain.errors import OperationCancelledError, TargetBusyError
+from worker_service.domain.errors import OperationCancelledError
 from worker_service.domain.inspection import INSPECT
 from worker_service.domain.lock_waits import LockWaits
 from worker_service.domain.operation import Operation, Progress
@@ -12,13 +12,14 @@ from worker_service.operations.mariadb.address import Address
 from worker_service.operations.mariadb.connection import Connection, Row, ServerError, Value
 from worker_service.operations.mariadb.failures import INTERRUPTED, is_not_here
 from worker_service.operations.mariadb.kept import Kept, Known, Lent
-from worker_service.operations.mariadb.killing import Killer, end_earlier_attempts
+from worker_service.operations.mariadb.killing import Killer
 from worker_service.operations.mariadb.options import BINLOG, LOCK_TIMEOUT, Options
 from worker_service.operations.mariadb.server import Server
 from worker_service.operations.mariadb.target_lock import TargetLock
 from worker_service.operations.mariadb.waiting import INTERVAL, Waiters
 from worker_service.operations.mariadb.wording import tag
 
+T = TypeVar("T")
 _FRESH_BOOKS = ("information_schema_stats_expiry = 0",)
 _IDLE_SECONDS = 86_400
 _LONGEST = 31_536_000.0
@@ -37,7 +38,7 @@ class Reply:
 class Session:
     """The connection of one attempt, whose statements another thread may stop.
 
-    It holds the lock in the server from its beginning to its end, so that a statement which outlives its worker
+    It holds the lock in the server, once it was taken, to its end, so that a statement which outlives its worker
     keeps the next one off. To inspect needs none.
 
     Args:
@@ -47,10 +48,6 @@ class Session:
         control: the worker that runs the operation.
         stop: set when the operation has to stop; from then on no further statement starts.
         kept: lends the connection, which may have been an earlier operation's.
-
-    Raises:
-        ServerError: the server cannot be reached, or refuses what every operation needs.
-        TargetBusyError: another operation holds the database, or the table that is meant.
     """
 
     def __init__(
@@ -74,13 +71,47 @@ class Session:
         self.waits = LockWaits(INTERVAL)
         self._killer = Killer(address, "overhaul:killer")
         self._kept = kept
-        self._lent = self._borrow()
-        self.waiters = Waiters(self.connection.number, self.waits)
+        self._lent: Lent | None = None
+        self._lock: TargetLock | None = None
+
+    def open(self, first: Callable[[], T]) -> T:
+        """Borrow a connection, set what holds for this operation, and do what comes first on it.
+
+        What was lost while nobody had it is noticed no sooner: then another is borrowed, and it is begun again.
+
+        Raises:
+            ServerError: the server cannot be reached, or refuses what every operation needs.
+        """
+        lent = self._kept.lend(self.address)
+        while True:
+            self._lent = lent
+            try:
+                self._set_up(lent)
+                self._lock = TargetLock(lent.connection, self.server.database, self.tag)
+                self.waiters = Waiters(lent.connection.number, self.waits)
+                return first()
+            except ServerError as error:
+                if not lent.used or error.is_answer:
+                    raise
+                lent.connection.close()
+                lent = self._kept.lend_new(self.address)
 
     @property
     def connection(self) -> Connection:
-        """The connection that works."""
+        """The connection that works, once it is open."""
+        if self._lent is None:
+            raise AssertionError("the session is not open")
         return self._lent.connection
+
+    def take_the_lock(self) -> None:
+        """Take the lock in the server, of the table that is meant or of the whole database.
+
+        Raises:
+            TargetBusyError: another operation holds it.
+            ServerError: the connection broke.
+        """
+        if self._lock is not None and self.operation.name != INSPECT:
+            self._lock.take(self.operation.object)
 
     @property
     def time_limit(self) -> float:
@@ -151,10 +182,10 @@ class Session:
 
     def close(self, *, fit: bool) -> None:
         """Give the lock back, and the connection; one that is unfit, or that a kill may still strike, is ended."""
-        released = self._lock.release()
+        released = self._lock is not None and self._lock.release()
         fit = fit and released and not self.stop.is_set() and not self._hides_from_replicas
-        if not fit or not self._kept.take_back(self._lent):
-            self.connection.close()
+        if self._lent is not None and not (fit and self._kept.take_back(self._lent)):
+            self._lent.connection.close()
         self._killer.close()
 
     def _count(self, scope: str, name: str) -> Row:
@@ -172,25 +203,6 @@ class Session:
     @property
     def _hides_from_replicas(self) -> bool:
         return not self.options.get(BINLOG.name, 1)
-
-    def _borrow(self) -> Lent:
-        """Borrow a connection, set what holds for this operation and take the lock; nothing else is done on it."""
-        lent = self._kept.lend(self.address)
-        while True:
-            try:
-                self._set_up(lent)
-                self._take_the_lock(lent.connection)
-            except ServerError as error:
-                lent.connection.close()
-                if not lent.used or error.is_answer:
-                    raise
-                # It was lost while nobody had it.
-                lent = self._kept.lend_new(self.address)
-            except BaseException:
-                lent.connection.close()
-                raise
-            else:
-                return lent
 
     def _set_up(self, lent: Lent) -> None:
         known = lent.known if isinstance(lent.known, Known) else None
@@ -225,32 +237,6 @@ class Session:
             f"wait_timeout = {_IDLE_SECONDS}",
             *own,
         )
-
-    def _take_the_lock(self, connection: Connection) -> None:
-        self._lock = TargetLock(connection, self.server.database, self.tag)
-        attempt, name = self.operation.attempt, self.tag.rpartition(":")[0]
-        # Before the first attempt there is none, and to look for one takes as long as many an operation.
-        again = bool(self.operation.child_job_id) and attempt > 1
-        ended = []
-        if again:
-            softly = self.server.is_mariadb
-            ended = end_earlier_attempts(connection, f"{name}:", attempt, softly=softly)
-        if ended:
-            self.log("warning", f"Ended what an earlier attempt left running (connections {ended}).")
-        if self.operation.name == INSPECT:
-            return
-        deadline = time.monotonic() + (1.0 if ended else 0.0)
-        while not self._took_the_lock(last=time.monotonic() >= deadline):
-            time.sleep(0.05)
-
-    def _took_the_lock(self, *, last: bool) -> bool:
-        try:
-            self._lock.take(self.operation.object)
-        except TargetBusyError:
-            if last:
-                raise
-            return False
-        return True
 
 
 def _set(connection: Connection, *settings: str) -> bool:

@@ -13,6 +13,7 @@ from worker_service.operations.mariadb.address import Address
 from worker_service.operations.mariadb.catalogue import find, find_wanted
 from worker_service.operations.mariadb.connection import Connection, ServerError
 from worker_service.operations.mariadb.failures import failed, failed_with, failure_from
+from worker_service.operations.mariadb.former import take_over
 from worker_service.operations.mariadb.inspecting import Wanted, inspect
 from worker_service.operations.mariadb.kept import Kept
 from worker_service.operations.mariadb.options import Options
@@ -55,21 +56,19 @@ class MariadbWorker:
         address = Address.of(self._target)
         self._stop.clear()
         self._control.checkpoint()
-        try:
-            session = Session(
-                address=address,
-                operation=operation,
-                options=options,
-                control=self._control,
-                stop=self._stop,
-                kept=self._kept,
-            )
-        except ServerError as error:
-            return failed_with(failure_from(error))
+        session = Session(
+            address=address,
+            operation=operation,
+            options=options,
+            control=self._control,
+            stop=self._stop,
+            kept=self._kept,
+        )
         self._session = session
         result: Result | None = None
         try:
-            result = with_waits(self._refusal(session) or work(session), session.waits, session.log)
+            refused = session.open(lambda: take_over(session)) or self._refusal(session)
+            result = with_waits(refused or work(session), session.waits, session.log)
         except ServerError as error:
             result = failed_with(failure_from(error))
         finally:
