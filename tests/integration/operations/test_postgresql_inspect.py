@@ -711,7 +711,23 @@ class TestRights:
 
         assert found["app.own"].left_out == ""
         assert "may not maintain it" in found["app.others"].left_out
-        assert found["shut.t"].left_out.endswith("GRANT USAGE ON SCHEMA shut")
+        assert found["shut.t"].left_out.endswith('GRANT USAGE ON SCHEMA "shut"')
+
+    def test_it_is_worded_so_that_it_can_be_typed_as_it_is(self, kept: str) -> None:
+        odd = 'Odd, "shut". Schema'
+        change(kept, f"CREATE SCHEMA {quoted(odd)}", f'CREATE TABLE {quoted(odd)}."T.1 %" (a int)')
+        url, selection = kept.replace("postgres@", "limited@"), Selection(include=("*T.1 %",))
+        hints = []
+        for _ in range(2):
+            (found,) = inspect(url, Scope.TABLE, "vacuum", selection=selection).objects
+            hints.append(found.left_out)
+            if "GRANT" in found.left_out:
+                change(kept, f"{found.left_out.partition(': ')[2].removesuffix(', or pg_maintain')} TO limited")
+        (granted,) = inspect(url, Scope.TABLE, "vacuum", selection=selection).objects
+
+        assert hints[0].startswith("the role may not use its schema")
+        assert hints[1].startswith("the role may not maintain it")
+        assert granted.left_out == ("" if "GRANT" in hints[1] else hints[1])
 
     def test_what_is_left_out_is_what_would_fail(self, kept: str) -> None:
         url = kept.replace("postgres@", "limited@")

@@ -20,6 +20,7 @@ from worker_service.operations.postgresql.catalog import (
 )
 from worker_service.operations.postgresql.indexes import Index, may_use_toast, read_indexes
 from worker_service.operations.postgresql.names import Name
+from worker_service.operations.postgresql.wording import quoted
 
 _FOREIGN = "it is a foreign table, whose rows are elsewhere"
 _TEMPORARY = "it is a temporary table of another session, which alone can maintain it"
@@ -196,11 +197,11 @@ class Inventory:
         """
         one = self.details[table.oid]
         if not one.usable:
-            return f"the role may not use its schema: GRANT USAGE ON SCHEMA {table.name.schema}"
+            return f"the role may not use its schema: GRANT USAGE ON SCHEMA {quoted(table.name.schema)}"
         if by_owner is None or (one.owned if by_owner else table.permitted):
             return ""
         if self.version >= VERSION_17:
-            return f"the role may not maintain it: GRANT MAINTAIN ON {table.name.shown}, or pg_maintain"
+            return f"the role may not maintain it: GRANT MAINTAIN ON {table.name}, or pg_maintain"
         return "the role may not maintain it: only its owner or a superuser may" + (
             "" if by_owner else ", or the database's owner"
         )
