@@ -234,6 +234,7 @@ class TestValidate:
             ("vacuum", {"lock_timeout_s": "soon"}, "whole number"),
             ("vacuum", {"lock_timeout_s": "0"}, "1 to 86400"),
             ("integrity_check", {"depth": "deep"}, "medium, quick, extended"),
+            ("analyze", {"former_attempt": "kill"}, "takes cancel, wait"),
         ],
     )
     def test_what_cannot_run_is_refused(self, name: str, options: dict[str, str], message: str) -> None:

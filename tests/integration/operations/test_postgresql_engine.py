@@ -143,6 +143,7 @@ class TestOptions:
             ("vacuum", {"parallel": "x"}, "takes a whole number"),
             ("vacuum", {"parallel": "5000"}, "takes 0 to 1024"),
             ("vacuum", {"index_cleanup": "maybe"}, "takes auto, on, off"),
+            ("reindex", {"former_attempt": "kill"}, "takes cancel, wait"),
             ("vacuum", {"full": "true", "parallel": "2"}, "'parallel' does not go with full"),
             ("vacuum", {"full": "true", "skip_locked": "true"}, "'skip_locked' does not go with full"),
         ],
