@@ -26,6 +26,15 @@ class Inspection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """That the operation ``by`` does all that ``operation`` would do to an object; ``reason`` says why."""
+
+    operation: str
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InspectedObject:
     """An object that an ``inspect`` child found.
 
@@ -38,6 +47,7 @@ class InspectedObject:
         previews: the statements of each of the operations; empty where they were not asked for.
         left_out: why nothing is to be done to it all the same; empty where something is.
         urgent: whether it goes first, whatever its size.
+        covered: which of the operations are not needed where another of them is done.
     """
 
     object: str | None = None
@@ -48,6 +58,7 @@ class InspectedObject:
     previews: tuple[str, ...] = ()
     left_out: str = ""
     urgent: bool = False
+    covered: tuple[Coverage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,11 +141,7 @@ def _judged(
     spec: JobSpec, item: InspectedObject, operation: str, thresholds: Thresholds, size: int
 ) -> PlannedChild:
     """Return a child with why it is done or skipped."""
-    worth, reason = (
-        (False, f"left out: {item.left_out}")
-        if item.left_out
-        else thresholds.judge(item.object, item.measures, operation)
-    )
+    worth, reason = _worth(spec, item, operation, thresholds)
     size = min(size, _URGENT - 1) + (_URGENT if item.urgent else 0) if worth else 0
     if worth and spec.dry_run:
         preview = dict(zip(item.operations, item.previews, strict=False)).get(operation, "")
@@ -149,3 +156,18 @@ def _judged(
         reason=reason,
         before=item.measures if reason else {},
     )
+
+
+def _worth(spec: JobSpec, item: InspectedObject, operation: str, thresholds: Thresholds) -> tuple[bool, str]:
+    """Tell whether an operation is done to an object, and why or why not."""
+    if item.left_out:
+        return False, f"left out: {item.left_out}"
+    for each in item.covered:
+        if each.operation == operation and _is_done(spec, item, each.by, thresholds):
+            return False, f"left out: {each.reason}"
+    return thresholds.judge(item.object, item.measures, operation)
+
+
+def _is_done(spec: JobSpec, item: InspectedObject, operation: str, thresholds: Thresholds) -> bool:
+    asked = any(wanted.name == operation for wanted in spec.operations)
+    return asked and thresholds.judge(item.object, item.measures, operation)[0]

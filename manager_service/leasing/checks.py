@@ -216,7 +216,10 @@ def _check_object(found: Violations, path: str, item: InspectedObject) -> None:
     if item.locks:
         _check_locks(found, f"{path}.locks", item.locks)
     found.once(f"{path}.operations", item.operations)
-    for text in (*item.previews, item.left_out):
+    found.once(f"{path}.covered", [each.operation for each in item.covered])
+    if {each.operation for each in item.covered} & {each.by for each in item.covered}:
+        found.add(f"{path}.covered", "has an operation that covers another and is covered; one has to be done")
+    for text in (*item.previews, item.left_out, *(each.reason for each in item.covered)):
         _check_length(found, path, text, MAX_REASON)
 
 

@@ -41,6 +41,10 @@ def table(name: str = "public.a", **fields: Any) -> lease_service_pb2.InspectedO
     return lease_service_pb2.InspectedObject(**given)
 
 
+def coverage(operation: int, by: int, reason: str = "it does so too") -> lease_service_pb2.Coverage:
+    return lease_service_pb2.Coverage(operation=operation, by=by, reason=reason)
+
+
 async def inspecting(manager: RunningManager, **fields: Any) -> tuple[Worker, job_pb2.ParentJob, Any]:
     """Return a worker with the lease of an ``inspect`` child."""
     offered = [
@@ -256,6 +260,23 @@ class TestPlanOfAWholeDatabase:
         assert "the statements are not known: target 'app' cannot be inspected" in capsys.readouterr().err
 
 
+class TestCovered:
+    async def test_what_another_operation_does_as_well_is_skipped_with_the_reason(
+        self, manager: RunningManager
+    ) -> None:
+        worker, parent, lease = await inspecting(manager)
+        both = table(operations=[0, 1], covered=[0])
+
+        await worker.report(
+            result(lease, inspection=found(both, coverages=[coverage(1, 0, "vacuum renews them")]))
+        )
+
+        _, vacuum, analyze = await manager.children(parent.id)
+        assert (vacuum.operation, vacuum.state) == ("vacuum", job_pb2.CHILD_JOB_STATE_PENDING)
+        assert (analyze.operation, analyze.state) == ("analyze", job_pb2.CHILD_JOB_STATE_SKIPPED)
+        assert analyze.reason == "left out: vacuum renews them"
+
+
 class TestRefused:
     @pytest.mark.parametrize(
         ("inspection", "field"),
@@ -282,6 +303,14 @@ class TestRefused:
             (found(only_if=[job_pb2.Threshold(condition="1")] * 101), "only_if"),
             (found(only_if=[job_pb2.Threshold(condition="x" * 1_001)]), "only_if[0].condition"),
             (found(table(previews=["x" * 5_000])), "objects[0]"),
+            (found(table(covered=[0])), "objects[0].covered"),
+            (found(table(covered=[0]), coverages=[coverage(2, 0)]), "coverages[0]"),
+            (found(table(covered=[0]), coverages=[coverage(0, 2)]), "coverages[0]"),
+            (found(table(covered=[0]), coverages=[coverage(0, 0)]), "objects[0].covered"),
+            (found(table(covered=[0, 1]), coverages=[coverage(0, 1), coverage(1, 0)]), "objects[0].covered"),
+            (found(table(covered=[0, 0]), coverages=[coverage(0, 1)]), "objects[0].covered[1]"),
+            (found(table(covered=[0]), coverages=[coverage(0, 1, "x" * 5_000)]), "objects[0]"),
+            (found(coverages=[coverage(0, 1)] * 65), "coverages"),
         ],
     )
     async def test_wrong_fields_are_named(

@@ -7,7 +7,7 @@ import pytest
 
 from manager_service.domain import inspection
 from manager_service.domain.fleet import Lock
-from manager_service.domain.inspection import InspectedObject, InspectionResult, children_of
+from manager_service.domain.inspection import Coverage, InspectedObject, InspectionResult, children_of
 from manager_service.domain.model import JobSpec, PlannedChild, RequestedOperation, Threshold
 from manager_service.domain.planned import planned
 from manager_service.domain.states import FailureCategory, Outcome, Scope, Verdict
@@ -16,6 +16,7 @@ from tests.factories import report_of
 from tests.unit.manager_doubles import child_job, lease, parent_job
 
 DATABASE = Lock(key="db", exclusive=False)
+COVERED = (Coverage(operation="reindex", by="vacuum", reason="vacuum rebuilds it"),)
 
 
 def spec(*operations: str, **fields: Any) -> JobSpec:
@@ -91,6 +92,27 @@ class TestChildren:
 
         assert (child.skipped, child.reason, child.before) == (True, "left out: a view", {"rows": 1})
 
+    @pytest.mark.parametrize("request_order", [("vacuum", "reindex"), ("reindex", "vacuum")])
+    def test_what_another_does_as_well_is_left_out(self, request_order: tuple[str, ...]) -> None:
+        found = children(spec(*request_order), table("a", "vacuum", "reindex", covered=COVERED))
+
+        assert {child.operation: (child.skipped, child.reason) for child in found} == {
+            "vacuum": (False, ""),
+            "reindex": (True, "left out: vacuum rebuilds it"),
+        }
+
+    def test_where_the_other_is_not_worth_its_while_it_is_done(self) -> None:
+        asked = spec("vacuum", "reindex", only_if=(only_if("rows > 10", operation="vacuum"),))
+
+        found = children(asked, table("a", "vacuum", "reindex", covered=COVERED, measures={"rows": 3}))
+
+        assert [(child.operation, child.skipped) for child in found] == [("vacuum", True), ("reindex", False)]
+
+    def test_what_was_not_asked_for_covers_nothing(self) -> None:
+        [child] = children(spec("reindex"), table("a", "vacuum", "reindex", covered=COVERED))
+
+        assert (child.operation, child.skipped) == ("reindex", False)
+
     def test_too_many_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(inspection, "MAX_CHILDREN", 2)
 
@@ -109,6 +131,11 @@ class TestDryRun:
             (True, "planned: ANALYZE a"),
             (True, "planned"),
         ]
+
+    def test_what_another_does_as_well_is_left_out_there_too(self) -> None:
+        found = children(spec("vacuum", "reindex", dry_run=True), table("a", "vacuum", "reindex", covered=COVERED))
+
+        assert [child.reason for child in found] == ["planned", "left out: vacuum rebuilds it"]
 
     def test_why_it_was_chosen_is_told_too(self) -> None:
         asked = spec(dry_run=True, only_if=(only_if("rows > 1"),))

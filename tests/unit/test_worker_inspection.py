@@ -5,7 +5,14 @@ import pytest
 from manager_service.leasing.checks import MAX_REASON
 from overhaul.v1 import job_pb2
 from overhaul.v1 import lease_service_pb2 as wire
-from worker_service.domain.inspection import InspectedObject, InspectionResult, Scope, Selection, Threshold
+from worker_service.domain.inspection import (
+    Coverage,
+    InspectedObject,
+    InspectionResult,
+    Scope,
+    Selection,
+    Threshold,
+)
 from worker_service.domain.lock import Lock
 from worker_service.manager_client import inspections
 from worker_service.manager_client.channel import MESSAGE_BYTES
@@ -136,6 +143,22 @@ class TestWire:
 
         assert len(message.left_out) <= MAX_REASON
         assert message.left_out.startswith("because because")
+
+    def test_what_covers_what_is_told_once(self) -> None:
+        covered = (Coverage(operation="reindex", by="vacuum", reason="it rebuilds the table"),)
+        both = ("vacuum", "reindex")
+        found = InspectionResult(
+            objects=(
+                InspectedObject(object="a", operations=both, covered=covered),
+                InspectedObject(object="b", operations=both),
+                InspectedObject(object="c", operations=both, covered=covered),
+            )
+        )
+
+        message = inspections.inspection_result(found)
+
+        assert list(message.coverages) == [wire.Coverage(operation=1, by=0, reason="it rebuilds the table")]
+        assert [list(item.covered) for item in message.objects] == [[0], [], [0]]
 
     def test_the_statements_of_a_dry_run_are_told_as_far_as_there_is_room(self) -> None:
         operations = ("vacuum", "analyze", "reindex")

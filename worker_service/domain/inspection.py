@@ -80,6 +80,15 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """That the operation ``by`` does all that ``operation`` would do to an object; ``reason`` says why."""
+
+    operation: str
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InspectedObject:
     """An object that was found.
 
@@ -93,6 +102,8 @@ class InspectedObject:
         previews: for each of the operations the statements that would run, and whom their locks keep out.
         left_out: why nothing is to be done to it all the same; empty where something is.
         urgent: whether it goes first, whatever its size: the whole database is in danger while it waits.
+        covered: which of the operations are not needed where another of them is done. One that covers is not
+            covered itself.
     """
 
     object: str | None = None
@@ -103,6 +114,7 @@ class InspectedObject:
     previews: tuple[str, ...] = ()
     left_out: str = ""
     urgent: bool = False
+    covered: tuple[Coverage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from itertools import accumulate, takewhile
 
 from overhaul.v1 import job_pb2, lease_service_pb2
 from worker_service.domain.inspection import (
+    Coverage,
     InspectedObject,
     Inspection,
     InspectionResult,
@@ -51,15 +52,22 @@ def inspection_result(found: InspectionResult) -> lease_service_pb2.InspectionRe
     measured = (name for item in found.objects for name in item.measures)
     measures = list(dict.fromkeys([*measured, *found.measures]))
     places = {name: place for place, name in enumerate(operations)}
+    coverages = {each: place for place, each in enumerate(_coverages(found.objects))}
     objects = _with_room(map(_shortened, found.objects))
     return lease_service_pb2.InspectionResult(
         measures=measures,
         operations=operations,
         locks=locks(found.locks),
-        objects=[_inspected(item, places, measures) for item in objects],
+        objects=[_inspected(item, places, measures, coverages) for item in objects],
         only_if=[
             job_pb2.Threshold(condition=item.condition, operation=item.operation, object=item.object)
             for item in found.only_if
+        ],
+        coverages=[
+            lease_service_pb2.Coverage(
+                operation=places[each.operation], by=places[each.by], reason=_short(each.reason)
+            )
+            for each in coverages
         ],
     )
 
@@ -90,6 +98,10 @@ def _fitting(lines: Sequence[str], room: int) -> Sequence[str]:
     return lines[: sum(1 for _ in takewhile(lambda size: size <= room, taken))]
 
 
+def _coverages(objects: Iterable[InspectedObject]) -> Iterable[Coverage]:
+    return dict.fromkeys(each for item in objects for each in item.covered)
+
+
 def _with_room(objects: Iterable[InspectedObject]) -> Iterator[InspectedObject]:
     """Leave the statements out from where on they have no room in one message."""
     room = PREVIEW_BYTES
@@ -99,7 +111,10 @@ def _with_room(objects: Iterable[InspectedObject]) -> Iterator[InspectedObject]:
 
 
 def _inspected(
-    item: InspectedObject, places: Mapping[str, int], measures: Sequence[str]
+    item: InspectedObject,
+    places: Mapping[str, int],
+    measures: Sequence[str],
+    coverages: Mapping[Coverage, int],
 ) -> lease_service_pb2.InspectedObject:
     return lease_service_pb2.InspectedObject(
         object=item.object,
@@ -110,6 +125,7 @@ def _inspected(
         previews=item.previews,
         left_out=item.left_out,
         urgent=item.urgent,
+        covered=[coverages[each] for each in item.covered],
     )
 
 

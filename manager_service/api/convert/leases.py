@@ -1,13 +1,9 @@
 """What workers say and are told, between the wire and the domain."""
 
-import math
-from collections.abc import Iterable
-
-from manager_service.api.convert import enums, jobs
+from manager_service.api.convert import enums, inspections
 from manager_service.api.convert.scalars import duration, instant, span
 from manager_service.domain.errors import FieldViolation, InvalidRequestError
-from manager_service.domain.fleet import Lock, Timing
-from manager_service.domain.inspection import InspectedObject, Inspection, InspectionResult
+from manager_service.domain.fleet import Timing
 from manager_service.domain.leases import (
     Heartbeat,
     HeartbeatAnswer,
@@ -18,7 +14,7 @@ from manager_service.domain.leases import (
     Report,
     ReportAnswer,
 )
-from manager_service.domain.model import Failure, LogEntry, Progress, Threshold
+from manager_service.domain.model import Failure, LogEntry, Progress
 from manager_service.domain.states import FailureCategory
 from manager_service.domain.totals import LockWaiter
 from overhaul.v1 import job_pb2, lease_service_pb2
@@ -53,16 +49,7 @@ def lease(value: Lease, timing: Timing) -> lease_service_pb2.Lease:
         lease_duration=duration(timing.lease_duration),
         accept_within=duration(timing.accept_within),
         timeout=duration(value.timeout),
-        inspection=_inspection(value.inspection) if value.inspection is not None else None,
-    )
-
-
-def _inspection(value: Inspection) -> lease_service_pb2.Inspection:
-    return lease_service_pb2.Inspection(
-        scope=enums.SCOPE.out(value.scope),
-        operations=[job_pb2.OperationSpec(name=item.name, options=item.options) for item in value.operations],
-        selection=jobs.selection(value.selection),
-        preview=value.preview,
+        inspection=inspections.inspection(value.inspection) if value.inspection is not None else None,
     )
 
 
@@ -137,7 +124,9 @@ def report(item: lease_service_pb2.OperationResult, path: str) -> Report:
         released=enums.RELEASE_REASON.read(item.released, f"{path}.released"),
         retry_after=span(item, "retry_after"),
         waiters=tuple(_waiter(waiter) for waiter in item.lock_waiters),
-        inspection=_found(item.inspection, f"{path}.inspection") if item.HasField("inspection") else None,
+        inspection=inspections.found(item.inspection, f"{path}.inspection")
+        if item.HasField("inspection")
+        else None,
     )
 
 
@@ -150,46 +139,6 @@ def _waiter(value: job_pb2.LockWaiter) -> LockWaiter:
         seconds=value.seconds,
         sessions=value.sessions,
     )
-
-
-def _found(found: lease_service_pb2.InspectionResult, path: str) -> InspectionResult:
-    """Read what was found; raise ``InvalidRequestError`` where places and numbers do not fit to their names."""
-    if len(set(found.measures)) != len(found.measures):
-        raise InvalidRequestError([FieldViolation(f"{path}.measures", "has a name twice")])
-    for index, item in enumerate(found.objects):
-        if len(item.measures) != len(found.measures):
-            text = f"has {len(item.measures)} numbers for {len(found.measures)} names"
-            raise InvalidRequestError([FieldViolation(f"{path}.objects[{index}].measures", text)])
-        if any(not 0 <= place < len(found.operations) for place in item.operations):
-            text = f"has a place that is none of the {len(found.operations)} operations"
-            raise InvalidRequestError([FieldViolation(f"{path}.objects[{index}].operations", text)])
-    return InspectionResult(
-        objects=tuple(_object(item, found) for item in found.objects),
-        locks=_locks(found.locks),
-        measures=frozenset(found.measures),
-        only_if=tuple(
-            Threshold(condition=item.condition, operation=item.operation, object=item.object)
-            for item in found.only_if
-        ),
-    )
-
-
-def _object(item: lease_service_pb2.InspectedObject, found: lease_service_pb2.InspectionResult) -> InspectedObject:
-    measured = zip(found.measures, item.measures, strict=True)
-    return InspectedObject(
-        object=item.object if item.HasField("object") else None,
-        operations=tuple(found.operations[place] for place in item.operations),
-        size_bytes=item.size_bytes,
-        measures={name: value for name, value in measured if not math.isnan(value)},
-        locks=_locks(item.locks),
-        previews=tuple(item.previews),
-        left_out=item.left_out,
-        urgent=item.urgent,
-    )
-
-
-def _locks(items: Iterable[lease_service_pb2.Lock]) -> tuple[Lock, ...]:
-    return tuple(Lock(key=item.key, exclusive=item.exclusive) for item in items)
 
 
 def _failure(value: job_pb2.Failure, path: str) -> Failure:

@@ -695,6 +695,7 @@ class InspectionResult(_message.Message):
     OBJECTS_FIELD_NUMBER: _builtins.int
     OPERATIONS_FIELD_NUMBER: _builtins.int
     ONLY_IF_FIELD_NUMBER: _builtins.int
+    COVERAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def measures(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The names of the measures, none twice, at most 64. A name ends in its unit if it has one."""
@@ -717,6 +718,10 @@ class InspectionResult(_message.Message):
         job's own fits a child; of several the most specific counts, as there. `target` is not read. At most 100.
         """
 
+    @_builtins.property
+    def coverages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Coverage]:
+        """What one operation does of another, for the objects that name it by its place, from 0. At most 64."""
+
     def __init__(
         self,
         *,
@@ -725,14 +730,45 @@ class InspectionResult(_message.Message):
         objects: _abc.Iterable[Global___InspectedObject] | None = ...,
         operations: _abc.Iterable[_builtins.str] | None = ...,
         only_if: _abc.Iterable[_job_pb2.Threshold] | None = ...,
+        coverages: _abc.Iterable[Global___Coverage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["locks", b"locks", "measures", b"measures", "objects", b"objects", "only_if", b"only_if", "operations", b"operations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coverages", b"coverages", "locks", b"locks", "measures", b"measures", "objects", b"objects", "only_if", b"only_if", "operations", b"operations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InspectionResult: _TypeAlias = InspectionResult  # noqa: Y015
+
+@_typing.final
+class Coverage(_message.Message):
+    """That one operation on an object does all that another would."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    operation: _builtins.int
+    """The operation that is not needed beside the other, by its place in `operations`."""
+    by: _builtins.int
+    """The operation that does it as well, by its place in `operations`."""
+    reason: _builtins.str
+    """Why, in a few words."""
+    def __init__(
+        self,
+        *,
+        operation: _builtins.int = ...,
+        by: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "operation", b"operation", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Coverage: _TypeAlias = Coverage  # noqa: Y015
 
 @_typing.final
 class InspectedObject(_message.Message):
@@ -748,6 +784,7 @@ class InspectedObject(_message.Message):
     PREVIEWS_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
     URGENT_FIELD_NUMBER: _builtins.int
+    COVERED_FIELD_NUMBER: _builtins.int
     object: _builtins.str
     """Its name, as in Lease.object; unset for the whole database."""
     size_bytes: _builtins.int
@@ -772,6 +809,13 @@ class InspectedObject(_message.Message):
     def previews(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """With a preview: for each of the operations the statements, and whom their locks keep out."""
 
+    @_builtins.property
+    def covered(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """What of its `operations` is not needed beside another of them, by places in InspectionResult.coverages. Where the
+        other is to be done, this one ends SKIPPED with the reason; where a threshold keeps the other from it, it is done.
+        A manager that does not know the field does both.
+        """
+
     def __init__(
         self,
         *,
@@ -783,10 +827,11 @@ class InspectedObject(_message.Message):
         previews: _abc.Iterable[_builtins.str] | None = ...,
         left_out: _builtins.str = ...,
         urgent: _builtins.bool = ...,
+        covered: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "object", b"object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "left_out", b"left_out", "locks", b"locks", "measures", b"measures", "object", b"object", "operations", b"operations", "previews", b"previews", "size_bytes", b"size_bytes", "urgent", b"urgent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "covered", b"covered", "left_out", b"left_out", "locks", b"locks", "measures", b"measures", "object", b"object", "operations", b"operations", "previews", b"previews", "size_bytes", b"size_bytes", "urgent", b"urgent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__object: _TypeAlias = _typing.Literal["object"]  # noqa: Y015
     _WhichOneofArgType__object: _TypeAlias = _typing.Literal["_object", b"_object"]  # noqa: Y015

@@ -14,6 +14,7 @@ from tests.integration.operations.mariadb_databases import Database, failure, lo
 from worker_service.domain.errors import InvalidOperationError, TargetBusyError
 from worker_service.domain.inspection import (
     INSPECT,
+    Coverage,
     InspectedObject,
     Inspection,
     InspectionResult,
@@ -33,6 +34,7 @@ from worker_service.operations.mariadb.target_lock import place_names, table_loc
 NAMES = ['od d"ix :p %s', "back`tick", "MiXeD", "mixed", "q'uote", "sla/sh.dot", "#sharp", "é☃", "100%", "x" * 64]
 EVERY = ("vacuum", "analyze", "reindex", "integrity_check")
 ALL = Selection()
+REBUILT = Coverage(operation="reindex", by="vacuum", reason="vacuum rebuilds it with all its indexes")
 
 
 def wanted(*names: str, **options: str) -> tuple[WantedOperation, ...]:
@@ -320,6 +322,77 @@ class TestLeftOut:
         assert set(chosen) == {"a"}
 
 
+class TestRebuiltOnce:
+    def test_a_reindex_beside_a_vacuum_is_covered_by_it(self, two: Database) -> None:
+        two.table("aria", rows=3, engine="Aria")
+
+        objects = by_name(looked(two, operations=wanted("reindex", "analyze", "vacuum")))
+
+        assert objects["a"].covered == (REBUILT,)
+        assert objects["a"].operations == ("reindex", "analyze", "vacuum")
+        assert objects["aria"].covered == ()
+
+    def test_of_a_database_it_is_so_where_innodb_keeps_all_of_it(self, two: Database) -> None:
+        two.run("CREATE VIEW v AS SELECT 1", "CREATE TABLE m (id INT) ENGINE=MEMORY")
+        [plain] = found(looked(two, Scope.DATABASE)).objects
+        two.table("aria", rows=3, engine="Aria")
+        [mixed] = found(looked(two, Scope.DATABASE)).objects
+
+        assert plain.covered == (REBUILT,)
+        assert mixed.covered == ()
+
+    @pytest.mark.parametrize("names", [("vacuum", "analyze"), ("reindex", "analyze")])
+    def test_one_rebuild_alone_is_covered_by_nothing(self, two: Database, names: Sequence[str]) -> None:
+        assert by_name(looked(two, operations=wanted(*names)))["a"].covered == ()
+
+    @pytest.mark.parametrize(
+        ("vacuum", "reindex", "enough"),
+        [("false", "true", False), ("true", "false", True), ("false", "false", True)],
+    )
+    def test_replicas_get_their_rebuild_too(self, two: Database, vacuum: str, reindex: str, enough: bool) -> None:
+        operations = (*wanted("vacuum", binlog=vacuum), *wanted("reindex", binlog=reindex))
+
+        assert by_name(looked(two, operations=operations))["a"].covered == ((REBUILT,) if enough else ())
+
+    def test_where_the_server_rebuilds_nothing_by_optimize_both_are_done(self, two: Database) -> None:
+        known = "SHOW VARIABLES WHERE Variable_name IN ('innodb_optimize_fulltext_only', 'innodb_defragment')"
+        by_alter = (*wanted("vacuum", rebuild="true"), *wanted("reindex"))
+        seen = []
+        for variable, _ in two.run(known):
+            two.run(f"SET GLOBAL {variable} = ON")
+            try:
+                spaces = two.spaces()
+                two.maintain("vacuum", table="a")
+                kept = two.spaces() == spaces
+                kinds = (by_name(looked(two, operations=each))["a"].covered for each in (wanted(*EVERY), by_alter))
+                seen.append((kept, *kinds))
+            finally:
+                two.run(f"SET GLOBAL {variable} = OFF")
+
+        assert set(seen) == {(True, (), (REBUILT,))}
+
+    def test_a_vacuum_is_enough_for_the_indexes(self, two: Database) -> None:
+        spaces = two.spaces()
+
+        two.maintain("vacuum", table="a")
+
+        assert two.spaces()["a"] != spaces["a"]
+        assert two.spaces()["b"] == spaces["b"]
+
+    def test_an_analyze_gathers_what_the_rebuild_does_not(self, two: Database) -> None:
+        numbers = "SELECT COUNT(*) FROM mysql.column_stats WHERE db_name = DATABASE() AND table_name = 'a'"
+        two.run("SET GLOBAL use_stat_tables = 'preferably'")
+        try:
+            two.maintain("vacuum", table="a")
+            by_vacuum = two.run(numbers)
+            two.maintain("analyze", table="a")
+        finally:
+            two.run("SET GLOBAL use_stat_tables = 'preferably_for_queries'")
+
+        assert by_vacuum == [(0,)]
+        assert two.run(numbers) == [(2,)]
+
+
 class TestPreviews:
     def test_they_are_the_statements_and_whom_the_locks_keep_out(self, database: Database) -> None:
         database.table("od`d", rows=3)
@@ -331,13 +404,6 @@ class TestPreviews:
         assert analyze == "ANALYZE TABLE `od``d` -- nobody waits"
         assert reindex.startswith("ALTER TABLE `od``d` FORCE -- everyone waits for a moment")
         assert check == "CHECK TABLE `od``d` -- nobody waits"
-        for preview in (vacuum, reindex):
-            assert preview.endswith("vacuum and reindex are the same rebuild, so one of the two is enough")
-
-    def test_one_rebuild_alone_has_no_double(self, two: Database) -> None:
-        [vacuum] = by_name(looked(two, operations=wanted("vacuum"), preview=True))["a"].previews
-
-        assert "same rebuild" not in vacuum
 
     @pytest.mark.parametrize("engine", ["Aria", "MyISAM"])
     def test_other_engines_lock_the_whole_table(self, database: Database, engine: str) -> None:

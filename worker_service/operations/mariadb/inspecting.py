@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 
-from worker_service.domain.inspection import InspectedObject, Inspection, InspectionResult, Scope
+from worker_service.domain.inspection import Coverage, InspectedObject, Inspection, InspectionResult, Scope
 from worker_service.domain.lock import Lock
 from worker_service.domain.outcome import Measures, Outcome, Result, Verdict
 from worker_service.operations.mariadb.books import SOMETIMES_MEASURED, added_up, read_measures
+from worker_service.operations.mariadb.covering import covered, optimize_rebuilds
 from worker_service.operations.mariadb.options import Options
 from worker_service.operations.mariadb.procedure import Procedure
 from worker_service.operations.mariadb.session import Session
 from worker_service.operations.mariadb.state import hidden_in, read_files
-from worker_service.operations.mariadb.tables import Table, read_tables
+from worker_service.operations.mariadb.tables import ENGINES_WITHOUT_SPACE, Table, read_tables
 from worker_service.operations.wording import count, listed
 
 DESCRIPTION = "Find the tables, how large they are, and what is to be done to each."
@@ -21,7 +22,6 @@ _NO_TABLE = "there is no table in the database that the role may see"
 _HIDDEN = "the role may not see it: grant it SELECT"
 _SHOWN = 50
 _READABLE = 32
-_SAME_REBUILD = frozenset({"vacuum", "reindex"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +31,11 @@ class Wanted:
     procedure: Procedure
     options: Options
 
-    def preview(self, table: Table, same: str) -> str:
+    def preview(self, table: Table) -> str:
         """Tell the statement for one table, and whom its locks keep out."""
-        statement = self.procedure.statement(table, self.options)
-        rebuilt_too = same if self.procedure.name in _SAME_REBUILD and table.is_innodb else ""
-        return f"{statement} -- {self.procedure.keeps_out(table, self.options)}{rebuilt_too}"
+        return (
+            f"{self.procedure.statement(table, self.options)} -- {self.procedure.keeps_out(table, self.options)}"
+        )
 
 
 def inspect(session: Session, key: str, inspection: Inspection, wanted: Sequence[Wanted]) -> Result:
@@ -56,10 +56,11 @@ def inspect(session: Session, key: str, inspection: Inspection, wanted: Sequence
     hidden = hidden_in(files, tables)
     if hidden:
         session.log("warning", f"The role may not see {count(len(hidden), 'table')}: {listed(hidden)}.")
+    look = _Look(key=key, inspection=inspection, wanted=wanted, rebuilds=optimize_rebuilds(session))
     match inspection.scope:
         case Scope.DATABASE:
             measures = read_measures(session, tables, files)
-            objects: tuple[InspectedObject, ...] = (_database(tables, measures.values(), inspection, wanted),)
+            objects: tuple[InspectedObject, ...] = (look.database(tables, measures.values()),)
             return _found(
                 "found the database", tables, InspectionResult(objects=objects, measures=SOMETIMES_MEASURED)
             )
@@ -67,7 +68,7 @@ def inspect(session: Session, key: str, inspection: Inspection, wanted: Sequence
             meant = [table for table in tables if _is_meant(session, table.name, inspection)]
             measures = read_measures(session, meant, files)
             objects = (
-                *_by_size(_table(table, measures.get(table.name, {}), key, inspection, wanted) for table in meant),
+                *_by_size(look.table(table, measures.get(table.name, {})) for table in meant),
                 *(_hidden(name, wanted) for name in hidden if _is_meant(session, name, inspection)),
             )
             return _found(_told(objects), tables, _locked(objects, key))
@@ -79,51 +80,58 @@ def _is_meant(session: Session, name: str, inspection: Inspection) -> bool:
     return inspection.selection.takes(f"{session.server.database}.{name}", name)
 
 
-def _database(
-    tables: Sequence[Table], measures: Iterable[Measures], inspection: Inspection, wanted: Sequence[Wanted]
-) -> InspectedObject:
-    numbers = added_up(sum(not table.left_alone({}) for table in tables), measures)
-    return InspectedObject(
-        operations=tuple(one.procedure.name for one in wanted),
-        size_bytes=int(numbers.get("size_bytes", 0)),
-        measures=numbers,
-        previews=tuple(_walk(one, tables, _same(wanted)) for one in wanted) if inspection.preview else (),
-        left_out="" if tables else _NO_TABLE,
-    )
-
-
-def _walk(wanted: Wanted, tables: Sequence[Table], same: str) -> str:
+def _walk(wanted: Wanted, tables: Sequence[Table]) -> str:
     """Tell the statements of the first tables, and how many more there are."""
     done = [table for table in tables if not table.left_alone(wanted.procedure.engines_left_alone)]
-    lines = [wanted.preview(table, same) for table in islice(done, _SHOWN)]
+    lines = [wanted.preview(table) for table in islice(done, _SHOWN)]
     more = len(done) - len(lines)
     return "\n".join([*lines, f"-- and {count(more, 'statement')} more"] if more else lines)
 
 
-def _table(
-    table: Table, measures: Measures, key: str, inspection: Inspection, wanted: Sequence[Wanted]
-) -> InspectedObject:
-    reasons = {one.procedure.name: table.left_alone(one.procedure.engines_left_alone) for one in wanted}
-    done = [one for one in wanted if not reasons[one.procedure.name]]
-    left_out = "; ".join(dict.fromkeys(reasons.values())) if not done else ""
-    return InspectedObject(
-        object=table.name,
-        operations=tuple(one.procedure.name for one in (wanted if left_out else done)),
-        size_bytes=int(measures.get("size_bytes", 0)),
-        measures=measures,
-        locks=(Lock(key=table_key(key, table.name)),),
-        previews=tuple(one.preview(table, _same(wanted)) for one in done) if inspection.preview else (),
-        left_out=left_out,
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """Words what was found; ``rebuilds`` tells whether OPTIMIZE of InnoDB is a rebuild here."""
+
+    key: str
+    inspection: Inspection
+    wanted: Sequence[Wanted]
+    rebuilds: bool
+
+    def database(self, tables: Sequence[Table], measures: Iterable[Measures]) -> InspectedObject:
+        numbers = added_up(sum(not table.left_alone({}) for table in tables), measures)
+        return InspectedObject(
+            operations=tuple(one.procedure.name for one in self.wanted),
+            size_bytes=int(numbers.get("size_bytes", 0)),
+            measures=numbers,
+            previews=tuple(_walk(one, tables) for one in self.wanted) if self.inspection.preview else (),
+            left_out="" if tables else _NO_TABLE,
+            covered=self._covered(
+                [one for one in tables if not one.left_alone(ENGINES_WITHOUT_SPACE)], self.wanted
+            ),
+        )
+
+    def table(self, table: Table, measures: Measures) -> InspectedObject:
+        reasons = {one.procedure.name: table.left_alone(one.procedure.engines_left_alone) for one in self.wanted}
+        done = [one for one in self.wanted if not reasons[one.procedure.name]]
+        left_out = "; ".join(dict.fromkeys(reasons.values())) if not done else ""
+        return InspectedObject(
+            object=table.name,
+            operations=tuple(one.procedure.name for one in (self.wanted if left_out else done)),
+            size_bytes=int(measures.get("size_bytes", 0)),
+            measures=measures,
+            locks=(Lock(key=table_key(self.key, table.name)),),
+            previews=tuple(one.preview(table) for one in done) if self.inspection.preview else (),
+            left_out=left_out,
+            covered=self._covered([table], done),
+        )
+
+    def _covered(self, tables: Sequence[Table], wanted: Iterable[Wanted]) -> tuple[Coverage, ...]:
+        options = {one.procedure.name: one.options for one in wanted}
+        return covered(tables, options.get("vacuum"), options.get("reindex"), rebuilds=self.rebuilds)
 
 
 def _hidden(name: str, wanted: Sequence[Wanted]) -> InspectedObject:
     return InspectedObject(object=name, operations=tuple(one.procedure.name for one in wanted), left_out=_HIDDEN)
-
-
-def _same(wanted: Sequence[Wanted]) -> str:
-    both = {one.procedure.name for one in wanted} >= _SAME_REBUILD
-    return "; vacuum and reindex are the same rebuild, so one of the two is enough" if both else ""
 
 
 def _by_size(objects: Iterable[InspectedObject]) -> list[InspectedObject]:
