@@ -2,7 +2,9 @@
 
 import pytest
 
+from tests.integration.operations.doubles import RecordingControl
 from tests.integration.operations.postgres_ground import change, holding, plan, run
+from worker_service.domain.operation import Progress
 from worker_service.domain.outcome import FailureCategory, Outcome, Verdict
 
 
@@ -54,6 +56,13 @@ class TestFindings:
 
         assert result.verdict is Verdict.EFFECTIVE
         assert result.after["indexes_checked"] == 1
+
+    def test_no_percentage_is_made_up_for_a_single_one(self, url: str) -> None:
+        control = RecordingControl()
+
+        run(url, "amcheck", "public.t_pkey", control)
+
+        assert control.progresses == [Progress(phase="amcheck: the server does not tell how far it is")]
 
     def test_one_that_is_locked_was_not_checked(self, url: str) -> None:
         with holding(url, "LOCK TABLE t IN ACCESS EXCLUSIVE MODE"):

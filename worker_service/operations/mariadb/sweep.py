@@ -58,8 +58,7 @@ class Sweep:
             if not self._answers:
                 raise
             return self._swept(stopped=True)
-        if end is None:
-            total = len(self._statements)
+        if end is None and (total := len(self._statements)) > 1:
             self._session.progress(self._session.operation.name, total, total, "tables")
         return self._swept(end=end)
 

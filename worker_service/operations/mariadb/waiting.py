@@ -63,7 +63,7 @@ class Waiters:
 
     def _rows(self, connection: Connection, table: str) -> list[Row]:
         if self._books is None:
-            self._books = _tells(connection, _KEEPS_BOOKS)
+            self._books = tells(connection, _KEEPS_BOOKS)
         if self._books:
             try:
                 return connection.rows(_IN_BOOKS, self._number, self._number)
@@ -72,13 +72,13 @@ class Waiters:
                     raise
                 self._books = False
         if self._list is None:
-            self._list = _tells(connection, _MAY_SEE_ALL, least=0)
+            self._list = tells(connection, _MAY_SEE_ALL, least=0)
             if not self._list:
                 self._waits.unknown(_NOT_KNOWN, BLOCKING)
         return connection.rows(_IN_LIST, table, self._number, table) if self._list else []
 
 
-def _tells(connection: Connection, question: str, *, least: int = 1) -> bool:
+def tells(connection: Connection, question: str, *, least: int = 1) -> bool:
     """Tell whether the server answers with a number that is large enough, and does not refuse."""
     try:
         return int(connection.value(question)) >= least

@@ -22,6 +22,7 @@ HowFar = tuple[int | None, int | None, str]
 """Done, total and their unit; nothing where the server does not tell."""
 
 _BUILDING = "building index: "
+_NOT_TOLD = "the server does not tell how far it is"
 _NOTHING: HowFar = (None, None, "")
 
 
@@ -119,7 +120,7 @@ class Watch:
         """Watch one statement of a session, on the object of that name."""
         with self._guard:
             self._current[lane] = (name, time.monotonic())
-            self._tell(Progress(phase=self._verb, done=self._done, total=self._total, unit=self._unit))
+            self._tell(self._begun())
         try:
             yield
         finally:
@@ -127,6 +128,12 @@ class Watch:
                 del self._current[lane]
                 # Those that are tried once more were counted before.
                 self._done = min(self._done + 1, self._total)
+
+    def _begun(self) -> Progress:
+        if self._total > 1:
+            return Progress(phase=self._verb, done=self._done, total=self._total, unit=self._unit)
+        # To count a single object would be an invented 0 %.
+        return Progress(phase=self._verb if self._view else f"{self._verb}: {_NOT_TOLD}")
 
     def _watch(self) -> None:
         connection: Raw | None = None

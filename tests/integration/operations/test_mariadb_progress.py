@@ -1,0 +1,95 @@
+"""How far an operation on one table is told to be, by servers that keep books of stages and by others."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.operations.doubles import RecordingControl
+from tests.integration.operations.mariadb_databases import Database
+from tests.mariadb import MariadbServer
+from worker_service.domain.operation import Progress
+from worker_service.domain.outcome import Outcome
+from worker_service.operations.mariadb import watching
+
+BOOKS = {"performance-schema": "ON", "performance-schema-consumer-events-stages-current": "ON"}
+UNKNOWN = "the server does not tell how far it is"
+
+
+@pytest.fixture(autouse=True)
+def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "INTERVAL", 0.005)
+
+
+@pytest.fixture(scope="module")
+def bookkeeper() -> Iterator[Database]:
+    """Lend a database with a table, on a server that keeps books of stages."""
+    with MariadbServer(BOOKS) as server:
+        database = Database(server=server, name=server.create_database())
+        database.table("item", rows=60_000)
+        database.run("ANALYZE TABLE item")
+        yield database
+
+
+def told(database: Database, operation: str, table: str = "item", url: str = "") -> list[Progress]:
+    control = RecordingControl()
+    assert database.maintain(operation, control, table=table, url=url).outcome is Outcome.COMPLETED
+    return control.progresses
+
+
+class TestWithBooks:
+    @pytest.mark.parametrize("operation", ["vacuum", "reindex"])
+    def test_the_pages_of_each_stage_are_told(self, bookkeeper: Database, operation: str) -> None:
+        first, *progresses = told(bookkeeper, operation)
+
+        assert first == Progress(phase=operation)
+        stages = [one for one in progresses if one.unit == "pages"]
+        assert f"{operation}, read PK and internal sort: item" in {one.phase for one in stages}
+        assert any(one.total for one in stages)
+        assert all(one.done is not None and (one.total is None or one.done < one.total) for one in stages)
+        for phase in {one.phase for one in stages}:
+            done = [one.done or 0 for one in stages if one.phase == phase]
+            assert done == sorted(done)
+
+    def test_an_estimate_that_only_follows_is_no_total(self, bookkeeper: Database) -> None:
+        bookkeeper.run(
+            "CREATE TABLE new (id INT PRIMARY KEY, text VARCHAR(200)) STATS_PERSISTENT=0",
+            "INSERT INTO new SELECT seq, REPEAT(MD5(seq), 5) FROM seq_1_to_60000",
+        )
+
+        stages = [one for one in told(bookkeeper, "vacuum", "new") if one.unit == "pages"]
+
+        assert stages
+        assert all(one.total is None or (one.done or 0) < one.total for one in stages)
+
+    def test_a_check_has_none(self, bookkeeper: Database) -> None:
+        progresses = told(bookkeeper, "integrity_check")
+
+        assert {one.phase for one in progresses} == {"integrity_check", f"integrity_check: {UNKNOWN}"}
+        assert {(one.done, one.total) for one in progresses} == {(None, None)}
+
+    def test_a_role_that_may_not_read_them_is_told_nothing(self, bookkeeper: Database) -> None:
+        url = bookkeeper.role("SELECT, INSERT, ALTER, CREATE")
+
+        progresses = told(bookkeeper, "vacuum", url=url)
+
+        assert {one.phase for one in progresses} == {"vacuum", f"vacuum: {UNKNOWN}"}
+
+
+class TestWithout:
+    def test_no_percentage_is_made_up_for_a_single_table(self, database: Database) -> None:
+        database.table("item", rows=60_000)
+
+        progresses = told(database, "vacuum")
+
+        assert [one.phase for one in progresses[:2]] == ["vacuum", f"vacuum: {UNKNOWN}"]
+        assert {(one.done, one.total) for one in progresses} == {(None, None)}
+
+    def test_of_many_tables_their_number_is_told(self, database: Database) -> None:
+        for name in "ab":
+            database.table(name, rows=20_000)
+        control = RecordingControl()
+
+        database.maintain("vacuum", control)
+
+        told = [(one.phase, one.done, one.total, one.unit) for one in control.progresses]
+        assert told == [("vacuum", done, 2, "tables") for done in (0, 1, 2)]
