@@ -11,6 +11,7 @@ import pytest
 from manager_service.leasing.checks import MAX_REASON
 from tests.integration.operations.doubles import RecordingControl
 from tests.integration.operations.mariadb_databases import Database, failure, logged
+from tests.lodgings import wait_until
 from worker_service.domain.errors import InvalidOperationError, TargetBusyError
 from worker_service.domain.inspection import (
     INSPECT,
@@ -133,6 +134,15 @@ class TestTables:
         assert objects["item"].measures["file_bytes"] > 0
 
 
+def purged(database: Database) -> bool:
+    """Tell whether the pages of what was deleted are known to be free, after an ANALYZE."""
+    database.run("ANALYZE TABLE item")
+    pages = "SUM(IF(stat_name = '{}', stat_value, 0))"
+    fewer = f"{pages.format('n_leaf_pages')} < 0.65 * {pages.format('size')}"
+    sql = f"SELECT {fewer} FROM mysql.innodb_index_stats WHERE database_name = DATABASE() AND table_name = 'item'"
+    return database.run(sql) == [(1,)]
+
+
 class TestMeasures:
     def test_they_are_the_servers_numbers(self, database: Database) -> None:
         database.table("item", rows=6_000, kept=2)
@@ -146,15 +156,84 @@ class TestMeasures:
         assert measures["data_bytes"] > 0 < measures["index_bytes"]
         whole = measures["data_bytes"] + measures["index_bytes"] + measures["free_bytes"]
         assert measures["free_ratio"] == pytest.approx(measures["free_bytes"] / whole)
-        assert 0 <= measures["statistics_age_s"] < 60
-        assert 0 <= measures["update_age_s"] < 60
+        assert 0 <= measures["update_age_seconds"] < 60
+        assert measures["never_analyzed"] == 0
+        assert measures["statistics_age_s"] == measures["analyze_age_seconds"]
+        assert measures["update_age_s"] == measures["update_age_seconds"]
+
+    def test_how_long_ago_a_table_was_rebuilt_and_analysed_is_told(self, two: Database) -> None:
+        two.run(
+            f"UPDATE mysql.innodb_table_stats SET last_update = NOW() - INTERVAL 9 DAY"
+            f" WHERE database_name = '{two.name}' AND table_name = 'a'"
+        )
+        aged = (
+            "SELECT CREATE_TIME < NOW() - INTERVAL 1 SECOND FROM information_schema.TABLES WHERE TABLE_NAME = 'a'"
+        )
+        wait_until(lambda: (1,) in two.run(f"{aged} AND TABLE_SCHEMA = DATABASE()"), "it does not age")
+
+        before = by_name(looked(two))["a"].measures
+        two.maintain("vacuum", table="a")
+        after = by_name(looked(two))["a"].measures
+
+        assert before["analyze_age_seconds"] == pytest.approx(9 * 86_400, abs=60)
+        assert after["rebuild_age_seconds"] < before["rebuild_age_seconds"]
+        assert 0 <= after["analyze_age_seconds"] < 60
+
+    def test_a_table_without_kept_statistics_was_never_analysed(self, two: Database) -> None:
+        two.run(
+            "CREATE TABLE unkept (id INT PRIMARY KEY) STATS_PERSISTENT=0",
+            f"DELETE FROM mysql.innodb_table_stats WHERE database_name = '{two.name}' AND table_name = 'b'",
+        )
+        objects = by_name(looked(two))
+        [whole] = found(looked(two, Scope.DATABASE)).objects
+        two.maintain("analyze", table="b")
+        analysed = by_name(looked(two))["b"].measures
+
+        assert objects["b"].measures["never_analyzed"] == 1
+        assert "analyze_age_seconds" not in objects["b"].measures
+        assert not {"never_analyzed", "analyze_age_seconds"} & objects["unkept"].measures.keys()
+        assert whole.measures["never_analyzed"] == 1
+        assert whole.measures["analyze_age_seconds"] == max(
+            one.measures.get("analyze_age_seconds", 0) for one in objects.values()
+        )
+        assert analysed["never_analyzed"] == 0
+
+    def test_bloat_is_what_of_the_file_no_index_uses(self, database: Database) -> None:
+        database.table("item", rows=60_000)
+        database.maintain("vacuum")
+        full = by_name(looked(database))["item"].measures
+        database.run("DELETE FROM item WHERE id % 2 = 0")
+        wait_until(lambda: purged(database), "the deleted rows are not purged")
+        wasted = by_name(looked(database))["item"].measures
+        [whole] = found(looked(database, Scope.DATABASE)).objects
+        size = database.file_bytes("item")
+
+        database.maintain("vacuum")
+
+        returned = size - database.file_bytes("item")
+        assert full["bloat_ratio"] < 0.3
+        assert wasted["bloat_ratio"] > 0.4
+        assert wasted["bloat_ratio"] == pytest.approx(wasted["bloat_bytes"] / wasted["file_bytes"])
+        assert returned < wasted["bloat_bytes"] < 1.6 * returned
+        assert wasted["free_ratio"] < 0.2
+        assert whole.measures["bloat_bytes"] == wasted["bloat_bytes"]
+        assert whole.measures["bloat_ratio"] == wasted["bloat_ratio"]
+        assert by_name(looked(database))["item"].measures["bloat_ratio"] < 0.3
+
+    def test_without_the_books_of_pages_bloat_is_what_no_index_has(self, two: Database) -> None:
+        grants = ("SELECT", "PROCESS ON *.*", "SELECT ON mysql.innodb_table_stats")
+
+        measures = by_name(looked(two, url=two.role(*grants)))["b"].measures
+
+        held = measures["data_bytes"] + measures["index_bytes"]
+        assert measures["bloat_bytes"] == measures["file_bytes"] - held
+        assert measures["analyze_age_seconds"] >= 0
 
     def test_what_the_role_may_not_read_is_not_among_them(self, two: Database) -> None:
         measures = by_name(looked(two, url=two.role("SELECT")))["b"].measures
 
         assert measures["size_bytes"] == measures["data_bytes"] + measures["index_bytes"] > 0
-        assert "file_bytes" not in measures
-        assert "statistics_age_s" not in measures
+        assert not {"file_bytes", "bloat_ratio", "analyze_age_seconds", "never_analyzed"} & measures.keys()
 
     def test_what_is_free_in_a_shared_tablespace_is_not_the_tables(self, database: Database) -> None:
         database.run("SET GLOBAL innodb_file_per_table = OFF")
@@ -166,7 +245,7 @@ class TestMeasures:
         measures = by_name(looked(database))["shared"].measures
 
         assert "free_bytes" not in measures
-        assert "free_ratio" not in measures
+        assert not {"free_ratio", "bloat_ratio"} & measures.keys()
         assert measures["data_bytes"] > 0
 
     def test_partitions_are_added_up(self, database: Database) -> None:
@@ -228,7 +307,7 @@ class TestDatabase:
         assert one.measures["tables"] == 2
         assert one.size_bytes == one.measures["file_bytes"] == two.file_bytes("a") + two.file_bytes("b")
         assert one.measures["rows"] > 0
-        assert "statistics_age_s" not in one.measures
+        assert one.measures["never_analyzed"] == 0
 
     def test_a_selection_is_not_for_it(self, two: Database) -> None:
         [one] = found(looked(two, Scope.DATABASE, selection=Selection(exclude=("*",)))).objects

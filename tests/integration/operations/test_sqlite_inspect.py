@@ -32,7 +32,7 @@ from worker_service.domain.lock import Lock
 from worker_service.domain.operation import Operation
 from worker_service.domain.outcome import FailureCategory, Outcome, Result, Verdict
 from worker_service.maintenance import MaintenanceWorker
-from worker_service.operations.sqlite import SqliteEngine, inspecting
+from worker_service.operations.sqlite import SqliteEngine, contents
 from worker_service.operations.sqlite.catalogue import PROCEDURES
 from worker_service.operations.sqlite.filelock import hold
 from worker_service.operations.sqlite.identity import file_key
@@ -204,10 +204,11 @@ class TestMeasures:
         table = found(worker_on(path).execute(look()))
         index = found(worker_on(path).execute(look(Scope.INDEX)))["item_name"]
 
-        sizes = {str(name): int(str(size)) for name, size in query(path, inspecting._SIZES)}
+        sizes = {str(name): int(str(size)) for name, size, _ in query(path, contents._PAGES)}
         measures = table["item"].measures
         assert "rows" not in before
         assert (before["analyzed"], measures["analyzed"]) == (0, 1)
+        assert (before["never_analyzed"], measures["never_analyzed"]) == (1, 0)
         assert (measures["rows"], measures["indexes"]) == (500, 2)
         assert measures["data_bytes"] == sizes["item"]
         assert measures["index_bytes"] == sizes["item_name"] + sizes["item_id"]
@@ -215,18 +216,74 @@ class TestMeasures:
         assert table[None].measures["never_analyzed"] == table["bare"].measures["analyzed"] == 0
         assert (index.size_bytes, index.measures["rows"]) == (sizes["item_name"], 500)
 
-    def test_the_pages_of_a_large_file_are_not_all_read(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(inspecting, "_LARGEST_READ", 4096)
+    @pytest.mark.parametrize("scope", [Scope.DATABASE, Scope.TABLE])
+    def test_what_is_unused_in_pages_is_told_with_what_is_free(self, tmp_path: Path, scope: Scope) -> None:
+        path = filled_database(tmp_path / "app.db", rows=4_000)
+        full = found(worker_on(path).execute(look(scope)))[None].measures
+        with apsw.Connection(str(path)) as connection:
+            connection.execute("DELETE FROM item WHERE id % 2 = 0")
+        connection.close()
 
-        one = found(worker_on(path).execute(look()))["item"]
+        bloated = found(worker_on(path).execute(look(scope)))[None].measures
+        size = path.stat().st_size
+        maintained(path, "vacuum", None)
+        returned = size - path.stat().st_size
+        vacuumed = found(worker_on(path).execute(look(scope)))[None].measures
 
-        assert one.size_bytes == 0
-        assert "size_bytes" not in one.measures
+        assert full["bloat_ratio"] < 0.15
+        assert bloated["free_ratio"] < 0.1
+        assert bloated["bloat_bytes"] == bloated["free_bytes"] + bloated["unused_bytes"]
+        assert bloated["bloat_ratio"] == pytest.approx(bloated["bloat_bytes"] / size)
+        assert 0.35 * size < returned < bloated["bloat_bytes"] < 1.4 * returned
+        assert vacuumed["bloat_ratio"] < 0.15
 
-    def test_of_the_database_alone_no_page_is_read(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(inspecting, "_SIZES", "SELECT no such statement")
+    def test_what_is_unused_is_told_of_tables_and_indexes(self, path: Path) -> None:
+        with apsw.Connection(str(path)) as connection:
+            connection.execute("DELETE FROM item WHERE id % 2 = 0")
+        connection.close()
 
-        assert found(worker_on(path).execute(look(Scope.DATABASE)))
+        table = found(worker_on(path).execute(look()))["item"].measures
+        index = found(worker_on(path).execute(look(Scope.INDEX)))["item_name"].measures
+
+        unused = {str(name): int(str(number)) for name, _, number in query(path, contents._PAGES)}
+        assert table["unused_bytes"] == sum(unused[name] for name in ("item", "item_name", "item_id"))
+        assert table["bloat_ratio"] == pytest.approx(table["unused_bytes"] / table["size_bytes"])
+        assert index["unused_bytes"] == unused["item_name"]
+        assert index["bloat_ratio"] == pytest.approx(unused["item_name"] / index["size_bytes"])
+
+    @pytest.mark.parametrize("scope", [Scope.DATABASE, Scope.TABLE])
+    def test_the_pages_of_a_large_file_are_not_all_read(
+        self, path: Path, scope: Scope, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(contents, "_LARGEST_READ", 4096)
+        monkeypatch.setattr(contents, "_PAGES", "SELECT no such statement")
+        control = RecordingControl()
+
+        result = worker_on(path, control).execute(look(scope))
+
+        objects = found(result)
+        assert result.inspection is not None
+        assert {"unused_bytes", "bloat_ratio"} <= set(result.inspection.measures)
+        assert not {"unused_bytes", "bloat_bytes", "bloat_ratio"} & objects[None].measures.keys()
+        if scope is Scope.TABLE:
+            assert (objects["item"].size_bytes, "size_bytes" in objects["item"].measures) == (0, False)
+        [(_, line)] = control.lines
+        assert line.endswith("not known: every page would be read, and the file is larger than 4.1 kB.")
+
+    def test_a_library_without_dbstat_is_told(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def without(connection: apsw.Connection) -> None:
+            connection.drop_modules(None)
+
+        monkeypatch.setattr(apsw, "connection_hooks", [*apsw.connection_hooks, without])
+        control = RecordingControl()
+
+        one = found(worker_on(path, control).execute(look(Scope.DATABASE)))[None]
+
+        assert "bloat_ratio" not in one.measures
+        assert one.measures["free_ratio"] == 0
+        assert control.lines == [
+            ("info", "What is unused in its pages is not known: the SQLite library was built without dbstat.")
+        ]
 
 
 class TestPreviews:
@@ -451,7 +508,7 @@ class TestCare:
 class TestStop:
     def test_it_ends_the_look(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000000)"
-        monkeypatch.setattr(inspecting, "_SIZES", f"{numbers} SELECT max(i), 1 FROM n")
+        monkeypatch.setattr(contents, "_PAGES", f"{numbers} SELECT max(i), 1, 1 FROM n")
         worker = worker_on(path, RecordingControl())
         threading.Timer(0.2, worker.interrupt).start()
 

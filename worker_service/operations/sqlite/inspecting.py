@@ -1,6 +1,5 @@
 """Finding the tables and indexes of a file, how large they are, and what is to be done to each."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,23 +8,22 @@ import apsw
 from worker_service.domain.inspection import InspectedObject, Inspection, InspectionResult, Scope
 from worker_service.domain.outcome import Measures
 from worker_service.operations.sqlite.analyze import limit_statements
+from worker_service.operations.sqlite.contents import (
+    LEFT_OUT,
+    SOMETIMES_MEASURED,
+    Catalogue,
+    of_file,
+    of_index,
+    of_table,
+    read_catalogue,
+)
 from worker_service.operations.sqlite.location import Location
-from worker_service.operations.sqlite.measures import read_measures, snapshot, used_bytes
+from worker_service.operations.sqlite.measures import read_measures, snapshot
 from worker_service.operations.sqlite.options import Options
 from worker_service.operations.sqlite.procedure import Procedure
-from worker_service.operations.sqlite.reindex import INDEXES
 from worker_service.operations.sqlite.sweep import statements_for
 
 DESCRIPTION = "Find the tables and indexes, how large they are, and what is to be done to each."
-_TABLES = "SELECT name, type FROM pragma_table_list WHERE schema = 'main' AND name NOT GLOB 'sqlite_*'"
-_STATISTICS = "SELECT tbl, idx, stat FROM main.sqlite_stat1"
-_SIZES = "SELECT name, pgsize FROM dbstat('main') WHERE aggregate = 1"
-# SQLite reads every page to tell how many belong to whom, and keeps writers waiting meanwhile.
-_LARGEST_READ = 2**30
-_LEFT_OUT = {
-    "view": "a view has no rows of its own",
-    "virtual": "its rows are in other tables, which are listed by themselves, or nowhere",
-}
 _ONLY_READ = frozenset({"integrity_check", "quick_check", "foreign_key_check"})
 _SHOWN = 50
 
@@ -45,32 +43,16 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Catalogue:
-    """What is in a file: its tables with their types, the indexes of each, and what is known of both by name.
-
-    ``sizes`` are the bytes of their pages, ``rows`` what the optimizer's statistics say.
-    """
-
-    tables: Mapping[str, str]
-    indexes: Mapping[str, Sequence[str]]
-    sizes: Mapping[str, float]
-    rows: Mapping[str, float]
-
-
-# Sizes are left out of a large file, and rows of what was never analyzed.
-_SOMETIMES_MEASURED = ("size_bytes", "data_bytes", "index_bytes", "rows")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """The objects that were found, and the measures of the file."""
+    """The objects that were found, the measures of the file, and why others are not known; empty if they are."""
 
     objects: tuple[InspectedObject, ...]
     measures: Measures
+    not_known: str
 
     def result(self) -> InspectionResult:
         """Return the objects as they are answered."""
-        return InspectionResult(objects=self.objects, measures=_SOMETIMES_MEASURED)
+        return InspectionResult(objects=self.objects, measures=SOMETIMES_MEASURED)
 
 
 def inspect(
@@ -85,17 +67,16 @@ def inspect(
     """
     with snapshot(connection):
         measures = read_measures(connection, location)
-        narrow = inspection.scope is not Scope.DATABASE
-        catalogue = _read(connection, sizes=narrow and used_bytes(measures) <= _LARGEST_READ)
+        catalogue = read_catalogue(connection, measures)
         auto_vacuum = float(str(connection.pragma("auto_vacuum")))
     look = _Look(connection=connection, inspection=inspection, catalogue=catalogue)
     by_scope = _by_scope(inspection.scope, wanted)
     found = (
-        *look.database(by_scope[Scope.DATABASE], _of_file(measures, catalogue, auto_vacuum)),
+        *look.database(by_scope[Scope.DATABASE], of_file(measures, catalogue, auto_vacuum)),
         *_by_size(look.tables(by_scope[Scope.TABLE])),
         *_by_size(look.indexes(by_scope[Scope.INDEX])),
     )
-    return Found(objects=found, measures=measures)
+    return Found(objects=found, measures=measures, not_known=catalogue.pages_not_known)
 
 
 def _by_scope(scope: Scope, wanted: Iterable[Wanted]) -> Mapping[Scope, Sequence[Wanted]]:
@@ -105,44 +86,6 @@ def _by_scope(scope: Scope, wanted: Iterable[Wanted]) -> Mapping[Scope, Sequence
     for one in wanted:
         groups[min(one.narrowest, scope, key=width.__getitem__)].append(one)
     return groups
-
-
-def _read(connection: apsw.Connection, *, sizes: bool) -> Catalogue:
-    indexes: dict[str, list[str]] = defaultdict(list)
-    for table, index in connection.execute(INDEXES):
-        indexes[str(table)].append(str(index))
-    return Catalogue(
-        tables={str(name): str(kind) for name, kind in connection.execute(_TABLES)},
-        indexes=indexes,
-        sizes={str(name): float(size) for name, size in connection.execute(_SIZES)} if sizes else {},
-        rows=_read_rows(connection),
-    )
-
-
-def _read_rows(connection: apsw.Connection) -> Mapping[str, float]:
-    if not connection.table_exists("main", "sqlite_stat1"):
-        return {}
-    rows: dict[str, float] = {}
-    for table, index, text in connection.execute(_STATISTICS):
-        first = str(text).split(" ", 1)[0]
-        for name in (table, index):
-            if name is not None and first.isdigit():
-                rows[str(name)] = max(float(first), rows.get(str(name), 0.0))
-    return rows
-
-
-def _of_file(measures: Measures, catalogue: Catalogue, auto_vacuum: float) -> Measures:
-    pages = measures["pages"]
-    return {
-        "size_bytes": measures["file_bytes"] + measures["wal_bytes"],
-        **measures,
-        "free_bytes": measures["free_pages"] * measures["page_bytes"],
-        "free_ratio": measures["free_pages"] / pages if pages else 0.0,
-        "tables": float(sum(kind not in _LEFT_OUT for kind in catalogue.tables.values())),
-        "indexes": float(sum(map(len, catalogue.indexes.values()))),
-        "never_analyzed": float(measures["stat_rows"] == 0),
-        "auto_vacuum": auto_vacuum,
-    }
 
 
 def _by_size(objects: Iterable[InspectedObject]) -> list[InspectedObject]:
@@ -178,19 +121,14 @@ class _Look:
             return
         for name in (name for names in self.catalogue.indexes.values() for name in names):
             if self._is_meant(name):
-                measures = self._of(name)
-                yield self._object(name, wanted, measures)
+                yield self._object(name, wanted, of_index(self.catalogue, name))
 
     def _table(self, name: str, kind: str, wanted: Sequence[Wanted]) -> InspectedObject:
-        if reason := _LEFT_OUT.get(kind):
+        if reason := LEFT_OUT.get(kind):
             return InspectedObject(object=name, operations=_names(wanted), left_out=reason)
         indexes = self.catalogue.indexes.get(name, ())
         done = [one for one in wanted if indexes or one.narrowest is not Scope.INDEX]
-        measures = {**self._of(name), "indexes": float(len(indexes))}
-        if "size_bytes" in measures:
-            of_indexes = sum(self.catalogue.sizes.get(index, 0.0) for index in indexes)
-            own = measures["size_bytes"]
-            measures |= {"size_bytes": own + of_indexes, "data_bytes": own, "index_bytes": of_indexes}
+        measures = of_table(self.catalogue, name)
         if wanted and not done:
             return replace(self._object(name, (), measures), operations=_names(wanted), left_out="it has no index")
         return self._object(name, done, measures)
@@ -203,11 +141,6 @@ class _Look:
             measures=measures,
             previews=self._previews(wanted, name),
         )
-
-    def _of(self, name: str) -> dict[str, float]:
-        known = {"size_bytes": self.catalogue.sizes.get(name), "rows": self.catalogue.rows.get(name)}
-        found = {measure: value for measure, value in known.items() if value is not None}
-        return {**found, "analyzed": float(name in self.catalogue.rows)}
 
     def _is_meant(self, name: str) -> bool:
         return self.inspection.selection.takes(f"main.{name}", name)

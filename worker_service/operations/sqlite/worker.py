@@ -121,6 +121,8 @@ class SqliteWorker:
                 found = inspect(connection, self._location, inspection, wanted)
         except apsw.Error as error:
             return _stopped() if is_interrupt(error) else failed_with(failure_on(self._location, error))
+        if found.not_known:
+            self._control.log("info", f"What is unused in its pages is not known: {found.not_known}.")
         told = f"found {count(sum(not one.left_out for one in found.objects), 'object')}."
         result = completed(Verdict.EFFECTIVE, told, found.measures)
         return replace(result, before=found.measures, inspection=found.result())
