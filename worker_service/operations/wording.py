@@ -14,6 +14,11 @@ def size(number: float) -> str:
     return f"{value:.0f} {_UNITS[unit]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
 
 
+def disk_need(number: float) -> str:
+    """Write how many bytes of disk something takes while it runs; empty for none."""
+    return f"needs about {size(number)} of disk meanwhile" if number else ""
+
+
 def share(part: float, whole: float) -> str:
     """Write a part of a whole as ``40 %``."""
     return f"{100 * part / whole:.0f} %" if whole else "0 %"

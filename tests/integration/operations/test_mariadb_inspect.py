@@ -31,6 +31,7 @@ from worker_service.operations.mariadb import MariadbEngine
 from worker_service.operations.mariadb.connection import Connection, ServerError
 from worker_service.operations.mariadb.inspecting import table_key
 from worker_service.operations.mariadb.target_lock import place_names, table_lock_name
+from worker_service.operations.wording import disk_need
 
 NAMES = ['od d"ix :p %s', "back`tick", "MiXeD", "mixed", "q'uote", "sla/sh.dot", "#sharp", "é☃", "100%", "x" * 64]
 EVERY = ("vacuum", "analyze", "reindex", "integrity_check")
@@ -484,6 +485,19 @@ class TestPreviews:
         assert reindex.startswith("ALTER TABLE `od``d` FORCE -- everyone waits for a moment")
         assert check == "CHECK TABLE `od``d` -- nobody waits"
 
+    def test_a_rebuild_needs_the_room_of_a_second_copy(self, two: Database) -> None:
+        one = by_name(looked(two, preview=True))["b"]
+        whole = by_name(looked(two, Scope.DATABASE, preview=True))[None]
+
+        needed = f"; {disk_need(one.measures['data_bytes'] + one.measures['index_bytes'])}"
+        assert [needed in preview for preview in one.previews] == [True, False, True, False]
+        assert [preview.splitlines()[1].endswith(needed) for preview in whole.previews] == [
+            True,
+            False,
+            True,
+            False,
+        ]
+
     @pytest.mark.parametrize("engine", ["Aria", "MyISAM"])
     def test_other_engines_lock_the_whole_table(self, database: Database, engine: str) -> None:
         database.table("item", rows=3, engine=engine)
@@ -506,7 +520,7 @@ class TestPreviews:
         vacuum, check = by_name(looked(two, operations=operations, preview=True))["a"].previews
 
         assert vacuum.startswith("ALTER TABLE `a` FORCE, ALGORITHM=INPLACE, LOCK=NONE -- ")
-        assert vacuum.endswith("it fails where writers would wait longer")
+        assert "it fails where writers would wait longer; needs about " in vacuum
         assert check.startswith("CHECK TABLE `a` QUICK -- ")
 
     def test_of_a_database_they_are_those_of_its_tables(self, two: Database) -> None:

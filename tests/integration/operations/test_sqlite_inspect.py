@@ -37,6 +37,7 @@ from worker_service.operations.sqlite.catalogue import PROCEDURES
 from worker_service.operations.sqlite.filelock import hold
 from worker_service.operations.sqlite.identity import file_key
 from worker_service.operations.sqlite.location import Location
+from worker_service.operations.wording import disk_need
 
 ALL = Selection()
 DEFAULTS = ("vacuum", "analyze", "reindex")
@@ -286,6 +287,11 @@ class TestMeasures:
         ]
 
 
+def needed(path: Path) -> str:
+    """Word the disk for a file without free pages: its size in the temporary folder, and beside the file."""
+    return disk_need(2 * path.stat().st_size)
+
+
 class TestPreviews:
     def test_they_are_the_statements_and_whom_they_keep_out(self, path: Path) -> None:
         operations = (
@@ -297,7 +303,10 @@ class TestPreviews:
         objects = found(worker_on(path).execute(look(operations=operations, preview=True)))
 
         suffix = " -- writers wait, and readers while it is committed"
-        assert objects[None].previews == (f"VACUUM{suffix}", "PRAGMA main.quick_check(100) -- writers wait")
+        assert objects[None].previews == (
+            f"VACUUM{suffix}; {needed(path)}",
+            "PRAGMA main.quick_check(100) -- writers wait",
+        )
         analyze, reindex = objects["item"].previews
         assert analyze == f'PRAGMA main.analysis_limit = 100\nANALYZE main."item"{suffix}'
         assert sorted(reindex.removesuffix(suffix).splitlines()) == [
@@ -311,8 +320,20 @@ class TestPreviews:
         one = found(worker_on(path).execute(look(operations=wanted("vacuum", "quick_check"), preview=True)))[None]
 
         vacuum, check = one.previews
-        assert vacuum == "VACUUM\nPRAGMA main.wal_checkpoint(TRUNCATE) -- writers wait"
+        assert vacuum == f"VACUUM\nPRAGMA main.wal_checkpoint(TRUNCATE) -- writers wait; {needed(path)}"
         assert check.endswith(" -- nobody waits")
+
+    def test_free_pages_take_no_disk(self, tmp_path: Path) -> None:
+        path = bloated_database(tmp_path / "app.db")
+
+        [vacuum] = found(worker_on(path).execute(look(operations=wanted("vacuum"), preview=True)))[None].previews
+
+        [(pages, free)] = query(
+            path, "SELECT page_count, freelist_count FROM pragma_page_count, pragma_freelist_count"
+        )
+        live = (int(str(pages)) - int(str(free))) * 4096
+        assert live < path.stat().st_size
+        assert vacuum.endswith(f"; needs about {2 * live / 1000:.1f} kB of disk meanwhile")
 
     def test_an_index_has_its_own(self, path: Path) -> None:
         objects = found(worker_on(path).execute(look(Scope.INDEX, wanted("reindex"), preview=True)))

@@ -21,6 +21,7 @@ class Analyze:
     description = "Renew the optimizer's statistics of every table (ANALYZE TABLE)."
     options = (_PERSISTENT, BINLOG, LOCK_TIMEOUT, FORMER_ATTEMPT)
     only_looks = False
+    copies = False
     engines_left_alone = ENGINES_ELSEWHERE
 
     def statement(self, table: Table, options: Options, /) -> str:

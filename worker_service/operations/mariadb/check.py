@@ -24,6 +24,7 @@ class IntegrityCheck:
     description = "Check every table and its indexes (CHECK TABLE)."
     options = (_DEPTH, LOCK_TIMEOUT, FORMER_ATTEMPT)
     only_looks = True
+    copies = False
     engines_left_alone = ENGINES_ELSEWHERE
 
     def statement(self, table: Table, options: Options, /) -> str:

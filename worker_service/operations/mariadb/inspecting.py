@@ -1,6 +1,6 @@
 """Finding the tables of a database, how large they are, and what may be done to each."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
@@ -15,13 +15,14 @@ from worker_service.operations.mariadb.procedure import Procedure
 from worker_service.operations.mariadb.session import Session
 from worker_service.operations.mariadb.state import hidden_in, read_files
 from worker_service.operations.mariadb.tables import ENGINES_WITHOUT_SPACE, Table, read_tables
-from worker_service.operations.wording import count, listed
+from worker_service.operations.wording import count, disk_need, listed
 
 DESCRIPTION = "Find the tables, how large they are, and what is to be done to each."
 _NO_TABLE = "there is no table in the database that the role may see"
 _HIDDEN = "the role may not see it: grant it SELECT"
 _SHOWN = 50
 _READABLE = 32
+_COPIED = ("data_bytes", "index_bytes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +32,11 @@ class Wanted:
     procedure: Procedure
     options: Options
 
-    def preview(self, table: Table) -> str:
-        """Tell the statement for one table, and whom its locks keep out."""
-        return (
-            f"{self.procedure.statement(table, self.options)} -- {self.procedure.keeps_out(table, self.options)}"
-        )
+    def preview(self, table: Table, measures: Measures) -> str:
+        """Tell the statement for one table, whom its locks keep out, and the disk that it takes meanwhile."""
+        copied = sum(measures.get(name, 0.0) for name in _COPIED) if self.procedure.copies else 0.0
+        told = (self.procedure.keeps_out(table, self.options), disk_need(copied))
+        return f"{self.procedure.statement(table, self.options)} -- {'; '.join(filter(None, told))}"
 
 
 def inspect(session: Session, key: str, inspection: Inspection, wanted: Sequence[Wanted]) -> Result:
@@ -60,7 +61,7 @@ def inspect(session: Session, key: str, inspection: Inspection, wanted: Sequence
     match inspection.scope:
         case Scope.DATABASE:
             measures = read_measures(session, tables, files)
-            objects: tuple[InspectedObject, ...] = (look.database(tables, measures.values()),)
+            objects: tuple[InspectedObject, ...] = (look.database(tables, measures),)
             return _found(
                 "found the database", tables, InspectionResult(objects=objects, measures=SOMETIMES_MEASURED)
             )
@@ -80,10 +81,10 @@ def _is_meant(session: Session, name: str, inspection: Inspection) -> bool:
     return inspection.selection.takes(f"{session.server.database}.{name}", name)
 
 
-def _walk(wanted: Wanted, tables: Sequence[Table]) -> str:
+def _walk(wanted: Wanted, tables: Sequence[Table], measures: Mapping[str, Measures]) -> str:
     """Tell the statements of the first tables, and how many more there are."""
     done = [table for table in tables if not table.left_alone(wanted.procedure.engines_left_alone)]
-    lines = [wanted.preview(table) for table in islice(done, _SHOWN)]
+    lines = [wanted.preview(table, measures.get(table.name, {})) for table in islice(done, _SHOWN)]
     more = len(done) - len(lines)
     return "\n".join([*lines, f"-- and {count(more, 'statement')} more"] if more else lines)
 
@@ -97,13 +98,13 @@ class _Look:
     wanted: Sequence[Wanted]
     rebuilds: bool
 
-    def database(self, tables: Sequence[Table], measures: Iterable[Measures]) -> InspectedObject:
-        numbers = added_up(sum(not table.left_alone({}) for table in tables), measures)
+    def database(self, tables: Sequence[Table], measures: Mapping[str, Measures]) -> InspectedObject:
+        numbers = added_up(sum(not table.left_alone({}) for table in tables), measures.values())
         return InspectedObject(
             operations=tuple(one.procedure.name for one in self.wanted),
             size_bytes=int(numbers.get("size_bytes", 0)),
             measures=numbers,
-            previews=tuple(_walk(one, tables) for one in self.wanted) if self.inspection.preview else (),
+            previews=tuple(_walk(one, tables, measures) for one in self.wanted) if self.inspection.preview else (),
             left_out="" if tables else _NO_TABLE,
             covered=self._covered(
                 [one for one in tables if not one.left_alone(ENGINES_WITHOUT_SPACE)], self.wanted
@@ -120,7 +121,7 @@ class _Look:
             size_bytes=int(measures.get("size_bytes", 0)),
             measures=measures,
             locks=(Lock(key=table_key(self.key, table.name)),),
-            previews=tuple(one.preview(table) for one in done) if self.inspection.preview else (),
+            previews=tuple(one.preview(table, measures) for one in done) if self.inspection.preview else (),
             left_out=left_out,
             covered=self._covered([table], done),
         )

@@ -62,6 +62,11 @@ class Procedure(Protocol):
         ...
 
     @property
+    def copies(self) -> bool:
+        """Whether it writes tables a second time beside themselves."""
+        ...
+
+    @property
     def engines_left_alone(self) -> Mapping[str, str]:
         """The storage engines whose tables get no statement, each with the reason."""
         ...

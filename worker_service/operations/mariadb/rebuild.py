@@ -24,6 +24,7 @@ class Vacuum:
     description = "Write every table anew (OPTIMIZE TABLE), which gives back the room of deleted rows."
     options = (REBUILD, ONLINE, BINLOG, LOCK_TIMEOUT, FORMER_ATTEMPT)
     only_looks = False
+    copies = True
     engines_left_alone = ENGINES_WITHOUT_SPACE
 
     def statement(self, table: Table, options: Options, /) -> str:
@@ -49,6 +50,7 @@ class Reindex:
     description = "Rebuild every table with all its indexes (ALTER TABLE ... FORCE)."
     options = (ONLINE, BINLOG, LOCK_TIMEOUT, FORMER_ATTEMPT)
     only_looks = False
+    copies = True
     engines_left_alone = ENGINES_WITHOUT_SPACE
 
     def statement(self, table: Table, options: Options, /) -> str:

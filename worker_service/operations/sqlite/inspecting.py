@@ -21,7 +21,9 @@ from worker_service.operations.sqlite.location import Location
 from worker_service.operations.sqlite.measures import read_measures, snapshot
 from worker_service.operations.sqlite.options import Options
 from worker_service.operations.sqlite.procedure import Procedure
+from worker_service.operations.sqlite.space import vacuum_needs
 from worker_service.operations.sqlite.sweep import statements_for
+from worker_service.operations.wording import disk_need
 
 DESCRIPTION = "Find the tables and indexes, how large they are, and what is to be done to each."
 _ONLY_READ = frozenset({"integrity_check", "quick_check", "foreign_key_check"})
@@ -69,7 +71,13 @@ def inspect(
         measures = read_measures(connection, location)
         catalogue = read_catalogue(connection, measures)
         auto_vacuum = float(str(connection.pragma("auto_vacuum")))
-    look = _Look(connection=connection, inspection=inspection, catalogue=catalogue)
+    needs = vacuum_needs(measures, location, str(connection.pragma("journal_mode")))
+    look = _Look(
+        connection=connection,
+        inspection=inspection,
+        catalogue=catalogue,
+        disk={"vacuum": sum(need.number for need in needs)},
+    )
     by_scope = _by_scope(inspection.scope, wanted)
     found = (
         *look.database(by_scope[Scope.DATABASE], of_file(measures, catalogue, auto_vacuum)),
@@ -94,11 +102,15 @@ def _by_size(objects: Iterable[InspectedObject]) -> list[InspectedObject]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
-    """Words what was found; the locks of each object are those that are offered, for SQLite has one writer."""
+    """Words what was found; the locks of each object are those that are offered, for SQLite has one writer.
+
+    ``disk`` are the bytes that an operation takes while it runs, of those that take as much again as there is.
+    """
 
     connection: apsw.Connection
     inspection: Inspection
     catalogue: Catalogue
+    disk: Mapping[str, float]
 
     def database(self, wanted: Sequence[Wanted], measures: Measures) -> Iterable[InspectedObject]:
         if wanted or self.inspection.scope is Scope.DATABASE:
@@ -155,7 +167,8 @@ class _Look:
         shown = "\n".join(statements[:_SHOWN])
         more = len(statements) - _SHOWN
         suffix = f"\n-- and {more} more" if more > 0 else ""
-        return f"{shown}{suffix} -- {self._keeps_out(wanted.name)}" if statements else "-- nothing to do"
+        told = (self._keeps_out(wanted.name), disk_need(self.disk.get(wanted.name, 0.0)))
+        return f"{shown}{suffix} -- {'; '.join(filter(None, told))}" if statements else "-- nothing to do"
 
     def _statements(self, wanted: Wanted, name: str | None) -> tuple[str, ...]:
         if name is None:
