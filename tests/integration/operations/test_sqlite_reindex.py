@@ -13,6 +13,7 @@ from tests.integration.operations.databases import (
     with_foreign_collation,
 )
 from tests.integration.operations.doubles import RecordingControl, operation, run, target_at, worker_on
+from worker_service.domain.operation import Progress
 from worker_service.domain.outcome import FailureCategory, Outcome, Verdict
 from worker_service.operations.sqlite import SqliteEngine
 
@@ -162,6 +163,15 @@ class TestReindex:
         total = len(HOSTILE) + 1
         assert [progress.done for progress in control.progresses] == list(range(total + 1))
         assert {(progress.total, progress.unit) for progress in control.progresses} == {(total, "indexes")}
+
+    def test_no_percentage_is_made_up_for_a_single_index(self, tmp_path: Path) -> None:
+        path = filled_database(tmp_path / "app.db", rows=100)
+        control = RecordingControl()
+
+        result = run(path, "reindex", control)
+
+        assert result.after["indexes_rebuilt"] == 1
+        assert control.progresses == [Progress(phase="reindex: SQLite does not tell how far it is")]
 
     def test_a_database_without_an_index_is_skipped(self, tmp_path: Path) -> None:
         path = tmp_path / "app.db"

@@ -49,7 +49,7 @@ def sweep(session: Session, phase: str, statements: Mapping[str, str], unit: str
     """
     result = Sweep(total=len(statements))
     for index, (name, statement) in enumerate(statements.items()):
-        session.progress(phase, index, len(statements), unit)
+        _tell(session, phase, index, len(statements), unit)
         try:
             session.checkpoint()
             session.rows(statement)
@@ -63,8 +63,17 @@ def sweep(session: Session, phase: str, statements: Mapping[str, str], unit: str
                 return result
         else:
             result = replace(result, done=(*result.done, name))
-    session.progress(phase, len(statements), len(statements), unit)
+    if len(statements) > 1:
+        session.progress(phase, len(statements), len(statements), unit)
     return result
+
+
+def _tell(session: Session, phase: str, done: int, total: int, unit: str) -> None:
+    """Tell how many are done; of a single one that would only be an invented 0 %."""
+    if total > 1:
+        session.progress(phase, done, total, unit)
+    else:
+        session.progress(f"{phase}: SQLite does not tell how far it is")
 
 
 def judge(swept: Sweep, words: Words, verdict: Verdict, reason: str, after: Measures) -> Result:
