@@ -1,7 +1,5 @@
 """Whether the one of two rebuilds of a table is enough, by how this server is set."""
 
-from collections.abc import Sequence
-
 from worker_service.domain.inspection import Coverage
 from worker_service.operations.mariadb.connection import Reader
 from worker_service.operations.mariadb.options import BINLOG, ONLINE, REBUILD, Options
@@ -22,20 +20,20 @@ def optimize_rebuilds(reader: Reader) -> bool:
 
 
 def covered(
-    tables: Sequence[Table], vacuum: Options | None, reindex: Options | None, *, rebuilds: bool
+    table: Table, vacuum: Options | None, reindex: Options | None, *, rebuilds: bool
 ) -> tuple[Coverage, ...]:
-    """Tell that a vacuum does what a reindex of the same tables would.
+    """Tell that a vacuum does what a reindex of the same table would.
 
     ANALYZE is left as it is beside OPTIMIZE, which ends with one: it reads a few pages, may gather the statistics
     that MariaDB keeps for every engine, which OPTIMIZE does not, and has to be done where a rebuild fails.
 
     Args:
-        tables: what both are done to.
+        table: what both are done to.
         vacuum: the options of the vacuum that is wanted; ``None`` where none is.
         reindex: those of the reindex.
         rebuilds: what ``optimize_rebuilds`` says of the server.
     """
-    if vacuum is None or reindex is None or not tables or not all(table.is_innodb for table in tables):
+    if vacuum is None or reindex is None or not table.is_innodb:
         return ()
     by_alter = bool(vacuum[REBUILD.name] or vacuum[ONLINE.name])
     # Replicas run what is in the binary log, and their indexes are meant too.

@@ -14,7 +14,7 @@ from worker_service.operations.mariadb.options import Options
 from worker_service.operations.mariadb.procedure import Procedure
 from worker_service.operations.mariadb.session import Session
 from worker_service.operations.mariadb.state import hidden_in, read_files
-from worker_service.operations.mariadb.tables import ENGINES_WITHOUT_SPACE, Table, read_tables
+from worker_service.operations.mariadb.tables import Table, read_tables
 from worker_service.operations.wording import count, disk_need, listed
 
 DESCRIPTION = "Find the tables, how large they are, and what is to be done to each."
@@ -22,6 +22,7 @@ _NO_TABLE = "there is no table in the database that the role may see"
 _HIDDEN = "the role may not see it: grant it SELECT"
 _SHOWN = 50
 _READABLE = 32
+_TWICE = "; vacuum is the same rebuild, so one of the two is enough"
 _COPIED = ("data_bytes", "index_bytes")
 
 
@@ -81,14 +82,6 @@ def _is_meant(session: Session, name: str, inspection: Inspection) -> bool:
     return inspection.selection.takes(f"{session.server.database}.{name}", name)
 
 
-def _walk(wanted: Wanted, tables: Sequence[Table], measures: Mapping[str, Measures]) -> str:
-    """Tell the statements of the first tables, and how many more there are."""
-    done = [table for table in tables if not table.left_alone(wanted.procedure.engines_left_alone)]
-    lines = [wanted.preview(table, measures.get(table.name, {})) for table in islice(done, _SHOWN)]
-    more = len(done) - len(lines)
-    return "\n".join([*lines, f"-- and {count(more, 'statement')} more"] if more else lines)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
     """Words what was found; ``rebuilds`` tells whether OPTIMIZE of InnoDB is a rebuild here."""
@@ -104,11 +97,10 @@ class _Look:
             operations=tuple(one.procedure.name for one in self.wanted),
             size_bytes=int(numbers.get("size_bytes", 0)),
             measures=numbers,
-            previews=tuple(_walk(one, tables, measures) for one in self.wanted) if self.inspection.preview else (),
+            previews=tuple(self._walk(one, tables, measures) for one in self.wanted)
+            if self.inspection.preview
+            else (),
             left_out="" if tables else _NO_TABLE,
-            covered=self._covered(
-                [one for one in tables if not one.left_alone(ENGINES_WITHOUT_SPACE)], self.wanted
-            ),
         )
 
     def table(self, table: Table, measures: Measures) -> InspectedObject:
@@ -123,12 +115,27 @@ class _Look:
             locks=(Lock(key=table_key(self.key, table.name)),),
             previews=tuple(one.preview(table, measures) for one in done) if self.inspection.preview else (),
             left_out=left_out,
-            covered=self._covered([table], done),
+            covered=self._covered(table, done),
         )
 
-    def _covered(self, tables: Sequence[Table], wanted: Iterable[Wanted]) -> tuple[Coverage, ...]:
+    def _walk(self, wanted: Wanted, tables: Sequence[Table], measures: Mapping[str, Measures]) -> str:
+        """Tell the statements of the first tables, and how many more there are."""
+        done = [table for table in tables if not table.left_alone(wanted.procedure.engines_left_alone)]
+        lines = [
+            wanted.preview(table, measures.get(table.name, {})) + self._note(wanted, table)
+            for table in islice(done, _SHOWN)
+        ]
+        more = len(done) - len(lines)
+        return "\n".join([*lines, f"-- and {count(more, 'statement')} more"] if more else lines)
+
+    def _note(self, wanted: Wanted, table: Table) -> str:
+        # Not every job of whole databases is inspected, so that none of them leaves a rebuild out.
+        twice = any(one.operation == wanted.procedure.name for one in self._covered(table, self.wanted))
+        return _TWICE if twice else ""
+
+    def _covered(self, table: Table, wanted: Iterable[Wanted]) -> tuple[Coverage, ...]:
         options = {one.procedure.name: one.options for one in wanted}
-        return covered(tables, options.get("vacuum"), options.get("reindex"), rebuilds=self.rebuilds)
+        return covered(table, options.get("vacuum"), options.get("reindex"), rebuilds=self.rebuilds)
 
 
 def _hidden(name: str, wanted: Sequence[Wanted]) -> InspectedObject:
