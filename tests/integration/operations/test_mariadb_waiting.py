@@ -1,5 +1,6 @@
 """How long an operation waited for others in the server, and who waited for it, by whatever the server tells."""
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -147,3 +148,28 @@ class TestLockWaits:
 
         assert (result.outcome, result.after["blocking_seconds"]) == (Outcome.COMPLETED, 0.0)
         assert result.after["lock_sample_seconds"] == INTERVAL
+
+    def test_a_look_that_hangs_keeps_no_table_that_is_done(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watching, "INTERVAL", 0.001)
+        monkeypatch.setattr(watching, "_LAST_LOOK", 0.05)
+        let_go, looks = threading.Event(), threading.Event()
+
+        def hang(*_: object) -> None:
+            looks.set()
+            let_go.wait(PATIENCE)
+
+        monkeypatch.setattr(Waiters, "look", hang)
+        database.table("item", rows=20_000)
+        control = RecordingControl()
+        try:
+            result = database.maintain("vacuum", control, table="item")
+        finally:
+            told = len(control.progresses)
+            hung = looks.is_set() and not let_go.is_set()
+            let_go.set()
+
+        assert hung
+        assert result.outcome is Outcome.COMPLETED
+        assert len(control.progresses) == told, "what came late is told no more"

@@ -12,6 +12,9 @@ _MYSQL = "SELECT STATE, 0, 0, 0 FROM information_schema.PROCESSLIST WHERE ID = %
 _WHOLE = 100
 _NOT_TOLD = "the server does not tell how far it is"
 
+_LAST_LOOK = 1.0
+"""Seconds that the end of an operation waits for a look that is under way; what it finds is not told any more."""
+
 
 class Watch:
     """Tells how far the statement of one table is and who waits for locks, while a block runs it.
@@ -49,7 +52,7 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._thread.join()
+        self._thread.join(_LAST_LOOK)
 
     def _watch(self) -> None:
         if self._ended.wait(INTERVAL):
