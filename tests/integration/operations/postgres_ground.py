@@ -2,22 +2,33 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 
 from tests.integration.operations.doubles import RecordingControl
+from worker_service.domain.inspection import (
+    INSPECT,
+    InspectedObject,
+    Inspection,
+    InspectionResult,
+    Scope,
+    Selection,
+    WantedOperation,
+)
 from worker_service.domain.operation import Operation
-from worker_service.domain.outcome import Result
+from worker_service.domain.outcome import Outcome, Result, Verdict
 from worker_service.domain.ports import OperationWorker
 from worker_service.domain.target import Target
 from worker_service.operations.postgresql import PostgresqlEngine
 
 CHILD = "01993f00-0000-7000-8000-00000000000a"
 PATIENCE = 20.0
+OWN = Selection(exclude=("pg_catalog.*", "information_schema.*", "pg_toast.*"))
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
@@ -55,6 +66,32 @@ def run(
 
 def plan(url: str, name: str, subject: str | None = None, **more: Any) -> tuple[str, ...]:
     return PostgresqlEngine().plan(target(url), operation(name, subject, **more))
+
+
+def inspect(
+    url: str,
+    scope: Scope,
+    *wanted: str | WantedOperation,
+    selection: Selection = OWN,
+    preview: bool = False,
+    control: RecordingControl | None = None,
+) -> InspectionResult:
+    operations = tuple(WantedOperation(name=one) if isinstance(one, str) else one for one in wanted)
+    asked = Inspection(scope=scope, operations=operations, selection=selection, preview=preview)
+    worker = PostgresqlEngine().worker(target(url), control or RecordingControl())
+    result = worker.execute(replace(operation(INSPECT), inspection=asked))
+    assert (result.outcome, result.verdict) == (Outcome.COMPLETED, Verdict.EFFECTIVE), result
+    assert result.inspection is not None
+    return result.inspection
+
+
+def by_name(found: InspectionResult) -> Mapping[str | None, InspectedObject]:
+    assert len({one.object for one in found.objects}) == len(found.objects)
+    return {one.object: one for one in found.objects}
+
+
+def what(found: InspectionResult) -> dict[str | None, tuple[str, ...]]:
+    return {one.object: one.operations for one in found.objects}
 
 
 @contextmanager

@@ -9,23 +9,25 @@ import pytest
 
 from tests.integration.operations.doubles import RecordingControl
 from tests.integration.operations.postgres_ground import (
+    OWN,
     Running,
+    by_name,
     change,
     database,
     holding,
+    inspect,
     operation,
     run,
     target,
     until,
     value,
+    what,
 )
 from tests.postgres import PostgresServer
 from worker_service.domain.errors import InvalidOperationError, TargetBusyError
 from worker_service.domain.inspection import (
     INSPECT,
-    InspectedObject,
     Inspection,
-    InspectionResult,
     Scope,
     Selection,
     WantedOperation,
@@ -38,40 +40,13 @@ from worker_service.operations.postgresql.holders import snapshot_holders, waite
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.wording import quoted
 
-OWN = Selection(exclude=("pg_catalog.*", "information_schema.*", "pg_toast.*"))
 NAMES = ['qu"ote', "per%cent %s", "Mixed Case", "dot.ted", "apo'strophe", "x" * 63, "ü" * 31, "select", "$1 {} :a"]
 BUSY = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-
-
-def inspect(
-    url: str,
-    scope: Scope,
-    *wanted: str | WantedOperation,
-    selection: Selection = OWN,
-    preview: bool = False,
-    control: RecordingControl | None = None,
-) -> InspectionResult:
-    operations = tuple(WantedOperation(name=one) if isinstance(one, str) else one for one in wanted)
-    asked = Inspection(scope=scope, operations=operations, selection=selection, preview=preview)
-    worker = PostgresqlEngine().worker(target(url), control or RecordingControl())
-    result = worker.execute(replace(operation(INSPECT), inspection=asked))
-    assert (result.outcome, result.verdict) == (Outcome.COMPLETED, Verdict.EFFECTIVE), result
-    assert result.inspection is not None
-    return result.inspection
-
-
-def by_name(found: InspectionResult) -> Mapping[str | None, InspectedObject]:
-    assert len({one.object for one in found.objects}) == len(found.objects)
-    return {one.object: one for one in found.objects}
 
 
 def indexes(url: str, *names: str) -> list[Mapping[str, float]]:
     found = by_name(inspect(url, Scope.INDEX, "reindex"))
     return [found[f"public.{name}"].measures for name in names]
-
-
-def what(found: InspectionResult) -> dict[str | None, tuple[str, ...]]:
-    return {one.object: one.operations for one in found.objects}
 
 
 def other(**more: Any) -> dict[str, Any]:

@@ -289,6 +289,6 @@ def table(name: str, *, pages: int, age: int, mxid_age: int = 0) -> Table:
         vacuums=0,
         analyzes=0,
         file=1,
-        root=None,
+        ancestors=(),
         permitted=True,
     )

@@ -1,4 +1,5 @@
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from worker_service.domain.inspection import Scope
@@ -32,6 +33,7 @@ _STAT_ROWS = "SELECT count(*) FROM pg_stats"
 # The server passes it over without a word.
 _NEVER = Name(schema="pg_catalog", name="pg_statistic")
 _WORDS = ("table", "tables", "analysed")
+_SPLIT = "before PostgreSQL 18 its ANALYZE goes through all of its partitions, of which {} not selected"
 
 
 class Analyze:
@@ -58,13 +60,20 @@ class Analyze:
     def wanted(
         self, _read: Reader, inventory: Inventory, options: Options, _scope: Scope, /
     ) -> Mapping[int, Wanted]:
-        """One statement a table; before PostgreSQL 18 that of a partitioned one does its partitions too."""
+        """One statement a table; before PostgreSQL 18 that of a parent does its partitions too, if it is done."""
         tables, _ = maintained([one for one in inventory.tables if one.name != _NEVER], subject=None)
-        by_name = {table.name: table for table in tables}
-        steps = [(by_name[step.name], step) for step in _steps(tables, inventory.version, options)]
+        meant = [table for table in tables if inventory.takes(table.name)]
+        split = _split(inventory)
+        why_not = {
+            table.oid: inventory.why_not(table, by_owner=False) or split.get(table.oid, "") for table in meant
+        }
+        # What a parent is not analysed for, its partitions may be all the same.
+        unfit = {table.oid: () for table in meant if table.is_parent and why_not[table.oid]}
+        fit = {table.name: table for table in meant if table.oid not in unfit}
+        steps = _steps(list(fit.values()), inventory.version, options)
+        statements = {fit[step.name].oid: (step.statement,) for step in steps}
         return {
-            table.oid: Wanted(statements=(step.statement,), why_not=inventory.why_not(table, by_owner=False))
-            for table, step in steps
+            oid: Wanted(statements=texts, why_not=why_not[oid]) for oid, texts in {**statements, **unfit}.items()
         }
 
     def run(self, session: Session, subject: Name | None, /) -> Result:
@@ -104,15 +113,10 @@ def _sweep(session: Session, tables: Sequence[Table]) -> Swept:
     steps = _steps(tables, session.version, session.options)
     with Watch(session, verb="analyze", total=len(steps), unit="tables", view=ANALYZE) as watch:
         swept = sweep(session, steps, watch)
-        roots = {table.oid: table.name for table in tables if table.is_parent}
-        covered = {
-            table.name: roots[table.root]
-            for table in tables
-            if table.name not in {step.name for step in steps} and table.root in roots
-        }
-        ran = frozenset(name for name, root in covered.items() if root in swept.ran)
+        covered = _covered(tables, session.version)
+        ran = frozenset(name for name, parent in covered.items() if parent in swept.ran)
         swept = replace(swept, ran=swept.ran | ran)
-        # The statement on a root ends with the first partition that fails; the others are done one by one.
+        # The statement on a parent ends with the first partition that fails; the others are done one by one.
         alone = [table for table in tables if covered.get(table.name) in swept.failures]
         if not alone or swept.stopped or swept.end:
             return swept
@@ -127,15 +131,26 @@ def _sweep(session: Session, tables: Sequence[Table]) -> Swept:
 
 
 def _steps(tables: Sequence[Table], version: int, options: Options) -> list[Step]:
-    listed = {table.oid for table in tables}
-    # Before PostgreSQL 18 a root's statement goes through all of its partitions too.
-    alone = [
-        table
-        for table in tables
-        if version >= VERSION_18 or table.root in {None, table.oid} or table.root not in listed
-    ]
+    covered = _covered(tables, version)
+    alone = [table for table in tables if table.name not in covered]
     ordered = sorted(alone, key=lambda table: (not table.is_parent, -table.pages, str(table.name)))
     return [_step(table, version, options) for table in ordered]
+
+
+def _covered(tables: Iterable[Table], version: int) -> Mapping[Name, Name]:
+    """Return whose statement does a table too: before PostgreSQL 18 a parent's goes through its partitions."""
+    parents = {table.oid: table.name for table in tables if table.is_parent and version < VERSION_18}
+    above = {table.name: [oid for oid in table.ancestors if oid in parents] for table in tables}
+    return {name: parents[oids[-1]] for name, oids in above.items() if oids}
+
+
+def _split(inventory: Inventory) -> Mapping[int, str]:
+    """Tell by number why parents are left out whose statement would do partitions that are not meant."""
+    if inventory.version >= VERSION_18:
+        return {}
+    left_out = [table for table in inventory.tables if table.ancestors and not inventory.takes(table.name)]
+    numbers = Counter(oid for table in left_out for oid in table.ancestors)
+    return {oid: _SPLIT.format(count(number, "is", "are")) for oid, number in numbers.items()}
 
 
 def _step(table: Table, version: int, options: Options) -> Step:

@@ -23,7 +23,8 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, greatest(c.relpages, 0), c.
        CASE WHEN c.relminmxid = '0' THEN 0 ELSE mxid_age(c.relminmxid) END,
        pg_stat_get_live_tuples(c.oid), pg_stat_get_dead_tuples(c.oid), pg_stat_get_mod_since_analyze(c.oid),
        pg_stat_get_vacuum_count(c.oid), pg_stat_get_analyze_count(c.oid), pg_relation_filenode(c.oid),
-       CASE WHEN c.relispartition OR c.relkind = 'p' THEN pg_partition_root(c.oid)::oid END, {permitted}
+       CASE WHEN c.relispartition THEN
+         ARRAY(SELECT relid::oid FROM pg_partition_ancestors(c.oid) WHERE relid <> c.oid) END, {permitted}
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind::text = ANY (%s) AND c.relpersistence <> 't' AND {chosen}
   AND (c.relkind <> 'p' OR c.relhassubclass)
@@ -45,7 +46,10 @@ _DATABASE_OWNER = """NOT c.relisshared AND
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table, a materialized view or the parent of partitions, as it was when it was looked at."""
+    """A table, a materialized view or the parent of partitions, as it was when it was looked at.
+
+    ``ancestors`` are the partitioned tables that it is part of, the nearest first.
+    """
 
     oid: int
     name: Name
@@ -61,7 +65,7 @@ class Table:
     vacuums: int
     analyzes: int
     file: int | None
-    root: int | None
+    ancestors: Sequence[int]
     permitted: bool
 
     @property
@@ -122,6 +126,6 @@ def _table(row: tuple[Any, ...]) -> Table:
         vacuums=row[12],
         analyzes=row[13],
         file=row[14],
-        root=row[15],
+        ancestors=row[15] or (),
         permitted=row[16],
     )

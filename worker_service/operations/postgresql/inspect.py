@@ -56,7 +56,7 @@ class Inspect:
         """Read the catalogues once, whatever the number of objects, and answer what is there."""
         inspection = (session.operation.inspection or Inspection()).decided(Scope.TABLE)
         plans = [self._planned(wanted) for wanted in inspection.operations]
-        inventory = Inventory.read(session.rows, session.version, session.measure)
+        inventory = Inventory.read(session.rows, session.version, session.measure, inspection.selection)
         if inspection.scope is Scope.DATABASE:
             found = _database(session, inventory, inspection, plans)
         else:
@@ -107,7 +107,6 @@ def _objects(
 ) -> InspectionResult:
     by_object = _by_object(session, inventory, inspection, plans)
     key = lock_on(session.identity).key
-    takes = inspection.selection.takes
     log = _LeftOut()
     tables = [
         _object(
@@ -118,7 +117,7 @@ def _objects(
             log,
         )
         for table in inventory.tables
-        if table.oid in by_object and takes(table.name.shown, table.name.name)
+        if table.oid in by_object and inventory.takes(table.name)
     ]
     indexes = [
         _object(
@@ -129,7 +128,7 @@ def _objects(
             log,
         )
         for index in inventory.indexes
-        if index.oid in by_object and takes(index.name.shown, index.name.name)
+        if index.oid in by_object and inventory.takes(index.name)
     ]
     log.tell(session)
     whole = _whole(session, inventory, inspection, plans)
@@ -210,7 +209,7 @@ def _left_alone(inventory: Inventory, inspection: Inspection, plans: Sequence[_P
         if inspection.scope is Scope.TABLE or procedure.scope is Scope.TABLE
     )
     for name, why in inventory.left_alone if operations else ():
-        if inspection.selection.takes(name.shown, name.name):
+        if inventory.takes(name):
             yield InspectedObject(object=name.written, operations=operations, left_out=why)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import psycopg
 
+from worker_service.domain.inspection import Selection
 from worker_service.operations.postgresql.bloat import Bloat, Measurer, Spare, needed_bytes, read_widths
 from worker_service.operations.postgresql.catalog import (
     MAINTAINER,
@@ -109,6 +110,7 @@ class Inventory:
         leaves: the partitions with rows of each partitioned table, by its number.
         bloat: what tables and indexes would not need of their files, where it was measured or can be told.
         indexes_of: the numbers of a table's indexes, by its own.
+        selection: which objects are meant; what is not is here too.
     """
 
     version: int
@@ -127,9 +129,10 @@ class Inventory:
     leaves: Mapping[int, Sequence[Table]]
     bloat: Bloat
     indexes_of: Mapping[int, Sequence[int]]
+    selection: Selection
 
     @classmethod
-    def read(cls, read: Reader, version: int, measure: Measurer) -> Self:
+    def read(cls, read: Reader, version: int, measure: Measurer, selection: Selection) -> Self:
         """Read it all; nobody is waited for longer than the session's time-out for locks."""
         tables = read_tables(read, version, kinds=(*PLAIN, PARENT))
         details = _details(read, version)
@@ -155,7 +158,12 @@ class Inventory:
             leaves=_leaves(known, details),
             bloat=Bloat.read(read, measure, block_bytes),
             indexes_of=_indexes_of(indexes),
+            selection=selection,
         )
+
+    def takes(self, name: Name) -> bool:
+        """Tell whether the selection means an object."""
+        return self.selection.takes(name.shown, name.name)
 
     def table_of(self, index: Index) -> int:
         """Return the number of the table that an index counts as."""
