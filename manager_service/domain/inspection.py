@@ -46,7 +46,7 @@ class InspectedObject:
         locks: what is held beside the locks of all objects while something is done to it.
         previews: the statements of each of the operations; empty where they were not asked for.
         left_out: why nothing is to be done to it all the same; empty where something is.
-        urgent: whether it goes first, whatever its size.
+        urgent: whether it goes first, whatever its size; of several the first that was found.
         covered: which of the operations are not needed where another of them is done.
     """
 
@@ -116,18 +116,30 @@ def children_of(
     locks = {id(item): _merged((*found.locks, *item.locks)) for item in found.objects}
     # Without keys of its own a child holds those of the whole database, as all such do.
     keys = ([key for key, alone in locks[id(item)].items() if alone] or [f"target:{target}"] for item, _ in pairs)
-    return largest_first(
-        [
-            replace(
-                _judged(spec, item, wanted.name, thresholds, sizes[wanted.name, item.object]),
-                target=target,
-                options=wanted.options,
-                lane=lane,
-                locks=locks[id(item)],
-            )
-            for (item, wanted), lane in zip(pairs, lanes(keys), strict=True)
-        ]
-    )
+    children = [
+        replace(
+            _judged(spec, item, wanted.name, thresholds, sizes[wanted.name, item.object]),
+            target=target,
+            options=wanted.options,
+            lane=lane,
+            locks=locks[id(item)],
+        )
+        for (item, wanted), lane in zip(pairs, lanes(keys), strict=True)
+    ]
+    return largest_first(_urgent_first([item for item, _ in pairs], children))
+
+
+def _urgent_first(items: Iterable[InspectedObject], children: Iterable[PlannedChild]) -> list[PlannedChild]:
+    """Let urgent objects weigh more than all others, and the same, however much is to be done to each.
+
+    So it is for the engine to say by their order which goes before which.
+    """
+    weighed: set[int] = set()
+    found = []
+    for item, child in zip(items, children, strict=True):
+        found.append(replace(child, size=0) if id(item) in weighed else child)
+        weighed.update([id(item)] if item.urgent and child.size else [])
+    return found
 
 
 def _merged(locks: Iterable[Lock]) -> Mapping[str, bool]:
@@ -142,7 +154,7 @@ def _judged(
 ) -> PlannedChild:
     """Return a child with why it is done or skipped."""
     worth, reason = _worth(spec, item, operation, thresholds)
-    size = min(size, _URGENT - 1) + (_URGENT if item.urgent else 0) if worth else 0
+    size = (_URGENT if item.urgent else min(size, _URGENT - 1)) if worth else 0
     if worth and spec.dry_run:
         preview = dict(zip(item.operations, item.previews, strict=False)).get(operation, "")
         worth, reason = False, ": ".join(part for part in ("planned", preview, reason) if part)

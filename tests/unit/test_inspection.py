@@ -87,6 +87,51 @@ class TestChildren:
 
         assert small.size > large.size
 
+    @pytest.mark.parametrize("dry_run", [False, True])
+    def test_urgent_ones_keep_their_order_whatever_their_size_and_what_is_done_to_them(
+        self, dry_run: bool
+    ) -> None:
+        found = children(
+            spec("vacuum", "analyze", dry_run=dry_run, only_if=(only_if("rows", operation="analyze"),)),
+            table(
+                "oldest",
+                "vacuum",
+                urgent=True,
+                size_bytes=1,
+                measures={"rows": 0},
+                locks=(Lock(key="1", exclusive=True),),
+            ),
+            table(
+                "old",
+                "vacuum",
+                "analyze",
+                urgent=True,
+                size_bytes=9,
+                measures={"rows": 1},
+                locks=(Lock(key="2", exclusive=True),),
+            ),
+            table(
+                "less",
+                "vacuum",
+                urgent=True,
+                size_bytes=1 << 50,
+                measures={"rows": 0},
+                locks=(Lock(key="3", exclusive=True),),
+            ),
+            table(
+                "large", "vacuum", size_bytes=1 << 59, measures={"rows": 1}, locks=(Lock(key="4", exclusive=True),)
+            ),
+        )
+
+        chosen = [(child.object, child.operation) for child in found if "not worth" not in child.reason]
+        assert chosen == [
+            ("oldest", "vacuum"),
+            ("old", "vacuum"),
+            ("old", "analyze"),
+            ("less", "vacuum"),
+            ("large", "vacuum"),
+        ]
+
     def test_what_is_left_out_is_skipped_for_the_reason(self) -> None:
         [child] = children(spec(only_if=(only_if("rows"),)), table("a", measures={"rows": 1}, left_out="a view"))
 

@@ -102,6 +102,7 @@ class InspectedObject:
         previews: for each of the operations the statements that would run, and whom their locks keep out.
         left_out: why nothing is to be done to it all the same; empty where something is.
         urgent: whether it goes first, whatever its size: the whole database is in danger while it waits.
+            Of several the first in the answer.
         covered: which of the operations are not needed where another of them is done. One that covers is not
             covered itself.
     """

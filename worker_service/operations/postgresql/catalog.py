@@ -19,13 +19,14 @@ VERSION_18 = 180_000
 # Sizes come from pg_class: to measure a file, the server would wait for the lock of whoever holds the table.
 _TABLES = """
 SELECT c.oid, n.nspname, c.relname, c.relkind::text, greatest(c.relpages, 0), c.reltuples, c.relallvisible,
-       CASE WHEN c.relfrozenxid = '0' THEN 0 ELSE age(c.relfrozenxid) END,
-       CASE WHEN c.relminmxid = '0' THEN 0 ELSE mxid_age(c.relminmxid) END,
+       greatest(0, age(nullif(c.relfrozenxid, '0')), age(x.relfrozenxid)),
+       greatest(0, mxid_age(nullif(c.relminmxid, '0')), mxid_age(x.relminmxid)),
        pg_stat_get_live_tuples(c.oid), pg_stat_get_dead_tuples(c.oid), pg_stat_get_mod_since_analyze(c.oid),
        pg_stat_get_vacuum_count(c.oid), pg_stat_get_analyze_count(c.oid), pg_relation_filenode(c.oid),
        CASE WHEN c.relispartition THEN
          ARRAY(SELECT relid::oid FROM pg_partition_ancestors(c.oid) WHERE relid <> c.oid) END, {permitted}
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN pg_class AS x ON x.oid = c.reltoastrelid
 WHERE c.relkind::text = ANY (%s) AND c.relpersistence <> 't' AND {chosen}
   AND (c.relkind <> 'p' OR c.relhassubclass)
 """
@@ -48,7 +49,8 @@ _DATABASE_OWNER = """NOT c.relisshared AND
 class Table:
     """A table, a materialized view or the parent of partitions, as it was when it was looked at.
 
-    ``ancestors`` are the partitioned tables that it is part of, the nearest first.
+    ``age`` and ``mxid_age`` are those of its oldest row or long value; ``ancestors`` are the partitioned tables
+    that it is part of, the nearest first.
     """
 
     oid: int
@@ -67,6 +69,10 @@ class Table:
     file: int | None
     ancestors: Sequence[int]
     permitted: bool
+
+    def urgency(self, limits: Sequence[int]) -> float:
+        """Return how near it is to a forced vacuum, from 1 on beyond; the limits are those of both ages."""
+        return max(self.age / limits[0], self.mxid_age / limits[1])
 
     @property
     def is_system(self) -> bool:

@@ -131,6 +131,8 @@ def _objects(
         if index.oid in by_object and inventory.takes(index.name)
     ]
     log.tell(session)
+    # Among those that go first of all their order here counts.
+    tables.sort(key=lambda one: -_urgency(one.measures) if one.urgent else 0.0)
     whole = _whole(session, inventory, inspection, plans)
     # What shares a table's key is done in this order, which is that of the request.
     first = plans[0][1].scope if plans and inspection.scope is Scope.INDEX else Scope.TABLE
@@ -175,8 +177,12 @@ def _object(
         previews=tuple(text for _, _, text in chosen if text),
         left_out="" if done else every[0][1].why_not,
         # Its vacuum will be forced, and at the end the whole server would stop writing.
-        urgent=measures.get("xid_age_ratio", 0.0) >= 1,
+        urgent=_urgency(measures) >= 1,
     )
+
+
+def _urgency(measures: _Numbers) -> float:
+    return max(measures.get("xid_age_ratio", 0.0), measures.get("mxid_age_ratio", 0.0))
 
 
 class _LeftOut:

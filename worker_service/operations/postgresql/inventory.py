@@ -60,7 +60,8 @@ FROM pg_class AS c LEFT JOIN locked AS l ON l.relation = c.oid
 WHERE c.relkind = 'i' AND c.relpersistence <> 't'
 """
 _SETTINGS = """
-SELECT current_setting('autovacuum_freeze_max_age')::bigint, current_setting('block_size')::int,
+SELECT current_setting('block_size')::int, current_setting('autovacuum_freeze_max_age')::bigint,
+       current_setting('autovacuum_multixact_freeze_max_age')::bigint,
        (SELECT age(datfrozenxid) FROM pg_database WHERE datname = current_database()),
        (SELECT mxid_age(datminmxid) FROM pg_database WHERE datname = current_database())
 """
@@ -101,7 +102,7 @@ class Inventory:
         index_bytes: how large each index is, by its number.
         index_scans: how often each index was used, by its number.
         left_alone: tables that nothing is done to, with the reason.
-        freeze_age: the age in transactions at which autovacuum is forced upon a table.
+        limits: the ages, in transactions and in multixacts, at which autovacuum is forced upon a table.
         block_bytes: the size of a page.
         ages: the database's own, in transactions and in multixacts.
         toast: whether the role may use the schema of long values.
@@ -120,7 +121,7 @@ class Inventory:
     index_bytes: Mapping[int, int]
     index_scans: Mapping[int, int]
     left_alone: Sequence[tuple[Name, str]]
-    freeze_age: int
+    limits: tuple[int, int]
     block_bytes: int
     ages: tuple[int, int]
     toast: bool
@@ -137,7 +138,7 @@ class Inventory:
         tables = read_tables(read, version, kinds=(*PLAIN, PARENT))
         details = _details(read, version)
         sizes = {row[0]: row for row in _measured(read, _INDEX_SIZES)}
-        freeze_age, block_bytes, *ages = read(_SETTINGS)[0]
+        block_bytes, freeze_age, multixact_age, *ages = read(_SETTINGS)[0]
         # What was made or dropped between two of the queries is left out.
         indexes = [index for index in read_indexes(read) if index.oid in sizes]
         known = [table for table in tables if table.oid in details]
@@ -149,7 +150,7 @@ class Inventory:
             index_bytes={oid: row[1] for oid, row in sizes.items()},
             index_scans={oid: row[2] for oid, row in sizes.items()},
             left_alone=_left_alone(read),
-            freeze_age=freeze_age,
+            limits=(freeze_age, multixact_age),
             block_bytes=block_bytes,
             ages=(ages[0], ages[1]),
             toast=may_use_toast(read),

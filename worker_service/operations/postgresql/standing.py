@@ -51,9 +51,7 @@ def of_database(inventory: Inventory, file_bytes: float | None) -> Numbers:
         **({} if file_bytes is None else {"size_bytes": file_bytes}),
         **_analyzed(inventory, own),
         **_vacuumed(inventory, plain),
-        "xid_age": float(xid_age),
-        "xid_age_ratio": xid_age / inventory.freeze_age,
-        "mxid_age": float(mxid_age),
+        **_ages(inventory, xid_age, mxid_age),
     }
 
 
@@ -90,12 +88,23 @@ def _bloat(inventory: Inventory, tables: Sequence[Table]) -> Numbers:
 
 def _vacuumed(inventory: Inventory, tables: Sequence[Table]) -> Numbers:
     ages = [inventory.details[table.oid].vacuum_age for table in tables]
-    xid_age = max((table.age for table in tables), default=0)
     return {
         **_since("vacuum_age_seconds", "never_vacuumed", ages),
+        **_ages(
+            inventory,
+            max((table.age for table in tables), default=0),
+            max((table.mxid_age for table in tables), default=0),
+        ),
+    }
+
+
+def _ages(inventory: Inventory, xid_age: int, mxid_age: int) -> Numbers:
+    freeze_age, multixact_age = inventory.limits
+    return {
         "xid_age": float(xid_age),
-        "xid_age_ratio": xid_age / inventory.freeze_age,
-        "mxid_age": float(max((table.mxid_age for table in tables), default=0)),
+        "xid_age_ratio": xid_age / freeze_age,
+        "mxid_age": float(mxid_age),
+        "mxid_age_ratio": mxid_age / multixact_age,
     }
 
 

@@ -96,7 +96,7 @@ class Vacuum:
         drops = planned_drops(read, subject) if full else ()
         statements = (
             *drops,
-            *(_statement(words, table, version) for table in in_order(tables, *read(_LIMITS)[0])),
+            *(_statement(words, table, version) for table in in_order(tables, read(_LIMITS)[0])),
         )
         whole = subject is None and version >= _VERSION_16
         return (*statements, _UPDATE_LIMITS) if whole and statements else statements
@@ -133,7 +133,7 @@ class Vacuum:
         before = file_measures(session.rows, subject) | table_measures(tables)
         began = time.monotonic()
         heard = Heard()
-        ordered = in_order(tables, *session.rows(_LIMITS)[0]) if len(tables) > 1 else tables
+        ordered = in_order(tables, session.rows(_LIMITS)[0]) if len(tables) > 1 else tables
         swept = _sweep(session, ordered, heard, before_each)
         now = {table.oid: table for table in read_tables(session.rows, session.version, subject=subject)}
         pairs = [(table, now[table.oid]) for table in tables if table.oid in now]
@@ -157,12 +157,12 @@ class Vacuum:
         return judge(ledger, _WORDS, found, before=before, after=with_numbers(after, ledger, _WORDS))
 
 
-def in_order(tables: Sequence[Table], freeze_age: int, multixact_age: int) -> list[Table]:
-    """Put the tables first that autovacuum would force, the oldest before, then the largest."""
+def in_order(tables: Sequence[Table], limits: Sequence[int]) -> list[Table]:
+    """Put those first that autovacuum would force, the furthest beyond its limits before, then the largest."""
 
-    def rank(table: Table) -> tuple[bool, int, int, str]:
-        near = table.age > freeze_age or table.mxid_age > multixact_age
-        return not near, -max(table.age, table.mxid_age) if near else 0, -table.pages, str(table.name)
+    def rank(table: Table) -> tuple[float, int, str]:
+        urgency = table.urgency(limits)
+        return -urgency if urgency >= 1 else 0.0, -table.pages, str(table.name)
 
     return sorted(tables, key=rank)
 
