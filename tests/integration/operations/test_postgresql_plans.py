@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.integration.operations.postgres_ground import by_name, change, inspect, run, value, what
-from worker_service.domain.inspection import Scope, Selection
+from tests.integration.operations.postgres_ground import by_name, change, holding, inspect, run, value, what
+from worker_service.domain.inspection import Scope, Selection, WantedOperation
 
 ANALYZES = "SELECT analyze_count FROM pg_stat_all_tables WHERE relid = %s::regclass"
 PARTITIONED = (
@@ -73,3 +73,56 @@ class TestPartitionsBeforePostgresql18:
 
         assert result.after["tables_analysed"] == 2
         assert [value(url, ANALYZES, name) for name in ("p", "p1", "p2", "p21")] == [0, 0, 1, 1]
+
+
+class TestStatements:
+    """The statements of an object, all of them, as they would run."""
+
+    @pytest.fixture
+    def url(self, url: str) -> str:
+        change(
+            url,
+            *(f"CREATE INDEX more{number} ON t (b, a)" for number in range(4)),
+            "CREATE INDEX tb_ccnew ON t (b)",
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'tb_ccnew'::regclass",
+            "ALTER TABLE t CLUSTER ON t_pkey",
+        )
+        return url
+
+    def test_all_are_told_however_many(self, url: str) -> None:
+        [preview] = by_name(inspect(url, Scope.TABLE, "reindex", preview=True))["public.t"].previews
+
+        assert "more" not in preview.replace('"more', "")
+        assert preview.count("REINDEX INDEX CONCURRENTLY") == 6
+
+    @pytest.mark.parametrize(
+        ("wanted", "then"),
+        [
+            (WantedOperation(name="reindex"), "REINDEX INDEX CONCURRENTLY"),
+            (WantedOperation(name="vacuum", options={"full": "true"}), "VACUUM (VERBOSE, FULL"),
+            (WantedOperation(name="cluster"), "CLUSTER"),
+        ],
+        ids=lambda one: one.name if isinstance(one, WantedOperation) else "",
+    )
+    def test_they_begin_with_what_drops_the_leftovers_of_broken_off_rebuilds(
+        self, url: str, wanted: WantedOperation, then: str
+    ) -> None:
+        found = by_name(inspect(url, Scope.TABLE, wanted, preview=True))
+
+        [preview] = found["public.t"].previews
+        assert preview.startswith(f'DROP INDEX CONCURRENTLY IF EXISTS "public"."tb_ccnew"; {then}')
+        assert preview.count("DROP") == 1
+        assert not any("DROP" in str(one.previews) for name, one in found.items() if name != "public.t")
+
+    def test_a_single_indexs_begin_so_too(self, url: str) -> None:
+        [preview] = by_name(inspect(url, Scope.INDEX, "reindex", preview=True))["public.t_pkey"].previews
+
+        assert preview.startswith(
+            'DROP INDEX CONCURRENTLY IF EXISTS "public"."tb_ccnew"; REINDEX INDEX CONCURRENTLY "public"."t_pkey"; '
+        )
+
+    def test_a_leftover_that_a_session_may_be_building_is_not_dropped(self, url: str) -> None:
+        with holding(url, "LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE"):
+            [preview] = by_name(inspect(url, Scope.TABLE, "reindex", preview=True))["public.t"].previews
+
+        assert "DROP" not in preview

@@ -7,7 +7,7 @@ from worker_service.operations.postgresql.catalog import Reader, Table, read_tab
 from worker_service.operations.postgresql.indexes import Index, read_indexes
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, judge, nothing_there, version_of, with_numbers
-from worker_service.operations.postgresql.leftovers import before_a_rewrite, planned_drops
+from worker_service.operations.postgresql.leftovers import before_a_rewrite, drops_by_table, planned_drops
 from worker_service.operations.postgresql.measures import file_measures, table_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import Options, lock_timeout
@@ -15,7 +15,7 @@ from worker_service.operations.postgresql.procedure import skipped
 from worker_service.operations.postgresql.progress import REWRITE, Watch
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step, sweep
-from worker_service.operations.postgresql.wanted import Keeps, Wanted
+from worker_service.operations.postgresql.wanted import Keeps, Wanted, beginning_with
 
 _WORDS = ("table", "tables", "clustered")
 _UNMARKED = "no table is marked with an index to be clustered on: ALTER TABLE ... CLUSTER ON marks one."
@@ -45,15 +45,16 @@ class Cluster:
         return Keeps.EVERYBODY
 
     def wanted(
-        self, _read: Reader, inventory: Inventory, _options: Options, _scope: Scope, /
+        self, read: Reader, inventory: Inventory, _options: Options, _scope: Scope, /
     ) -> Mapping[int, Wanted]:
-        """One statement a marked table."""
+        """What drops the leftovers on a marked table, and one statement."""
         plain = [table for table in inventory.tables if not table.is_parent]
         tables = _own_marked(plain, inventory.indexes)
-        return {
+        wanted = {
             table.oid: Wanted(statements=(step.statement,), why_not=inventory.why_not(table, by_owner=True))
             for table, step in zip(tables, _steps(tables), strict=True)
         }
+        return beginning_with(wanted, drops_by_table(read, inventory.indexes)) if wanted else {}
 
     def run(self, session: Session, subject: Name | None, /) -> Result:
         """Rewrite each; a new file is what tells that it was done."""

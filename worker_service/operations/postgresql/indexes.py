@@ -1,7 +1,7 @@
 """What the server's catalogues say of indexes, and the leftovers of concurrent rebuilds among them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +25,9 @@ WHERE c.relkind = 'i' AND c.relpersistence <> 't' AND {chosen}
 _NAMED = f"({{alias}}.indexrelid = ANY ({MEANT}) OR {{alias}}.indrelid = ANY ({MEANT}))"
 _BESIDE = f"i.indrelid = ANY (ARRAY(SELECT x.indrelid FROM pg_index AS x WHERE {_NAMED.format(alias='x')}))"  # noqa: S608 - constants
 _BUILDING = """
-SELECT EXISTS (
-  SELECT FROM pg_locks
-  WHERE locktype = 'relation' AND mode = 'ShareUpdateExclusiveLock' AND pid <> ALL (%s) AND relation = ANY (%s)
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+SELECT relation FROM pg_locks
+WHERE locktype = 'relation' AND mode = 'ShareUpdateExclusiveLock' AND pid <> ALL (%s) AND relation = ANY (%s)
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 
 
@@ -101,7 +100,14 @@ def _named_as_left(indexes: Iterable[Index]) -> list[Index]:
 
 def is_being_built(read: Reader, index: Index, own: list[int]) -> bool:
     """Tell whether a session may be building the index just now: it would hold this lock on the table."""
-    return bool(read(_BUILDING, own, [index.oid, index.table_oid])[0][0])
+    return bool(being_built(read, [index], own))
+
+
+def being_built(read: Reader, indexes: Sequence[Index], own: list[int]) -> list[Index]:
+    """Return those that a session may be building just now, in one question at most."""
+    numbers = [oid for index in indexes for oid in (index.oid, index.table_oid)]
+    held = {relation for (relation,) in read(_BUILDING, own, numbers)} if numbers else set()
+    return [index for index in indexes if held & {index.oid, index.table_oid}]
 
 
 def _values(subject: Name | None) -> tuple[str, ...]:

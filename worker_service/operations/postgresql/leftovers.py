@@ -1,6 +1,6 @@
 """Dropping what concurrent rebuilds have left that were broken off, before anything makes it valid."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import psycopg
@@ -8,7 +8,7 @@ import psycopg
 from worker_service.domain.outcome import Failure, FailureCategory, Result, Verdict
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.failures import failure_of
-from worker_service.operations.postgresql.indexes import Index, is_being_built, leftovers, read_beside
+from worker_service.operations.postgresql.indexes import Index, being_built, is_being_built, leftovers, read_beside
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step
@@ -53,9 +53,17 @@ def drop(index: Index) -> str:
     return f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}"
 
 
-def drops(read: Reader, left: Iterable[Index]) -> tuple[str, ...]:
+def drops(read: Reader, left: Sequence[Index]) -> tuple[str, ...]:
     """Word what drops the leftovers that nobody works on."""
-    return tuple(drop(index) for index in left if not is_being_built(read, index, []))
+    return tuple(drop(index) for index in _free(read, left))
+
+
+def drops_by_table(read: Reader, indexes: Iterable[Index]) -> Mapping[int, tuple[str, ...]]:
+    """Word by the number of a table what drops those on it, out of all indexes; asked in one question at most."""
+    found: dict[int, tuple[str, ...]] = {}
+    for index in _free(read, leftovers(indexes)):
+        found[index.table_oid] = (*found.get(index.table_oid, ()), drop(index))
+    return found
 
 
 def planned_drops(read: Reader, subject: Name | None) -> tuple[str, ...]:
@@ -79,6 +87,11 @@ def before_a_rewrite(session: Session, subject: Name | None) -> Callable[[Step],
         return _in_the_way([index.name.shown for index in left], built=built)
 
     return refuse
+
+
+def _free(read: Reader, left: Sequence[Index]) -> list[Index]:
+    built = {index.oid for index in being_built(read, left, [])}
+    return [index for index in left if index.oid not in built]
 
 
 def _in_the_way(names: Sequence[str], *, built: bool) -> Failure:

@@ -19,7 +19,7 @@ from worker_service.operations.postgresql.indexes import (
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, judge, nothing_there, with_numbers
 from worker_service.operations.postgresql.lanes import JOBS
-from worker_service.operations.postgresql.leftovers import clean_up, drops, with_leftovers
+from worker_service.operations.postgresql.leftovers import clean_up, drops, drops_by_table, with_leftovers
 from worker_service.operations.postgresql.measures import file_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import Options, lock_timeout
@@ -28,7 +28,7 @@ from worker_service.operations.postgresql.procedure import skipped
 from worker_service.operations.postgresql.progress import INDEX, Watch
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step, Swept, sweep
-from worker_service.operations.postgresql.wanted import Keeps, Wanted, by_index_or_table
+from worker_service.operations.postgresql.wanted import Keeps, Wanted, beginning_with, by_index_or_table
 from worker_service.operations.wording import count, listed
 
 CONCURRENTLY = FlagOption(
@@ -72,20 +72,27 @@ class Reindex:
         return keeps_out(options)
 
     def wanted(
-        self, _read: Reader, inventory: Inventory, options: Options, scope: Scope, /
+        self, read: Reader, inventory: Inventory, options: Options, scope: Scope, /
     ) -> Mapping[int, Wanted]:
-        """One statement an index, or those of a table's; leftovers go with whatever is rebuilt beside them."""
+        """What drops the leftovers on a table, before one statement an index, or those of a table's.
+
+        Of several single indexes of a table the first that is rebuilt drops them.
+        """
         left = leftovers(inventory.indexes)
         chosen, _ = choose(inventory.indexes, left, options, toast=inventory.toast, named=False)
         steps = zip(chosen, rebuilding(chosen, options), strict=True)
         wanted = by_index_or_table(inventory, steps, scope, by_owner=True)
+        dropped = drops_by_table(read, inventory.indexes)
+        if scope is Scope.INDEX:
+            dropped = {one.oid: dropped[one.table_oid] for one in inventory.indexes if one.table_oid in dropped}
         other = [
             index
             for index in inventory.indexes
             if index.exclusion and not index.is_system and options.flags[CONCURRENTLY.name]
         ]
         numbers = {index.oid if scope is Scope.INDEX else index.table_oid for index in other}
-        return {**{oid: Wanted(statements=(), why_not=_EXCLUSION) for oid in numbers}, **wanted}
+        unfit = {oid: Wanted(statements=(), why_not=_EXCLUSION) for oid in numbers}
+        return {**unfit, **beginning_with(wanted, dropped)}
 
     def run(self, session: Session, subject: Name | None, /) -> Result:
         """Rebuild each; a new file and a valid index are what tells that it was done."""

@@ -13,7 +13,7 @@ from worker_service.operations.postgresql.holders import snapshot_holders
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, counting, judge, missing, version_of, with_numbers
 from worker_service.operations.postgresql.lanes import JOBS
-from worker_service.operations.postgresql.leftovers import before_a_rewrite, planned_drops
+from worker_service.operations.postgresql.leftovers import before_a_rewrite, drops_by_table, planned_drops
 from worker_service.operations.postgresql.measures import file_measures, table_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import COST_DELAY, COST_LIMIT, Options, lock_timeout
@@ -21,7 +21,7 @@ from worker_service.operations.postgresql.progress import REWRITE, VACUUM, Watch
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step, Swept, sweep
 from worker_service.operations.postgresql.verbose import Heard
-from worker_service.operations.postgresql.wanted import Keeps, Wanted
+from worker_service.operations.postgresql.wanted import Keeps, Wanted, beginning_with
 
 _FULL = FlagOption(
     name="full", description="Rewrite each table, which locks everybody out meanwhile (default false)."
@@ -106,19 +106,21 @@ class Vacuum:
         return Keeps.EVERYBODY if options.flags[_FULL.name] else Keeps.MAINTENANCE
 
     def wanted(
-        self, _read: Reader, inventory: Inventory, options: Options, _scope: Scope, /
+        self, read: Reader, inventory: Inventory, options: Options, _scope: Scope, /
     ) -> Mapping[int, Wanted]:
-        """One statement a table; of partitioned ones the partitions are tables too."""
+        """One statement a table, before a rewrite its drops; of partitioned ones the partitions are tables too."""
         plain = [table for table in inventory.tables if not table.is_parent]
-        tables, _ = chosen(plain, None, full=bool(options.flags[_FULL.name]))
+        full = bool(options.flags[_FULL.name])
+        tables, _ = chosen(plain, None, full=full)
         words = _words(options, inventory.version)
-        return {
+        wanted = {
             table.oid: Wanted(
                 statements=(_statement(words, table, inventory.version),),
                 why_not=inventory.why_not(table, by_owner=False),
             )
             for table in tables
         }
+        return beginning_with(wanted, drops_by_table(read, inventory.indexes)) if full else wanted
 
     def run(self, session: Session, subject: Name | None, /) -> Result:
         """Vacuum each; what the catalogues and the server's counters say before and after is what was done."""

@@ -1,15 +1,12 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from worker_service.domain.inspection import Scope
 from worker_service.operations.postgresql.indexes import TOAST, Index
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.sweep import Step
-from worker_service.operations.wording import listed
-
-_SHOWN = 3
 
 
 class Keeps(StrEnum):
@@ -32,7 +29,15 @@ class Wanted:
 
 def preview(statements: tuple[str, ...], keeps: Keeps) -> str:
     """Word the statements and their lock in one line."""
-    return f"{listed(statements, _SHOWN) or 'no statement'}; {keeps}"
+    return f"{'; '.join(statements) or 'no statement'}; {keeps}"
+
+
+def beginning_with(wanted: Mapping[int, Wanted], first: Mapping[int, tuple[str, ...]]) -> Mapping[int, Wanted]:
+    """Put further statements before those on objects, by their numbers."""
+    return {
+        oid: replace(one, statements=(*first[oid], *one.statements)) if oid in first and not one.why_not else one
+        for oid, one in wanted.items()
+    }
 
 
 def by_index_or_table(
