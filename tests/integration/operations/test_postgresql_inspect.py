@@ -89,6 +89,8 @@ class TestScopes:
         assert what(inspect(url, Scope.CUSTOMARY, *wanted)) == what(inspect(url, Scope.TABLE, *wanted))
 
     def test_indexes_have_what_is_done_to_indexes(self, url: str) -> None:
+        change(url, "CREATE EXTENSION amcheck")
+
         found = inspect(url, Scope.INDEX, "reindex", "vacuum", "amcheck")
 
         assert what(found) == {
@@ -118,7 +120,7 @@ class TestScopes:
         assert whole.previews[1].count("REINDEX INDEX CONCURRENTLY") == 4  # that of long values too
 
     def test_tables_are_checked_with_their_indexes_and_also_without_any(self, url: str) -> None:
-        change(url, "CREATE TABLE bare (a int)")
+        change(url, "CREATE EXTENSION amcheck", "CREATE TABLE bare (a int)")
 
         found = by_name(inspect(url, Scope.TABLE, "amcheck", preview=True))
 

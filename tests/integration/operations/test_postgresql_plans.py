@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.integration.operations.postgres_ground import by_name, change, holding, inspect, run, value, what
+from tests.integration.operations.postgres_ground import by_name, change, holding, inspect, plan, run, value, what
 from worker_service.domain.inspection import Scope, Selection, WantedOperation
 
 ANALYZES = "SELECT analyze_count FROM pg_stat_all_tables WHERE relid = %s::regclass"
@@ -126,3 +126,76 @@ class TestStatements:
             [preview] = by_name(inspect(url, Scope.TABLE, "reindex", preview=True))["public.t"].previews
 
         assert "DROP" not in preview
+
+
+class TestWhatCannotRun:
+    """An operation that would fail for every object is no statement of any."""
+
+    def test_without_the_extension_nothing_is_checked(self, url: str) -> None:
+        found = inspect(url, Scope.TABLE, "amcheck", preview=True).objects
+        [whole] = inspect(url, Scope.DATABASE, "amcheck", preview=True).objects
+
+        assert {(one.object, "CREATE EXTENSION amcheck" in one.left_out) for one in found} == {("public.t", True)}
+        assert "SELECT" not in str([one.previews for one in (*found, whole)])
+        assert "no statement: The extension amcheck is not in this database" in whole.previews[0]
+
+    @pytest.mark.parametrize(
+        "right", ["EXECUTE ON ALL FUNCTIONS IN SCHEMA tools", "USAGE ON SCHEMA tools"], ids=["execute", "usage"]
+    )
+    def test_without_a_right_nothing_is_checked(self, url: str, right: str) -> None:
+        change(
+            url,
+            "CREATE SCHEMA tools",
+            "CREATE EXTENSION amcheck SCHEMA tools",
+            "CREATE ROLE looker LOGIN",
+            f"GRANT {right} TO looker",
+        )
+        try:
+            limited = url.replace("postgres@", "looker@")
+            found = inspect(limited, Scope.INDEX, "amcheck", preview=True).objects
+            statements = plan(limited, "amcheck")
+        finally:
+            change(url, "DROP OWNED BY looker", "DROP ROLE looker")
+
+        assert {one.object for one in found} == {"public.t_pkey", "public.tb"}
+        assert all("may not run bt_index_check: GRANT EXECUTE" in one.left_out for one in found)
+        assert statements == ()
+
+    def test_rows_that_an_old_release_cannot_check_are_not_planned(self, url: str) -> None:
+        change(url, "CREATE EXTENSION amcheck VERSION '1.2'", "CREATE TABLE bare (a int)")
+
+        found = by_name(inspect(url, Scope.TABLE, "amcheck", preview=True))
+
+        assert found["public.t"].previews[0].count("bt_index_check") == 2
+        assert "verify_heapam" not in found["public.t"].previews[0]
+        assert "ALTER EXTENSION amcheck UPDATE" in found["public.bare"].left_out
+
+    def test_rows_that_the_role_may_not_read_are_not_planned(self, url: str) -> None:
+        change(
+            url,
+            "CREATE EXTENSION amcheck",
+            "CREATE TABLE bare (a int)",
+            "CREATE ROLE looker LOGIN",
+            "GRANT EXECUTE ON FUNCTION bt_index_check(regclass), bt_index_check(regclass, bool) TO looker",
+        )
+        try:
+            found = by_name(inspect(url.replace("postgres@", "looker@"), Scope.TABLE, "amcheck", preview=True))
+        finally:
+            change(url, "DROP OWNED BY looker", "DROP ROLE looker")
+
+        assert "verify_heapam" not in found["public.t"].previews[0]
+        assert "GRANT EXECUTE" in found["public.bare"].left_out
+
+    def test_what_the_server_would_damage_is_not_planned(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        number = value(url, "SELECT current_setting('server_version_num')::int")
+        monkeypatch.setattr("worker_service.operations.postgresql.reindex._DAMAGING", range(number, number + 1))
+        locking = WantedOperation(name="reindex", options={"concurrently": "false"})
+
+        beside = inspect(url, Scope.TABLE, "reindex", preview=True).objects
+        [whole] = inspect(url, Scope.DATABASE, "reindex", preview=True).objects
+        alone = inspect(url, Scope.TABLE, locking, preview=True).objects
+
+        assert ["upgrade to 14.4 or later" in one.left_out for one in beside] == [True]
+        assert "no statement: PostgreSQL 14.0 to 14.3 damage" in whole.previews[0]
+        assert plan(url, "reindex") == ()
+        assert [one.left_out for one in alone] == [""]

@@ -5,7 +5,7 @@ from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Failure, FailureCategory, Outcome, Result, Verdict
 from worker_service.operations.options import FORMER_ATTEMPT, FlagOption
 from worker_service.operations.postgresql.catalog import Reader
-from worker_service.operations.postgresql.failures import failed, failed_with
+from worker_service.operations.postgresql.failures import failed_with
 from worker_service.operations.postgresql.heapcheck import (
     FUNCTION,
     Heap,
@@ -22,7 +22,7 @@ from worker_service.operations.postgresql.measures import whole_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import Options, lock_timeout
 from worker_service.operations.postgresql.progress import Watch
-from worker_service.operations.postgresql.session import Session
+from worker_service.operations.postgresql.session import Row, Session
 from worker_service.operations.postgresql.sweep import Step, sweep
 from worker_service.operations.postgresql.wanted import Keeps, Wanted, by_index_or_table
 from worker_service.operations.postgresql.wording import literal, quoted
@@ -41,12 +41,13 @@ _PARENT = FlagOption(
 )
 # Two arguments are taken by every release; later ones have more with defaults.
 _FUNCTIONS = """
-SELECT n.nspname, bool_and(has_function_privilege(p.oid, 'EXECUTE'))
+SELECT n.nspname, bool_and(has_function_privilege(p.oid, 'EXECUTE') AND has_schema_privilege(n.oid, 'USAGE'))
 FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
 JOIN pg_proc AS p ON p.pronamespace = n.oid AND p.proname = %s
 WHERE e.extname = 'amcheck' GROUP BY 1
 """
 _MISSING = "The extension amcheck is not in this database: run CREATE EXTENSION amcheck there, as a superuser."
+_GRANT = "GRANT EXECUTE on the extension's functions, and USAGE on their schema"
 _WORDS = ("index or table", "indexes and tables", "checked")
 _SHOWN = 3
 
@@ -68,13 +69,17 @@ class Amcheck:
         """Take every combination."""
 
     def plan(self, read: Reader, options: Options, subject: Name | None, /) -> tuple[str, ...]:
-        """One call a table and one an index; none without the extension."""
+        """One call a table and one an index; none without the extension or the right to run it."""
         found = read(_FUNCTIONS, _function(options))
-        if not found:
+        if _refused(found, options):
             return ()
         heaps, _ = _heaps(read, options, subject)
         steps = [*heap_steps(heaps, found[0][0]), *_steps(_chosen(read, subject), found[0][0], options)]
         return tuple(step.statement for step in steps)
+
+    def refusal(self, read: Reader, _version: int, options: Options, /) -> Failure | None:
+        """Refuse without the extension, and without the right to run it."""
+        return _refused(read(_FUNCTIONS, _function(options)), options)
 
     def keeps(self, options: Options, /) -> Keeps:
         """Writers where the levels of the tree are compared, and otherwise nobody."""
@@ -83,29 +88,28 @@ class Amcheck:
     def wanted(
         self, read: Reader, inventory: Inventory, options: Options, scope: Scope, /
     ) -> Mapping[int, Wanted]:
-        """One call an index, or those of a table's with the table's own; what is missing shows when they run."""
+        """One call an index, or those of a table's with the table's own; nothing where it is refused."""
         found = read(_FUNCTIONS, _function(options))
-        schema = found[0][0] if found else "public"
+        schema = found[0][0] if found else ""
         indexes = _checked(inventory.indexes, toast=inventory.toast)
         steps = _steps(indexes, schema, options)
         wanted = by_index_or_table(inventory, zip(indexes, steps, strict=True), scope, by_owner=None)
         if scope is Scope.INDEX:
             return wanted
         heaps = read_heaps(read, None) if options.flags[_HEAP.name] else []
+        unchecked = why_unchecked(read(_FUNCTIONS, FUNCTION)) if heaps else None
+        if unchecked:
+            nothing = Wanted(statements=(), why_not=unchecked.message)
+            return {**dict.fromkeys((heap.oid for heap in heaps), nothing), **wanted}
         return _with_heaps(inventory, wanted, heap_steps(heaps, schema))
 
     def run(self, session: Session, subject: Name | None, /) -> Result:
         """Check each; damage is an error of its own kind, or a row of the answer."""
         options = session.options
         found = session.rows(_FUNCTIONS, _function(options))
-        if not found:
-            return failed("EXTENSION_MISSING", _MISSING, FailureCategory.INVALID)
-        schema, permitted = found[0]
-        if not permitted:
-            text = (
-                f"The worker's role may not run {_function(options)}: GRANT EXECUTE on the extension's functions."
-            )
-            return failed("PERMISSION_DENIED", text, FailureCategory.PERMISSION)
+        if refused := _refused(found, options):
+            return failed_with(refused)
+        schema = found[0][0]
         indexes = _chosen(session.rows, subject)
         heaps, why_not = _heaps(session.rows, options, subject)
         if why_not and not indexes:
@@ -124,6 +128,18 @@ class Amcheck:
             numbers = {**after, "errors_found": float(len(damaged))}
             return replace(_damaged(damaged, of_tables), before=before, after=numbers)
         return judge(ledger, _WORDS, _sound(after, why_not), before=before, after=after)
+
+
+def _refused(found: Sequence[Row], options: Options) -> Failure | None:
+    """Tell why nothing can be checked, from the function's schema and the role's right on it, if it is there."""
+    if not found:
+        return Failure(
+            reason="EXTENSION_MISSING", message=_MISSING, category=FailureCategory.INVALID, retryable=False
+        )
+    if found[0][1]:
+        return None
+    text = f"The worker's role may not run {_function(options)}: {_GRANT}."
+    return Failure(reason="PERMISSION_DENIED", message=text, category=FailureCategory.PERMISSION, retryable=False)
 
 
 def _heaps(read: Reader, options: Options, subject: Name | None) -> tuple[list[Heap], Failure | None]:

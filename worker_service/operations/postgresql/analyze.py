@@ -3,7 +3,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from worker_service.domain.inspection import Scope
-from worker_service.domain.outcome import Result, Verdict
+from worker_service.domain.outcome import Failure, Result, Verdict
 from worker_service.operations.options import FORMER_ATTEMPT, FlagOption
 from worker_service.operations.postgresql.catalog import (
     PARENT,
@@ -52,6 +52,10 @@ class Analyze:
         version = version_of(read)
         tables, _ = maintained(_read(read, version, subject), subject=subject)
         return tuple(step.statement for step in _steps(tables, version, options))
+
+    def refusal(self, _read: Reader, _version: int, _options: Options, /) -> Failure | None:
+        """Refuse nothing."""
+        return None
 
     def keeps(self, _options: Options, /) -> Keeps:
         """Maintenance alone."""

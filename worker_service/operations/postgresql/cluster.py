@@ -1,7 +1,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from worker_service.domain.inspection import Scope
-from worker_service.domain.outcome import Result, Verdict
+from worker_service.domain.outcome import Failure, Result, Verdict
 from worker_service.operations.options import FORMER_ATTEMPT
 from worker_service.operations.postgresql.catalog import Reader, Table, read_tables
 from worker_service.operations.postgresql.indexes import Index, read_indexes
@@ -39,6 +39,10 @@ class Cluster:
         """What drops the leftovers of broken-off rebuilds, then one statement a marked table."""
         statements = tuple(step.statement for step in _steps(_marked(read, version_of(read), subject)))
         return (*planned_drops(read, subject), *statements) if statements else ()
+
+    def refusal(self, _read: Reader, _version: int, _options: Options, /) -> Failure | None:
+        """Refuse nothing."""
+        return None
 
     def keeps(self, _options: Options, /) -> Keeps:
         """Everybody."""

@@ -94,12 +94,21 @@ def _database(
         size_bytes=int(measures["size_bytes"]),
         measures=measures,
         previews=tuple(
-            preview(procedure.plan(session.rows, options, None), procedure.keeps(options))
-            for _, procedure, options in plans
-            if inspection.preview
+            _preview_of_all(session, procedure, options) for _, procedure, options in plans if inspection.preview
         ),
     )
     return InspectionResult(objects=(whole,), measures=SOMETIMES_MEASURED)
+
+
+def _preview_of_all(session: Session, procedure: Maintenance, options: Options) -> str:
+    if refused := _refused(session, procedure, options):
+        return f"no statement: {refused}"
+    return preview(procedure.plan(session.rows, options, None), procedure.keeps(options))
+
+
+def _refused(session: Session, procedure: Maintenance, options: Options) -> str:
+    failure = procedure.refusal(session.rows, session.version, options)
+    return failure.message.removesuffix(".") if failure else ""
 
 
 def _objects(
@@ -150,7 +159,9 @@ def _by_object(
     for wanted, procedure, options in _of_scope(plans, Scope.TABLE, Scope.INDEX):
         scope = inspection.scope if procedure.scope is Scope.INDEX else Scope.TABLE
         keeps = procedure.keeps(options)
-        for oid, one in procedure.wanted(session.rows, inventory, options, scope).items():
+        refused = _refused(session, procedure, options)
+        for oid, planned in procedure.wanted(session.rows, inventory, options, scope).items():
+            one = Wanted(statements=(), why_not=refused) if refused else planned
             text = preview(one.statements, keeps) if inspection.preview else ""
             found[oid].append((wanted.name, one, text))
     return found

@@ -2,7 +2,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from worker_service.domain.inspection import Scope
-from worker_service.domain.outcome import Measures, Outcome, Result, Verdict
+from worker_service.domain.outcome import Failure, Measures, Outcome, Result, Verdict
 from worker_service.operations.options import Option
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.inventory import Inventory
@@ -51,6 +51,10 @@ class Maintenance(Procedure, Protocol):
     @property
     def scope(self) -> Scope:
         """The narrowest that it is done to: an index, a table, or the whole database."""
+        ...
+
+    def refusal(self, read: Reader, version: int, options: Options, /) -> Failure | None:
+        """Tell what it would fail with whatever it is done to; nothing where it may succeed."""
         ...
 
     def keeps(self, options: Options, /) -> Keeps:

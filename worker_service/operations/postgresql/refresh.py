@@ -9,7 +9,7 @@ from worker_service.domain.outcome import Failure, FailureCategory, Outcome, Res
 from worker_service.operations.options import FORMER_ATTEMPT
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.collations import Collation, changed_collations
-from worker_service.operations.postgresql.failures import failed, failure_of
+from worker_service.operations.postgresql.failures import failed, failed_with, failure_of
 from worker_service.operations.postgresql.indexes import Index, read_indexes
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import version_of
@@ -79,6 +79,10 @@ class RefreshCollationVersion:
             *(collation.statement for collation in work.collations),
         )
 
+    def refusal(self, _read: Reader, version: int, options: Options, /) -> Failure | None:
+        """Refuse where the server would damage what it rebuilds."""
+        return damages(version, options)
+
     def keeps(self, options: Options, /) -> Keeps:
         """As a rebuild does."""
         return keeps_out(options)
@@ -91,8 +95,8 @@ class RefreshCollationVersion:
 
     def run(self, session: Session, _subject: Name | None, /) -> Result:
         """Rebuild, look which indexes are new, and note the version of the collations that have no other left."""
-        if refusal := damages(session):
-            return refusal
+        if refused := damages(session.version, session.options):
+            return failed_with(refused)
         work = _work(session.rows, session.version, session.options)
         before = _measures(session)
         if not work.collations:

@@ -5,7 +5,7 @@ from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Failure, FailureCategory, Measures, Result, Verdict
 from worker_service.operations.options import FORMER_ATTEMPT, FlagOption
 from worker_service.operations.postgresql.catalog import Reader
-from worker_service.operations.postgresql.failures import failed
+from worker_service.operations.postgresql.failures import failed_with
 from worker_service.operations.postgresql.indexes import (
     TOAST,
     Index,
@@ -17,7 +17,7 @@ from worker_service.operations.postgresql.indexes import (
     revived,
 )
 from worker_service.operations.postgresql.inventory import Inventory
-from worker_service.operations.postgresql.judging import Ledger, judge, nothing_there, with_numbers
+from worker_service.operations.postgresql.judging import Ledger, judge, nothing_there, version_of, with_numbers
 from worker_service.operations.postgresql.lanes import JOBS
 from worker_service.operations.postgresql.leftovers import clean_up, drops, drops_by_table, with_leftovers
 from worker_service.operations.postgresql.measures import file_measures
@@ -60,12 +60,18 @@ class Reindex:
         """Take every combination."""
 
     def plan(self, read: Reader, options: Options, subject: Name | None, /) -> tuple[str, ...]:
-        """Drop the leftovers of earlier rebuilds, then one statement an index."""
+        """Drop the leftovers of earlier rebuilds, then one statement an index; none where it is refused."""
+        if damages(version_of(read), options):
+            return ()
         every = read_beside(read, subject=subject)
         wanted = every if subject is None else meant(read, every, subject)
         left = leftovers(every)
         chosen, _ = choose(wanted, left, options, toast=_toast(read, wanted), named=subject is not None)
         return (*drops(read, left), *(step.statement for step in rebuilding(chosen, options)))
+
+    def refusal(self, _read: Reader, version: int, options: Options, /) -> Failure | None:
+        """Refuse where the server would damage what it rebuilds."""
+        return damages(version, options)
 
     def keeps(self, options: Options, /) -> Keeps:
         """Maintenance alone, where it is done beside readers and writers."""
@@ -96,8 +102,8 @@ class Reindex:
 
     def run(self, session: Session, subject: Name | None, /) -> Result:
         """Rebuild each; a new file and a valid index are what tells that it was done."""
-        if refusal := damages(session):
-            return refusal
+        if refused := damages(session.version, session.options):
+            return failed_with(refused)
         every, remaining = clean_up(session, subject)
         for index in revived(every):
             session.log("warning", f"{index.name.shown}: {_TWIN}")
@@ -115,12 +121,12 @@ class Reindex:
         return with_leftovers(result, remaining)
 
 
-def damages(session: Session) -> Result | None:
+def damages(version: int, options: Options) -> Failure | None:
     """Refuse where the server would damage what it rebuilds."""
-    if not session.options.flags[CONCURRENTLY.name] or session.version not in _DAMAGING:
+    if not options.flags[CONCURRENTLY.name] or version not in _DAMAGING:
         return None
     text = "PostgreSQL 14.0 to 14.3 damage indexes that they rebuild concurrently: upgrade to 14.4 or later."
-    return failed("DAMAGES_INDEXES", text, FailureCategory.INVALID)
+    return Failure(reason="DAMAGES_INDEXES", message=text, category=FailureCategory.INVALID, retryable=False)
 
 
 def keeps_out(options: Options) -> Keeps:

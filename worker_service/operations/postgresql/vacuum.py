@@ -101,6 +101,10 @@ class Vacuum:
         whole = subject is None and version >= _VERSION_16
         return (*statements, _UPDATE_LIMITS) if whole and statements else statements
 
+    def refusal(self, _read: Reader, _version: int, _options: Options, /) -> Failure | None:
+        """Refuse nothing."""
+        return None
+
     def keeps(self, options: Options, /) -> Keeps:
         """Everybody while it rewrites, and otherwise maintenance."""
         return Keeps.EVERYBODY if options.flags[_FULL.name] else Keeps.MAINTENANCE
