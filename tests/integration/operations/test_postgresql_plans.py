@@ -1,9 +1,12 @@
 """What a selection and a role's rights leave of a plan, and that the plan tells what would run."""
 
+import re
+
 import pytest
 
 from tests.integration.operations.postgres_ground import by_name, change, holding, inspect, plan, run, value, what
 from worker_service.domain.inspection import Scope, Selection, WantedOperation
+from worker_service.operations.wording import size
 
 ANALYZES = "SELECT analyze_count FROM pg_stat_all_tables WHERE relid = %s::regclass"
 PARTITIONED = (
@@ -199,3 +202,57 @@ class TestWhatCannotRun:
         assert "no statement: PostgreSQL 14.0 to 14.3 damage" in whole.previews[0]
         assert plan(url, "reindex") == ()
         assert [one.left_out for one in alone] == [""]
+
+
+class TestDisk:
+    """What statements need on the disk beside what is there."""
+
+    @pytest.fixture
+    def url(self, url: str) -> str:
+        change(
+            url, "INSERT INTO t SELECT i, 'row ' || i FROM generate_series(1001, 40000) AS i", "VACUUM ANALYZE t"
+        )
+        return url
+
+    @pytest.mark.parametrize(
+        ("scope", "named"), [(Scope.INDEX, "public.tb"), (Scope.TABLE, "public.t"), (Scope.DATABASE, None)]
+    )
+    def test_a_rebuild_needs_the_size_of_the_largest_index(
+        self, url: str, scope: Scope, named: str | None
+    ) -> None:
+        sizes = [value(url, "SELECT pg_relation_size(%s)", name) for name in ("tb", "t_pkey")]
+
+        [preview] = by_name(inspect(url, scope, "reindex", preview=True))[named].previews
+
+        assert sizes[0] > sizes[1]
+        assert preview.endswith(f"; needs about {size(sizes[0])} of disk meanwhile")
+
+    @pytest.mark.parametrize("wanted", ["vacuum", "cluster"])
+    def test_a_rewrite_needs_the_size_of_what_is_live(self, url: str, wanted: str) -> None:
+        change(url, "ALTER TABLE t CLUSTER ON t_pkey")
+        options = {"full": True} if wanted == "vacuum" else {}
+        change(url, "DELETE FROM t WHERE a % 2 = 0")
+        change(url, "VACUUM ANALYZE t")
+        large = value(url, "SELECT pg_total_relation_size('t')")
+
+        told = needed(url, WantedOperation(name=wanted, options=dict.fromkeys(options, "true")))
+        run(url, wanted, "public.t", **options)
+
+        small = value(url, "SELECT pg_total_relation_size('t')")
+        assert small < 0.7 * large
+        assert told == pytest.approx(small, rel=0.15)
+
+    def test_what_works_in_place_needs_none(self, url: str) -> None:
+        found = by_name(inspect(url, Scope.TABLE, "vacuum", "analyze", preview=True))
+        [whole] = inspect(url, Scope.DATABASE, "vacuum", "analyze", preview=True).objects
+
+        assert len(found["public.t"].previews) == len(whole.previews) == 2
+        assert "disk" not in str((found["public.t"].previews, whole.previews))
+
+
+def needed(url: str, wanted: WantedOperation) -> float:
+    """Return the bytes that the plan of the table tells."""
+    [preview] = by_name(inspect(url, Scope.TABLE, wanted, preview=True))["public.t"].previews
+    found = re.search(r"; needs about ([0-9.]+) MB of disk meanwhile\Z", preview)
+    assert found, preview
+    return float(found[1]) * 1e6

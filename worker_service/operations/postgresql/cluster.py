@@ -55,7 +55,11 @@ class Cluster:
         plain = [table for table in inventory.tables if not table.is_parent]
         tables = _own_marked(plain, inventory.indexes)
         wanted = {
-            table.oid: Wanted(statements=(step.statement,), why_not=inventory.why_not(table, by_owner=True))
+            table.oid: Wanted(
+                statements=(step.statement,),
+                why_not=inventory.why_not(table, by_owner=True),
+                disk_bytes=inventory.live_bytes(table),
+            )
             for table, step in zip(tables, _steps(tables), strict=True)
         }
         return beginning_with(wanted, drops_by_table(read, inventory.indexes)) if wanted else {}

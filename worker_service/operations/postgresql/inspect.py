@@ -94,16 +94,21 @@ def _database(
         size_bytes=int(measures["size_bytes"]),
         measures=measures,
         previews=tuple(
-            _preview_of_all(session, procedure, options) for _, procedure, options in plans if inspection.preview
+            _preview_of_all(session, inventory, procedure, options)
+            for _, procedure, options in plans
+            if inspection.preview
         ),
     )
     return InspectionResult(objects=(whole,), measures=SOMETIMES_MEASURED)
 
 
-def _preview_of_all(session: Session, procedure: Maintenance, options: Options) -> str:
+def _preview_of_all(session: Session, inventory: Inventory, procedure: Maintenance, options: Options) -> str:
     if refused := _refused(session, procedure, options):
         return f"no statement: {refused}"
-    return preview(procedure.plan(session.rows, options, None), procedure.keeps(options))
+    # One after the other is done, so that the largest need is that of all.
+    wanted = procedure.wanted(session.rows, inventory, options, Scope.INDEX).values()
+    disk_bytes = max((one.disk_bytes for one in wanted if not one.why_not), default=0.0)
+    return preview(procedure.plan(session.rows, options, None), procedure.keeps(options), disk_bytes)
 
 
 def _refused(session: Session, procedure: Maintenance, options: Options) -> str:
@@ -162,7 +167,7 @@ def _by_object(
         refused = _refused(session, procedure, options)
         for oid, planned in procedure.wanted(session.rows, inventory, options, scope).items():
             one = Wanted(statements=(), why_not=refused) if refused else planned
-            text = preview(one.statements, keeps) if inspection.preview else ""
+            text = preview(one.statements, keeps, one.disk_bytes) if inspection.preview else ""
             found[oid].append((wanted.name, one, text))
     return found
 

@@ -193,6 +193,12 @@ class Inventory:
         known = self.bloat.indexes
         return Spare.of(known[index] for index in self.indexes_of.get(table.oid, ()) if index in known)
 
+    def live_bytes(self, table: Table) -> float:
+        """Tell how large a table and its indexes would be written anew: all that is there, but what is spare."""
+        spare = [one for one in (self.spare_of(table), self.spare_of_indexes(table)) if one]
+        there = self.details[table.oid].table_bytes + self.bytes_of_indexes(table)
+        return max(0.0, there - sum(one.spare_bytes for one in spare))
+
     def bytes_of_indexes(self, table: Table) -> int:
         """Return how large the indexes of a table are."""
         known = self.details[table.oid].index_bytes

@@ -88,10 +88,13 @@ class RefreshCollationVersion:
         return keeps_out(options)
 
     def wanted(
-        self, _read: Reader, _inventory: Inventory, _options: Options, _scope: Scope, /
+        self, read: Reader, inventory: Inventory, options: Options, _scope: Scope, /
     ) -> Mapping[int, Wanted]:
-        """Nothing of a single table's or index's: a collation is of the whole database."""
-        return {}
+        """Only what the indexes need that are rebuilt: a collation is of the whole database."""
+        return {
+            index.oid: Wanted(statements=(), disk_bytes=inventory.index_bytes.get(index.oid, 0))
+            for index in _work(read, inventory.version, options).indexes
+        }
 
     def run(self, session: Session, _subject: Name | None, /) -> Result:
         """Rebuild, look which indexes are new, and note the version of the collations that have no other left."""

@@ -87,7 +87,7 @@ class Reindex:
         left = leftovers(inventory.indexes)
         chosen, _ = choose(inventory.indexes, left, options, toast=inventory.toast, named=False)
         steps = zip(chosen, rebuilding(chosen, options), strict=True)
-        wanted = by_index_or_table(inventory, steps, scope, by_owner=True)
+        wanted = by_index_or_table(inventory, steps, scope, by_owner=True, copies=True)
         dropped = drops_by_table(read, inventory.indexes)
         if scope is Scope.INDEX:
             dropped = {one.oid: dropped[one.table_oid] for one in inventory.indexes if one.table_oid in dropped}

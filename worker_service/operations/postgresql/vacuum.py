@@ -121,6 +121,7 @@ class Vacuum:
             table.oid: Wanted(
                 statements=(_statement(words, table, inventory.version),),
                 why_not=inventory.why_not(table, by_owner=False),
+                disk_bytes=inventory.live_bytes(table) if full else 0.0,
             )
             for table in tables
         }
