@@ -333,7 +333,7 @@ class TestMeasures:
 
     def test_who_comes_between_is_not_waited_for_either(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         nobody = "SELECT relation FROM pg_locks WHERE false"
-        monkeypatch.setattr("worker_service.operations.postgresql.inventory._LOCKED", nobody)
+        monkeypatch.setattr("worker_service.operations.postgresql.details._LOCKED", nobody)
         change(url, "VACUUM t")
         with holding(url, "LOCK TABLE t IN ACCESS EXCLUSIVE MODE"):
             found = by_name(inspect(url, Scope.TABLE, "vacuum"))
@@ -615,7 +615,7 @@ class TestPreviews:
 
 
 class TestLeftOut:
-    def test_foreign_and_temporary_tables_are_told_and_views_are_not(self, url: str) -> None:
+    def test_foreign_and_temporary_tables_and_views_are_told(self, url: str) -> None:
         change(
             url,
             "CREATE VIEW v AS SELECT 1 AS a",
@@ -630,10 +630,31 @@ class TestLeftOut:
 
         left_out = {one.object: one.left_out for one in found.values() if one.left_out}
         assert "foreign table" in left_out.pop("public.f")
+        assert left_out.pop("public.v") == "it is a view, which has no rows of its own"
         ((name, why),) = left_out.items()
         assert (name or "").endswith(".mine")
         assert "temporary table of another session" in why
-        assert "public.v" not in found
+
+    def test_a_materialized_view_is_maintained(self, url: str) -> None:
+        change(url, "CREATE MATERIALIZED VIEW m AS SELECT 1 AS a")
+
+        assert by_name(inspect(url, Scope.TABLE, "vacuum"))["public.m"].left_out == ""
+
+    def test_the_systems_own_views_are_told_where_they_are_named(self, url: str) -> None:
+        named = Selection(include=("pg_catalog.pg_tables", "*.tables"))
+
+        found = inspect(url, Scope.TABLE, "vacuum", selection=named).objects
+        every = what(inspect(url, Scope.TABLE, "vacuum", selection=Selection()))
+
+        assert {one.object for one in found} == {"pg_catalog.pg_tables", "information_schema.tables"}
+        assert all("view" in one.left_out for one in found)
+        assert not {"pg_catalog.pg_tables", "information_schema.tables"} & set(every)
+
+    def test_views_have_no_part_in_a_walk_by_index(self, url: str) -> None:
+        change(url, "CREATE VIEW v AS SELECT 1 AS a")
+
+        assert "public.v" not in what(inspect(url, Scope.INDEX, "reindex"))
+        assert what(inspect(url, Scope.INDEX, "reindex", "vacuum"))["public.v"] == ("vacuum",)
 
     def test_an_exclusion_constraints_index_is_told(self, url: str) -> None:
         change(url, "CREATE TABLE e (r int4range, EXCLUDE USING gist (r WITH &&))")
@@ -716,10 +737,31 @@ class TestRights:
                 result = run(url, name, one.object)
                 assert (result.outcome is Outcome.COMPLETED) == (not one.left_out), (one, name, result)
 
-    def test_catalogues_are_left_to_who_may(self, kept: str) -> None:
-        found = inspect(kept.replace("postgres@", "limited@"), Scope.TABLE, "vacuum", selection=Selection())
+    def test_catalogues_are_left_to_who_may_and_counted(self, kept: str) -> None:
+        control, rewriting = RecordingControl(), RecordingControl()
+        url = kept.replace("postgres@", "limited@")
+        full = WantedOperation(name="vacuum", options={"full": "true"})
 
+        found = inspect(url, Scope.TABLE, "vacuum", selection=Selection(), control=control)
+        inspect(url, Scope.TABLE, full, selection=Selection(), control=rewriting)
+
+        number = value(
+            kept,
+            "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace::regnamespace::text = ANY (%s)",
+            ["pg_catalog", "information_schema"],
+        )
         assert set(what(found)) == {"app.own", "app.others", "shut.t"}
+        assert ("info", f"{number} system catalogues that the role may not maintain are left to autovacuum.") in (
+            control.lines
+        )
+        assert not any("catalogue" in text for _, text in rewriting.lines)
+
+    def test_catalogues_that_are_not_meant_are_not_counted(self, kept: str) -> None:
+        control = RecordingControl()
+
+        inspect(kept.replace("postgres@", "limited@"), Scope.TABLE, "vacuum", control=control)
+
+        assert not any("catalogue" in text for _, text in control.lines)
 
     def test_the_databases_owner_may_not_rebuild_what_others_own(self, kept: str) -> None:
         change(kept, f"ALTER DATABASE {kept.rpartition('/')[2]} OWNER TO limited")

@@ -1,6 +1,7 @@
 """What a selection and a role's rights leave of a plan, and that the plan tells what would run."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -230,7 +231,7 @@ class TestDisk:
     @pytest.mark.parametrize("wanted", ["vacuum", "cluster"])
     def test_a_rewrite_needs_the_size_of_what_is_live(self, url: str, wanted: str) -> None:
         change(url, "ALTER TABLE t CLUSTER ON t_pkey")
-        options = {"full": True} if wanted == "vacuum" else {}
+        options: dict[str, Any] = {"full": True} if wanted == "vacuum" else {}
         change(url, "DELETE FROM t WHERE a % 2 = 0")
         change(url, "VACUUM ANALYZE t")
         large = value(url, "SELECT pg_total_relation_size('t')")

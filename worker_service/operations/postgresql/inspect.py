@@ -1,4 +1,4 @@
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -21,7 +21,8 @@ from worker_service.operations.postgresql.options import Options, lock_timeout, 
 from worker_service.operations.postgresql.procedure import Maintenance
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.standing import SOMETIMES_MEASURED, of_database, of_index, of_table
-from worker_service.operations.postgresql.wanted import Wanted, preview
+from worker_service.operations.postgresql.telling import LeftOut, tell_catalogues
+from worker_service.operations.postgresql.wanted import Keeps, Wanted, preview
 from worker_service.operations.wording import count
 
 _Plan = tuple[WantedOperation, Maintenance, Options]
@@ -121,7 +122,7 @@ def _objects(
 ) -> InspectionResult:
     by_object = _by_object(session, inventory, inspection, plans)
     key = lock_on(session.identity).key
-    log = _LeftOut()
+    log = LeftOut()
     tables = [
         _object(
             table.name,
@@ -145,6 +146,9 @@ def _objects(
         if index.oid in by_object and inventory.takes(index.name)
     ]
     log.tell(session)
+    keeps = {procedure.keeps(options) for _, procedure, options in _of_scope(plans, Scope.TABLE)}
+    if keeps - {Keeps.EVERYBODY}:  # what rewrites tables goes near no catalogue
+        tell_catalogues(session, inventory.left_catalogues())
     # Among those that go first of all their order here counts.
     tables.sort(key=lambda one: -_urgency(one.measures) if one.urgent else 0.0)
     whole = _whole(session, inventory, inspection, plans)
@@ -177,7 +181,7 @@ def _object(
     measures: _Numbers,
     locks: tuple[Lock, ...],
     wanted: Iterable[tuple[str, Wanted, str]],
-    left_out: "_LeftOut",
+    left_out: LeftOut,
 ) -> InspectedObject:
     every = list(wanted)
     done = [one for one in every if not one[1].why_not]
@@ -199,22 +203,6 @@ def _object(
 
 def _urgency(measures: _Numbers) -> float:
     return max(measures.get("xid_age_ratio", 0.0), measures.get("mxid_age_ratio", 0.0))
-
-
-class _LeftOut:
-    """Operations that are not done to an object while others are, which no child tells."""
-
-    def __init__(self) -> None:
-        self._numbers: Counter[tuple[str, str]] = Counter()
-
-    def count(self, left_out: Iterable[tuple[str, Wanted, str]]) -> None:
-        """Count one object's."""
-        self._numbers.update((operation, one.why_not) for operation, one, _ in left_out)
-
-    def tell(self, session: Session) -> None:
-        """Write them into the log, each reason once."""
-        for (operation, why), number in self._numbers.items():
-            session.log("info", f"{operation} leaves out {count(number, 'object')}: {why}.")
 
 
 def _locks(key: str, inventory: Inventory, table: int) -> tuple[Lock, ...]:

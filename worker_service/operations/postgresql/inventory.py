@@ -3,15 +3,11 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
-
-import psycopg
+from typing import Self
 
 from worker_service.domain.inspection import Selection
-from worker_service.operations.postgresql.bloat import Bloat, Measurer, Spare, needed_bytes, read_widths
+from worker_service.operations.postgresql.bloat import Bloat, Measurer, Spare, needed_bytes
 from worker_service.operations.postgresql.catalog import (
-    MAINTAINER,
-    OWNER,
     PARENT,
     PLAIN,
     VERSION_17,
@@ -19,39 +15,12 @@ from worker_service.operations.postgresql.catalog import (
     Table,
     read_tables,
 )
+from worker_service.operations.postgresql.details import Details, measured, read_details
 from worker_service.operations.postgresql.indexes import Index, may_use_toast, read_indexes
+from worker_service.operations.postgresql.left_alone import read_left_alone
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.wording import quoted
 
-_FOREIGN = "it is a foreign table, whose rows are elsewhere"
-_TEMPORARY = "it is a temporary table of another session, which alone can maintain it"
-
-# To measure the files of a relation the server locks it against being dropped. Where somebody holds it alone, or
-# waits for that, the catalogue's own numbers have to do: nobody is waited for.
-_LOCKED = """
-  SELECT relation FROM pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock'
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
-_ESTIMATE = "greatest(c.relpages, 0)::bigint * current_setting('block_size')::bigint"
-_ALL = "SELECT oid AS relation FROM pg_class"
-_DETAILS = """
-WITH locked AS ({locked})
-SELECT c.oid,
-       CASE WHEN l.relation IS NULL THEN pg_relation_size(c.oid) ELSE {estimate} END,
-       CASE WHEN l.relation IS NULL THEN pg_table_size(c.oid) ELSE {estimate} END,
-       CASE WHEN l.relation IS NULL THEN pg_indexes_size(c.oid) END,
-       l.relation IS NOT NULL, c.reltoastrelid,
-       pg_stat_get_ins_since_vacuum(c.oid),
-       extract(epoch FROM clock_timestamp() - greatest(pg_stat_get_last_vacuum_time(c.oid),
-                                                       pg_stat_get_last_autovacuum_time(c.oid)))::float8,
-       extract(epoch FROM clock_timestamp() - greatest(pg_stat_get_last_analyze_time(c.oid),
-                                                       pg_stat_get_last_autoanalyze_time(c.oid)))::float8,
-       {owned}, has_schema_privilege(c.relnamespace, 'USAGE'), h.inhparent,
-       substring(array_to_string(c.reloptions, ',') FROM 'fillfactor=([0-9]+)')::int
-FROM pg_class AS c LEFT JOIN locked AS l ON l.relation = c.oid
-LEFT JOIN pg_inherits AS h ON c.relispartition AND h.inhrelid = c.oid
-WHERE c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't'
-"""
 _INDEX_SIZES = """
 WITH locked AS ({locked})
 SELECT c.oid, CASE WHEN l.relation IS NULL THEN pg_relation_size(c.oid) ELSE {estimate} END,
@@ -65,29 +34,6 @@ SELECT current_setting('block_size')::int, current_setting('autovacuum_freeze_ma
        (SELECT age(datfrozenxid) FROM pg_database WHERE datname = current_database()),
        (SELECT mxid_age(datminmxid) FROM pg_database WHERE datname = current_database())
 """
-_LEFT_ALONE = """
-SELECT n.nspname, c.relname, c.relkind = 'f' FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.relkind = 'f' OR c.relkind = 'r' AND c.relpersistence = 't'
-"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Details:
-    """What is known of one table beside what every operation reads of it; ``None`` is unknown or never."""
-
-    heap_bytes: int
-    table_bytes: int
-    index_bytes: int | None
-    estimated: bool
-    toast: int
-    inserted_rows: int
-    vacuum_age: float | None
-    analyze_age: float | None
-    owned: bool
-    usable: bool
-    parent: int | None
-    fill: int
-    width: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +47,7 @@ class Inventory:
         indexes: those of tables and of long values.
         index_bytes: how large each index is, by its number.
         index_scans: how often each index was used, by its number.
-        left_alone: tables that nothing is done to, with the reason.
+        left_alone: tables and views that nothing is done to, with the reason.
         limits: the ages, in transactions and in multixacts, at which autovacuum is forced upon a table.
         block_bytes: the size of a page.
         ages: the database's own, in transactions and in multixacts.
@@ -136,8 +82,8 @@ class Inventory:
     def read(cls, read: Reader, version: int, measure: Measurer, selection: Selection) -> Self:
         """Read it all; nobody is waited for longer than the session's time-out for locks."""
         tables = read_tables(read, version, kinds=(*PLAIN, PARENT))
-        details = _details(read, version)
-        sizes = {row[0]: row for row in _measured(read, _INDEX_SIZES)}
+        details = read_details(read, version)
+        sizes = {row[0]: row for row in measured(read, _INDEX_SIZES)}
         block_bytes, freeze_age, multixact_age, *ages = read(_SETTINGS)[0]
         # What was made or dropped between two of the queries is left out.
         indexes = [index for index in read_indexes(read) if index.oid in sizes]
@@ -149,7 +95,7 @@ class Inventory:
             indexes=indexes,
             index_bytes={oid: row[1] for oid, row in sizes.items()},
             index_scans={oid: row[2] for oid, row in sizes.items()},
-            left_alone=_left_alone(read),
+            left_alone=read_left_alone(read, selection),
             limits=(freeze_age, multixact_age),
             block_bytes=block_bytes,
             ages=(ages[0], ages[1]),
@@ -165,6 +111,10 @@ class Inventory:
     def takes(self, name: Name) -> bool:
         """Tell whether the selection means an object."""
         return self.selection.takes(name.shown, name.name)
+
+    def left_catalogues(self) -> int:
+        """Tell how many of the system's catalogues are meant and may not be maintained by the role."""
+        return sum(one.is_system and not one.permitted and self.takes(one.name) for one in self.tables)
 
     def table_of(self, index: Index) -> int:
         """Return the number of the table that an index counts as."""
@@ -222,21 +172,6 @@ class Inventory:
         )
 
 
-def _details(read: Reader, version: int) -> dict[int, Details]:
-    owned = MAINTAINER if version >= VERSION_17 else OWNER
-    widths = read_widths(read)
-    rows = _measured(read, _DETAILS, owned=owned)
-    return {row[0]: _detail(row, widths.get(row[0])) for row in rows}
-
-
-def _measured(read: Reader, query: str, **parts: str) -> list[tuple[Any, ...]]:
-    try:
-        return read(query.format(locked=_LOCKED, estimate=_ESTIMATE, **parts))
-    except psycopg.errors.LockNotAvailable:
-        # Somebody came between the look at the locks and the measuring.
-        return read(query.format(locked=_ALL, estimate=_ESTIMATE, **parts))
-
-
 def _ancestors(details: Mapping[int, Details], table: int) -> list[int]:
     found: list[int] = []
     while (one := details.get(table)) and one.parent is not None:
@@ -271,28 +206,3 @@ def _rows(table: Table) -> float:
     # After a crash of the server the counters begin anew, and the catalogue's number is the better one.
     counted = table.live_rows or table.dead_rows
     return float(table.live_rows) if counted else max(0.0, table.rows)
-
-
-def _left_alone(read: Reader) -> list[tuple[Name, str]]:
-    return [
-        (Name(schema=schema, name=name), _FOREIGN if foreign else _TEMPORARY)
-        for schema, name, foreign in read(_LEFT_ALONE)
-    ]
-
-
-def _detail(row: tuple[Any, ...], width: float | None) -> Details:
-    return Details(
-        heap_bytes=row[1],
-        table_bytes=row[2],
-        index_bytes=row[3],
-        estimated=row[4],
-        toast=row[5],
-        inserted_rows=row[6],
-        vacuum_age=row[7],
-        analyze_age=row[8],
-        owned=row[9],
-        usable=row[10],
-        parent=row[11],
-        fill=row[12] or 100,
-        width=width,
-    )
