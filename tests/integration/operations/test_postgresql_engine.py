@@ -145,7 +145,17 @@ class TestOptions:
             ("vacuum", {"index_cleanup": "maybe"}, "takes auto, on, off"),
             ("reindex", {"former_attempt": "kill"}, "takes cancel, wait"),
             ("vacuum", {"full": "true", "parallel": "2"}, "'parallel' does not go with full"),
-            ("vacuum", {"full": "true", "skip_locked": "true"}, "'skip_locked' does not go with full"),
+            (
+                "vacuum",
+                {"full": "true", "disable_page_skipping": "true"},
+                "does not go with full",
+            ),
+            (
+                "vacuum",
+                {"full": "true", "buffer_usage_limit_kb": "256"},
+                "unless analyze is on",
+            ),
+            ("vacuum", {"buffer_usage_limit_kb": "127"}, "takes 0 or 128 to 16777216, and 127 is outside"),
         ],
     )
     def test_what_cannot_be_is_refused(self, name: str, options: dict[str, Any], message: str) -> None:

@@ -290,5 +290,7 @@ def table(name: str, *, pages: int, age: int, mxid_age: int = 0) -> Table:
         analyzes=0,
         file=1,
         ancestors=(),
+        toast_vacuums=0,
+        toast_file=None,
         permitted=True,
     )

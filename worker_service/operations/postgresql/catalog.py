@@ -24,7 +24,8 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, greatest(c.relpages, 0), c.
        pg_stat_get_live_tuples(c.oid), pg_stat_get_dead_tuples(c.oid), pg_stat_get_mod_since_analyze(c.oid),
        pg_stat_get_vacuum_count(c.oid), pg_stat_get_analyze_count(c.oid), pg_relation_filenode(c.oid),
        CASE WHEN c.relispartition THEN
-         ARRAY(SELECT relid::oid FROM pg_partition_ancestors(c.oid) WHERE relid <> c.oid) END, {permitted}
+         ARRAY(SELECT relid::oid FROM pg_partition_ancestors(c.oid) WHERE relid <> c.oid) END,
+       coalesce(pg_stat_get_vacuum_count(x.oid), 0), pg_relation_filenode(x.oid), {permitted}
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 LEFT JOIN pg_class AS x ON x.oid = c.reltoastrelid
 WHERE c.relkind::text = ANY (%s) AND c.relpersistence <> 't' AND {chosen}
@@ -50,7 +51,7 @@ class Table:
     """A table, a materialized view or the parent of partitions, as it was when it was looked at.
 
     ``age`` and ``mxid_age`` are those of its oldest row or long value; ``ancestors`` are the partitioned tables
-    that it is part of, the nearest first.
+    that it is part of, the nearest first; ``toast_file`` is ``None`` where it has no room for long values.
     """
 
     oid: int
@@ -68,6 +69,8 @@ class Table:
     analyzes: int
     file: int | None
     ancestors: Sequence[int]
+    toast_vacuums: int
+    toast_file: int | None
     permitted: bool
 
     def urgency(self, limits: Sequence[int]) -> float:
@@ -133,5 +136,7 @@ def _table(row: tuple[Any, ...]) -> Table:
         analyzes=row[13],
         file=row[14],
         ancestors=row[15] or (),
-        permitted=row[16],
+        toast_vacuums=row[16],
+        toast_file=row[17],
+        permitted=row[18],
     )

@@ -10,7 +10,7 @@ from worker_service.operations.postgresql.judging import Ledger, judge, nothing_
 from worker_service.operations.postgresql.leftovers import before_a_rewrite, drops_by_table, planned_drops
 from worker_service.operations.postgresql.measures import file_measures, table_measures
 from worker_service.operations.postgresql.names import Name
-from worker_service.operations.postgresql.options import Options, lock_timeout
+from worker_service.operations.postgresql.options import MAINTENANCE_MEMORY, Options, lock_timeout
 from worker_service.operations.postgresql.procedure import skipped
 from worker_service.operations.postgresql.progress import REWRITE, Watch
 from worker_service.operations.postgresql.session import Session
@@ -30,7 +30,7 @@ class Cluster:
     description = (
         "Rewrite tables that have a clustering index in its order; locks everybody out of each meanwhile."
     )
-    options = (lock_timeout(10_000), FORMER_ATTEMPT)
+    options = (MAINTENANCE_MEMORY, lock_timeout(10_000), FORMER_ATTEMPT)
 
     def check(self, _options: Options, /) -> None:
         """Take every combination."""

@@ -36,6 +36,13 @@ COST_LIMIT = NumberOption(
     most=10_000,
 )
 
+MAINTENANCE_MEMORY = NumberOption(
+    name="maintenance_work_mem_mb",
+    description="Memory for dead rows or for building an index, in MB (default: as the server is set).",
+    least=1,
+    most=2_097_151,
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:

@@ -45,11 +45,13 @@ def operation_settings(
     timeout: timedelta | None,
     cost_delay_ms: int | None = None,
     cost_limit: int | None = None,
+    memory_mb: int | None = None,
 ) -> Mapping[str, str]:
     """Return what the session of an operation states, also where the value is the server's own default."""
     statement = 0 if timeout is None else int((timeout + _BACKSTOP) / timedelta(milliseconds=1))
     costs = {"vacuum_cost_delay": cost_delay_ms, "vacuum_cost_limit": cost_limit}
     given = {name: str(value) for name, value in costs.items() if value is not None}
+    given |= {} if memory_mb is None else {"maintenance_work_mem": f"{memory_mb}MB"}
     return {**_shared(version), **_timeouts(lock_timeout_ms, statement), **given}
 
 

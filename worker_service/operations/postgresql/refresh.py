@@ -17,7 +17,7 @@ from worker_service.operations.postgresql.lanes import JOBS
 from worker_service.operations.postgresql.leftovers import clean_up, with_leftovers
 from worker_service.operations.postgresql.measures import size_measures
 from worker_service.operations.postgresql.names import Name
-from worker_service.operations.postgresql.options import Options, lock_timeout
+from worker_service.operations.postgresql.options import MAINTENANCE_MEMORY, Options, lock_timeout
 from worker_service.operations.postgresql.procedure import cancelled, completed, skipped
 from worker_service.operations.postgresql.reindex import (
     CONCURRENTLY,
@@ -66,7 +66,7 @@ class RefreshCollationVersion:
     name = "refresh_collation_version"
     scope = Scope.DATABASE
     description = "Rebuild the indexes of collations that changed with the system, then note their version."
-    options = (CONCURRENTLY, JOBS, lock_timeout(60_000), FORMER_ATTEMPT)
+    options = (CONCURRENTLY, JOBS, MAINTENANCE_MEMORY, lock_timeout(60_000), FORMER_ATTEMPT)
 
     def check(self, _options: Options, /) -> None:
         """Take every combination."""

@@ -22,7 +22,7 @@ from worker_service.operations.postgresql.lanes import JOBS
 from worker_service.operations.postgresql.leftovers import clean_up, drops, drops_by_table, with_leftovers
 from worker_service.operations.postgresql.measures import file_measures
 from worker_service.operations.postgresql.names import Name
-from worker_service.operations.postgresql.options import Options, lock_timeout
+from worker_service.operations.postgresql.options import MAINTENANCE_MEMORY, Options, lock_timeout
 from worker_service.operations.postgresql.patience import Patience
 from worker_service.operations.postgresql.procedure import skipped
 from worker_service.operations.postgresql.progress import INDEX, Watch
@@ -54,7 +54,7 @@ class Reindex:
     name = "reindex"
     scope = Scope.INDEX
     description = "Rebuild every index, concurrently unless that is switched off."
-    options = (CONCURRENTLY, JOBS, lock_timeout(60_000), FORMER_ATTEMPT)
+    options = (CONCURRENTLY, JOBS, MAINTENANCE_MEMORY, lock_timeout(60_000), FORMER_ATTEMPT)
 
     def check(self, _options: Options, /) -> None:
         """Take every combination."""

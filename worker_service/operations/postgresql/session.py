@@ -13,7 +13,7 @@ from worker_service.domain.operation import Operation, Progress
 from worker_service.domain.ports import Control
 from worker_service.operations.postgresql.address import beside, connect
 from worker_service.operations.postgresql.kept import Kept, Lent, Place
-from worker_service.operations.postgresql.options import COST_DELAY, COST_LIMIT, Options
+from worker_service.operations.postgresql.options import COST_DELAY, COST_LIMIT, MAINTENANCE_MEMORY, Options
 from worker_service.operations.postgresql.prologue import (
     application_name,
     looking_settings,
@@ -208,6 +208,7 @@ class Session:
                 timeout=self.operation.timeout,
                 cost_delay_ms=self.options.numbers.get(COST_DELAY.name),
                 cost_limit=self.options.numbers.get(COST_LIMIT.name),
+                memory_mb=self.options.numbers.get(MAINTENANCE_MEMORY.name),
             ),
         }
 

@@ -1,14 +1,15 @@
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import psycopg
 
 from worker_service.domain.errors import InvalidOperationError, OperationCancelledError
 from worker_service.domain.inspection import Scope
 from worker_service.domain.outcome import Failure, Result
-from worker_service.operations.options import FORMER_ATTEMPT, ChoiceOption, FlagOption, NumberOption
+from worker_service.operations.options import FORMER_ATTEMPT
 from worker_service.operations.postgresql.catalog import Reader, Table, maintained, only, read_tables
 from worker_service.operations.postgresql.effect import Effect, judged
+from worker_service.operations.postgresql.failures import failed_with
 from worker_service.operations.postgresql.holders import snapshot_holders
 from worker_service.operations.postgresql.inventory import Inventory
 from worker_service.operations.postgresql.judging import Ledger, counting, judge, missing, version_of, with_numbers
@@ -16,35 +17,27 @@ from worker_service.operations.postgresql.lanes import JOBS
 from worker_service.operations.postgresql.leftovers import before_a_rewrite, drops_by_table, planned_drops
 from worker_service.operations.postgresql.measures import file_measures, table_measures
 from worker_service.operations.postgresql.names import Name
-from worker_service.operations.postgresql.options import COST_DELAY, COST_LIMIT, Options, lock_timeout
+from worker_service.operations.postgresql.options import (
+    COST_DELAY,
+    COST_LIMIT,
+    MAINTENANCE_MEMORY,
+    Options,
+    lock_timeout,
+)
 from worker_service.operations.postgresql.progress import REWRITE, VACUUM, Watch
 from worker_service.operations.postgresql.session import Session
 from worker_service.operations.postgresql.sweep import Step, Swept, sweep
+from worker_service.operations.postgresql.vacuum_options import (
+    FULL,
+    OPTIONS,
+    PROCESS_MAIN,
+    refuse_together,
+    too_new,
+    words,
+)
 from worker_service.operations.postgresql.verbose import Heard
 from worker_service.operations.postgresql.wanted import Keeps, Wanted, beginning_with
 
-_FULL = FlagOption(
-    name="full", description="Rewrite each table, which locks everybody out meanwhile (default false)."
-)
-_FREEZE = FlagOption(
-    name="freeze", description="Freeze every row, against transaction-id wraparound (default false)."
-)
-_ANALYZE = FlagOption(name="analyze", description="Renew the statistics as well (default false).")
-_SKIP_LOCKED = FlagOption(name="skip_locked", description="Pass over tables that are locked (default false).")
-_TRUNCATE = FlagOption(
-    name="truncate",
-    description="Give empty pages at a table's end back (default: as the table is set).",
-    default=None,
-)
-_INDEX_CLEANUP = ChoiceOption(
-    name="index_cleanup",
-    description="Whether dead entries of indexes are removed: auto, on or off (default auto).",
-    default="auto",
-    choices=("auto", "on", "off"),
-)
-_PARALLEL = NumberOption(
-    name="parallel", description="Processes for one table's indexes (default: as the server chooses).", most=1024
-)
 _VERSION_16 = 160_000
 _LIMITS = """
 SELECT current_setting('autovacuum_freeze_max_age')::bigint,
@@ -60,68 +53,48 @@ class Vacuum:
     name = "vacuum"
     scope = Scope.TABLE
     description = "Remove dead rows and freeze old ones, table by table; full rewrites them."
-    options = (
-        _FULL,
-        _FREEZE,
-        _ANALYZE,
-        _SKIP_LOCKED,
-        _TRUNCATE,
-        _INDEX_CLEANUP,
-        _PARALLEL,
-        JOBS,
-        COST_DELAY,
-        COST_LIMIT,
-        lock_timeout(10_000),
-        FORMER_ATTEMPT,
-    )
+    options = (*OPTIONS, JOBS, COST_DELAY, COST_LIMIT, MAINTENANCE_MEMORY, lock_timeout(10_000), FORMER_ATTEMPT)
 
     def check(self, options: Options, /) -> None:
         """Refuse what the server would refuse for every table."""
-        if options.flags[_FULL.name]:
-            for name in (_PARALLEL.name,):
-                if options.numbers[name]:
-                    raise InvalidOperationError(f"The option {name!r} does not go with full: leave one out.")
-            if (options.numbers[JOBS.name] or 1) > 1:
-                raise InvalidOperationError(f"The option {JOBS.name!r} does not go with full: leave one out.")
-            for name in (_SKIP_LOCKED.name, _TRUNCATE.name):
-                if options.flags[name]:
-                    raise InvalidOperationError(f"The option {name!r} does not go with full: leave one out.")
+        refuse_together(options)
+        if options.flags[FULL.name] and (options.numbers[JOBS.name] or 1) > 1:
+            raise InvalidOperationError(f"The option {JOBS.name!r} does not go with full: leave one out.")
 
     def plan(self, read: Reader, options: Options, subject: Name | None, /) -> tuple[str, ...]:
         """One statement a table; before rewrites what drops the leftovers of broken-off rebuilds."""
-        version, full = version_of(read), bool(options.flags[_FULL.name])
+        version, full = version_of(read), bool(options.flags[FULL.name])
+        if too_new(options, version):
+            return ()
         every = read_tables(read, version, subject=subject)
-        tables, _ = chosen(every, subject, full=full)
-        words = _words(options, version)
+        tables, _ = chosen(every, subject, options)
+        said = words(options, version)
         drops = planned_drops(read, subject) if full else ()
-        statements = (
-            *drops,
-            *(_statement(words, table, version) for table in in_order(tables, read(_LIMITS)[0])),
-        )
+        statements = (*drops, *(_statement(said, table, version) for table in in_order(tables, read(_LIMITS)[0])))
         whole = subject is None and version >= _VERSION_16
         return (*statements, _UPDATE_LIMITS) if whole and statements else statements
 
-    def refusal(self, _read: Reader, _version: int, _options: Options, /) -> Failure | None:
-        """Refuse nothing."""
-        return None
+    def refusal(self, _read: Reader, version: int, options: Options, /) -> Failure | None:
+        """Refuse an option that the server's release does not know."""
+        return too_new(options, version)
 
     def keeps(self, options: Options, /) -> Keeps:
         """Everybody while it rewrites, and otherwise maintenance."""
-        return Keeps.EVERYBODY if options.flags[_FULL.name] else Keeps.MAINTENANCE
+        return Keeps.EVERYBODY if options.flags[FULL.name] else Keeps.MAINTENANCE
 
     def wanted(
         self, read: Reader, inventory: Inventory, options: Options, _scope: Scope, /
     ) -> Mapping[int, Wanted]:
         """One statement a table, before a rewrite its drops; of partitioned ones the partitions are tables too."""
         plain = [table for table in inventory.tables if not table.is_parent]
-        full = bool(options.flags[_FULL.name])
-        tables, _ = chosen(plain, None, full=full)
-        words = _words(options, inventory.version)
+        full = bool(options.flags[FULL.name])
+        tables, _ = chosen(plain, None, options)
+        said = words(options, inventory.version)
         wanted = {
             table.oid: Wanted(
-                statements=(_statement(words, table, inventory.version),),
+                statements=(_statement(said, table, inventory.version),),
                 why_not=inventory.why_not(table, by_owner=False),
-                disk_bytes=inventory.live_bytes(table) if full else 0.0,
+                disk_bytes=_disk_bytes(inventory, table, options),
             )
             for table in tables
         }
@@ -129,11 +102,13 @@ class Vacuum:
 
     def run(self, session: Session, subject: Name | None, /) -> Result:
         """Vacuum each; what the catalogues and the server's counters say before and after is what was done."""
+        if refused := too_new(session.options, session.version):
+            return failed_with(refused)
         every = read_tables(session.rows, session.version, subject=subject)
-        full = bool(session.options.flags[_FULL.name])
-        tables, left_out = chosen(every, subject, full=full)
+        full = bool(session.options.flags[FULL.name])
+        tables, left_out = chosen(every, subject, session.options)
         if not tables:
-            return missing("table", subject, session)
+            return missing(_noun(session.options), subject, session)
         if left_out:
             session.log("info", f"{left_out} system catalogues are left to autovacuum.")
         before_each = before_a_rewrite(session, subject) if full else lambda _: None
@@ -148,7 +123,7 @@ class Vacuum:
         if full:
             del after["dead_rows"]  # the counters are not told of a rewrite
         counted = counting(session)
-        did = [(old, new) for old, new in pairs if _was_done(old, new, swept, full=full, counted=counted)]
+        did = [(old, new) for old, new in pairs if _was_done(old, new, swept, session.options, counted=counted)]
         ledger = Ledger(
             names=frozenset(table.name for table in tables),
             done=frozenset(old.name for old, _ in did),
@@ -174,10 +149,14 @@ def in_order(tables: Sequence[Table], limits: Sequence[int]) -> list[Table]:
     return sorted(tables, key=rank)
 
 
-def chosen(tables: Sequence[Table], subject: Name | None, *, full: bool) -> tuple[list[Table], int]:
-    """Choose what is vacuumed, and tell how many catalogues are left out; all of them would be locked in full."""
-    kept, left_out = maintained(tables, subject=subject)
-    if not full or subject is not None:
+def chosen(tables: Iterable[Table], subject: Name | None, options: Options) -> tuple[list[Table], int]:
+    """Choose what is vacuumed, and tell how many catalogues are left out; all of them would be locked in full.
+
+    Without the tables themselves it is those that have long values.
+    """
+    fit = [table for table in tables if options.flags[PROCESS_MAIN.name] or table.toast_file is not None]
+    kept, left_out = maintained(fit, subject=subject)
+    if not options.flags[FULL.name] or subject is not None:
         return kept, left_out
     own = [table for table in kept if not table.is_system]
     return own, left_out + len(kept) - len(own)
@@ -186,9 +165,9 @@ def chosen(tables: Sequence[Table], subject: Name | None, *, full: bool) -> tupl
 def _sweep(
     session: Session, tables: Sequence[Table], heard: Heard, before_each: Callable[[Step], Failure | None]
 ) -> Swept:
-    words = _words(session.options, session.version)
-    steps = [Step(name=table.name, statement=_statement(words, table, session.version)) for table in tables]
-    view = REWRITE if session.options.flags[_FULL.name] else VACUUM
+    said = words(session.options, session.version)
+    steps = [Step(name=table.name, statement=_statement(said, table, session.version)) for table in tables]
+    view = REWRITE if session.options.flags[FULL.name] else VACUUM
     with Watch(session, verb="vacuum", total=len(steps), unit="tables", view=view) as watch:
         return sweep(session, steps, watch, before_each=lambda _: before_each, hear=heard.hear)
 
@@ -203,36 +182,25 @@ def _update_limits(session: Session) -> None:
         session.log("warning", f"The database's own transaction-id age was not renewed: {error}")
 
 
-def _words(options: Options, version: int) -> list[str]:
-    words = ["VERBOSE"]
-    words += [
-        word
-        for flag, word in (
-            (_FULL, "FULL"),
-            (_FREEZE, "FREEZE"),
-            (_ANALYZE, "ANALYZE"),
-            (_SKIP_LOCKED, "SKIP_LOCKED"),
-        )
-        if options.flags[flag.name]
-    ]
-    truncate, parallel = options.flags[_TRUNCATE.name], options.numbers[_PARALLEL.name]
-    if truncate is not None:
-        words.append(f"TRUNCATE {str(truncate).lower()}")
-    if options.words[_INDEX_CLEANUP.name] != _INDEX_CLEANUP.default:
-        words.append(f"INDEX_CLEANUP {options.words[_INDEX_CLEANUP.name]}")
-    if parallel is not None:
-        words.append(f"PARALLEL {parallel}")
-    if version >= _VERSION_16:
-        words.append("SKIP_DATABASE_STATS")
-    return words
+def _statement(said: Sequence[str], table: Table, version: int) -> str:
+    return f"VACUUM ({', '.join(said)}) {only(version)}{table.name}"
 
 
-def _statement(words: Sequence[str], table: Table, version: int) -> str:
-    return f"VACUUM ({', '.join(words)}) {only(version)}{table.name}"
+def _disk_bytes(inventory: Inventory, table: Table, options: Options) -> float:
+    if not options.flags[FULL.name]:
+        return 0.0
+    one = inventory.details[table.oid]
+    return inventory.live_bytes(table) if options.flags[PROCESS_MAIN.name] else one.table_bytes - one.heap_bytes
 
 
-def _was_done(old: Table, new: Table, swept: Swept, *, full: bool, counted: Callable[[], bool]) -> bool:
-    if full:
-        return old.file != new.file
+def _noun(options: Options) -> str:
+    return "table" if options.flags[PROCESS_MAIN.name] else "table with long values"
+
+
+def _was_done(old: Table, new: Table, swept: Swept, options: Options, *, counted: Callable[[], bool]) -> bool:
+    main = options.flags[PROCESS_MAIN.name]
+    if options.flags[FULL.name]:
+        return old.file != new.file if main else old.toast_file != new.toast_file
     # Without counters, or where they come late, the server's word has to do.
-    return new.vacuums > old.vacuums or (old.name in swept.ran and not counted())
+    more = new.vacuums > old.vacuums if main else new.toast_vacuums > old.toast_vacuums
+    return more or (old.name in swept.ran and not counted())
