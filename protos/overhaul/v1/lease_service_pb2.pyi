@@ -792,7 +792,9 @@ class InspectedObject(_message.Message):
     left_out: _builtins.str
     """Why nothing is to be done to it all the same; its children end SKIPPED with this. Empty: something is."""
     urgent: _builtins.bool
-    """Whether it goes first, whatever its size: the whole database is in danger while it waits."""
+    """Whether it goes first, whatever its size: the whole database is in danger while it waits. Of several the first
+    in the order of the objects goes before.
+    """
     @_builtins.property
     def operations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Which operations are to be done to it, by their places in `operations` above, from 0."""
