@@ -228,6 +228,15 @@ class TestDisk:
         assert sizes[0] > sizes[1]
         assert preview.endswith(f"; needs about {size(sizes[0])} of disk meanwhile")
 
+    def test_several_at_once_need_it_for_each(self, url: str) -> None:
+        change(url, "CREATE TABLE u AS SELECT * FROM t", "CREATE INDEX ub ON u (b)")
+        sizes = sum(value(url, "SELECT pg_relation_size(%s)", name) for name in ("tb", "ub"))
+        at_once = WantedOperation(name="reindex", options={"jobs": "2"})
+
+        [whole] = inspect(url, Scope.DATABASE, at_once, preview=True).objects
+
+        assert whole.previews[0].endswith(f"; needs about {size(sizes)} of disk meanwhile")
+
     @pytest.mark.parametrize("wanted", ["vacuum", "cluster"])
     def test_a_rewrite_needs_the_size_of_what_is_live(self, url: str, wanted: str) -> None:
         change(url, "ALTER TABLE t CLUSTER ON t_pkey")

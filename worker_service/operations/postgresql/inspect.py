@@ -15,6 +15,7 @@ from worker_service.domain.outcome import Outcome, Result, Verdict
 from worker_service.operations.postgresql.catalog import Reader
 from worker_service.operations.postgresql.identity import lock_on
 from worker_service.operations.postgresql.inventory import Inventory
+from worker_service.operations.postgresql.lanes import JOBS
 from worker_service.operations.postgresql.measures import size_measures
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import Options, lock_timeout, read_options
@@ -106,9 +107,10 @@ def _database(
 def _preview_of_all(session: Session, inventory: Inventory, procedure: Maintenance, options: Options) -> str:
     if refused := _refused(session, procedure, options):
         return f"no statement: {refused}"
-    # One after the other is done, so that the largest need is that of all.
     wanted = procedure.wanted(session.rows, inventory, options, Scope.INDEX).values()
-    disk_bytes = max((one.disk_bytes for one in wanted if not one.why_not), default=0.0)
+    needs = sorted((one.disk_bytes for one in wanted if not one.why_not), reverse=True)
+    # At worst the largest are done at once.
+    disk_bytes = sum(needs[: options.numbers.get(JOBS.name) or 1])
     return preview(procedure.plan(session.rows, options, None), procedure.keeps(options), disk_bytes)
 
 
