@@ -1,12 +1,28 @@
 """What a selection and a role's rights leave of a plan, and that the plan tells what would run."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.integration.operations.postgres_ground import by_name, change, holding, inspect, plan, run, value, what
-from worker_service.domain.inspection import Scope, Selection, WantedOperation
+from tests.integration.operations.doubles import RecordingControl
+from tests.integration.operations.postgres_ground import (
+    by_name,
+    change,
+    holding,
+    inspect,
+    operation,
+    plan,
+    run,
+    target,
+    value,
+    what,
+)
+from worker_service.domain.inspection import INSPECT, Inspection, Scope, Selection, WantedOperation
+from worker_service.domain.outcome import Outcome, Result
+from worker_service.domain.selected import WatchedSelection, unless_nothing_fits, watched
+from worker_service.operations.postgresql import PostgresqlEngine
 from worker_service.operations.wording import size
 
 ANALYZES = "SELECT analyze_count FROM pg_stat_all_tables WHERE relid = %s::regclass"
@@ -77,6 +93,42 @@ class TestPartitionsBeforePostgresql18:
 
         assert result.after["tables_analysed"] == 2
         assert [value(url, ANALYZES, name) for name in ("p", "p1", "p2", "p21")] == [0, 0, 1, 1]
+
+
+class TestNothingFits:
+    @pytest.mark.parametrize("wanted", ["analyze", "vacuum"])
+    def test_a_mistyped_name_is_told_with_those_like_it(self, url: str, wanted: str) -> None:
+        change(url, "CREATE TABLE clients (a int)", "CREATE VIEW customers AS SELECT 1 AS a", *PARTITIONED)
+
+        asked, result = inspected(url, wanted, "public.client")
+
+        assert result.outcome is Outcome.SKIPPED
+        assert "names like it are public.clients" in result.reason
+        assert len(set(asked)) == len(asked)
+        assert ("public.customers", "customers") in asked
+        assert not any(names[0] == "pg_catalog.pg_tables" for names in asked)
+
+    def test_catalogues_that_the_role_may_not_maintain_are_not_taken(self, url: str) -> None:
+        change(url, "CREATE ROLE keeper LOGIN")
+        try:
+            _, result = inspected(url.replace("postgres@", "keeper@"), "vacuum", "pg_catalog.pg_class")
+        finally:
+            change(url, "DROP ROLE keeper")
+
+        assert result.outcome is Outcome.SKIPPED
+        assert "nothing fits 'pg_catalog.pg_class'" in result.reason
+
+
+def inspected(url: str, wanted: str, include: str) -> tuple[list[tuple[str, ...]], Result]:
+    """Return the names that the selection was asked about, and what comes of it, as a worker has it."""
+    chosen = Inspection(
+        scope=Scope.TABLE, operations=(WantedOperation(name=wanted),), selection=Selection(include=(include,))
+    )
+    asked = watched(replace(operation(INSPECT), inspection=chosen))
+    answer = PostgresqlEngine().worker(target(url), RecordingControl()).execute(asked)
+    assert asked.inspection is not None
+    assert isinstance(asked.inspection.selection, WatchedSelection)
+    return asked.inspection.selection.asked, unless_nothing_fits(answer, asked.inspection)
 
 
 class TestStatements:

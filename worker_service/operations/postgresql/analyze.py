@@ -76,9 +76,10 @@ class Analyze:
         fit = {table.name: table for table in meant if table.oid not in unfit}
         steps = _steps(list(fit.values()), inventory.version, options)
         statements = {fit[step.name].oid: (step.statement,) for step in steps}
-        return {
-            oid: Wanted(statements=texts, why_not=why_not[oid]) for oid, texts in {**statements, **unfit}.items()
-        }
+        # What is not meant is here too, so that it is known what there was to choose from.
+        others = {table.oid: Wanted(statements=()) for table in tables if table.oid not in why_not}
+        done = {**statements, **unfit}
+        return {**others, **{oid: Wanted(statements=texts, why_not=why_not[oid]) for oid, texts in done.items()}}
 
     def run(self, session: Session, subject: Name | None, /) -> Result:
         """Analyse each; the server's counters tell for which of them that was done."""

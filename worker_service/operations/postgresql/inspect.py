@@ -124,6 +124,7 @@ def _objects(
 ) -> InspectionResult:
     by_object = _by_object(session, inventory, inspection, plans)
     key = lock_on(session.identity).key
+    takes = inspection.selection.takes
     log = LeftOut()
     tables = [
         _object(
@@ -134,7 +135,7 @@ def _objects(
             log,
         )
         for table in inventory.tables
-        if table.oid in by_object and inventory.takes(table.name)
+        if table.oid in by_object and takes(table.name.shown, table.name.name)
     ]
     indexes = [
         _object(
@@ -145,7 +146,7 @@ def _objects(
             log,
         )
         for index in inventory.indexes
-        if index.oid in by_object and inventory.takes(index.name)
+        if index.oid in by_object and takes(index.name.shown, index.name.name)
     ]
     log.tell(session)
     keeps = {procedure.keeps(options) for _, procedure, options in _of_scope(plans, Scope.TABLE)}
@@ -221,7 +222,7 @@ def _left_alone(inventory: Inventory, inspection: Inspection, plans: Sequence[_P
         if inspection.scope is Scope.TABLE or procedure.scope is Scope.TABLE
     )
     for name, why in inventory.left_alone if operations else ():
-        if inventory.takes(name):
+        if inspection.selection.takes(name.shown, name.name):
             yield InspectedObject(object=name.written, operations=operations, left_out=why)
 
 

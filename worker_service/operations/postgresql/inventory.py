@@ -80,7 +80,11 @@ class Inventory:
 
     @classmethod
     def read(cls, read: Reader, version: int, measure: Measurer, selection: Selection) -> Self:
-        """Read it all; nobody is waited for longer than the session's time-out for locks."""
+        """Read it all; nobody is waited for longer than the session's time-out for locks.
+
+        Of the selection there is a copy, which a worker that watches what it is asked about does not hear of.
+        """
+        selection = Selection(include=selection.include, exclude=selection.exclude)
         tables = read_tables(read, version, kinds=(*PLAIN, PARENT))
         details = read_details(read, version)
         sizes = {row[0]: row for row in measured(read, _INDEX_SIZES)}

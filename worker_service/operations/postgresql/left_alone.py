@@ -25,5 +25,5 @@ def read_left_alone(read: Reader, selection: Selection) -> list[tuple[Name, str]
     return [
         (Name(schema=schema, name=name), _REASONS[kind])
         for schema, name, kind in read(_LEFT_ALONE)
-        if kind != "v" or schema not in SYSTEM or selection.include
+        if kind != "v" or schema not in SYSTEM or (selection.include and selection.takes(f"{schema}.{name}", name))
     ]
