@@ -238,6 +238,7 @@ class TestInspection:
         (whole,) = [one for one in result.inspection.objects if one.object is None]
         assert whole.operations == (REFRESH,)
         assert "ALTER COLLATION" in whole.previews[0]
+        assert whole.previews[0].endswith(" kB of disk meanwhile")
         (shared,) = result.inspection.locks
         assert whole.locks == (Lock(key=shared.key),)
         assert {"public.t", "public.r"} <= {one.object for one in result.inspection.objects}
