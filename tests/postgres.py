@@ -150,6 +150,14 @@ class PostgresServer:
         self._change("CREATE DATABASE {} TEMPLATE {}", name, _name(template) or "template0")
         return self.url(name)
 
+    def ask_for_password(self, role: str) -> None:
+        """Let a role in by its password alone from now on; the others need none."""
+        rules = self._data / "pg_hba.conf"
+        rules.write_text(f"host all {role} {HOST}/32 scram-sha-256\n{rules.read_text()}")
+        with self._connect() as connection:
+            connection.execute("SELECT pg_reload_conf()")
+        wait_until(lambda: not self._lets_in(role), "the server goes on to let the role in without a password")
+
     def checkpoint(self) -> None:
         """Write down what came before, so that nothing that follows pays for it."""
         with self._connect() as connection:
@@ -209,6 +217,13 @@ class PostgresServer:
         state = self._data / "postmaster.pid"
         lines = state.read_text().split() if state.exists() else []
         return lines[:1] == [str(self.pid)] and lines[-1] in {"ready", "standby"}
+
+    def _lets_in(self, role: str) -> bool:
+        try:
+            psycopg.connect(self.url(), user=role, password="not the password").close()
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def _change(self, statement: LiteralString, *names: str) -> None:
         with self._connect() as connection:

@@ -47,9 +47,9 @@ def refuse_passwords(orders: Iterable[TargetOrder]) -> None:
         if passwords_of(order.url):
             raise ConfigurationError(
                 "A password on the command line can be read by every user of this machine: "
-                "leave it out of the URL. PostgreSQL's own ways serve: ~/.pgpass, PGPASSFILE, a service or "
-                "PGPASSWORD. A deployed worker may take such a URL from its configuration file or from "
-                "OVERHAUL_TARGETS; `overhaul run` takes none."
+                "leave it out of the URL. The servers' own ways serve: ~/.pgpass, PGPASSFILE, a service or "
+                "PGPASSWORD for PostgreSQL, MYSQL_PWD or an option file for MariaDB and MySQL. A deployed worker "
+                "may take such a URL from its configuration file or OVERHAUL_TARGETS; `overhaul run` takes none."
             )
 
 

@@ -55,6 +55,7 @@ class TestErrors:
             ("connection refused", "CONNECTION_LOST"),
             ('FATAL:  password authentication failed for user "u"', "LOGIN_REFUSED"),
             ('FATAL:  database "x" does not exist', "LOGIN_REFUSED"),
+            ("connection failed: fe_sendauth: no password supplied", "LOGIN_REFUSED"),
             ('FATAL:  no pg_hba.conf entry for host "h"', "LOGIN_REFUSED"),
             ("FATAL:  the database system is starting up", "CONNECTION_LOST"),
             ("FATAL:  sorry, too many clients already", "CONNECTION_LOST"),

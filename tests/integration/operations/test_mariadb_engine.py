@@ -89,6 +89,14 @@ class TestPasswords:
 
         assert MariadbEngine().describe(at(bare_url)).engine_version.startswith("MariaDB ")
 
+    def test_one_that_is_missing_is_told_with_the_places_for_it(
+        self, bare_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("MYSQL_PWD", raising=False)
+
+        with pytest.raises(TargetUnavailableError, match=r"its password \(MYSQL_PWD or an option file\)"):
+            MariadbEngine().describe(at(bare_url))
+
     def test_an_option_file_may_hold_it(self, database: Database, bare_url: str, tmp_path: Path) -> None:
         (tmp_path / "my.cnf").write_text(f"[client]\npassword={PASSWORD}\n[other]\npassword=wrong\n")
         url = f"{bare_url}?read_default_file={tmp_path / 'my.cnf'}"

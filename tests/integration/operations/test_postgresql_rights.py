@@ -163,10 +163,7 @@ def guarded() -> Iterator[PostgresServer]:
     """Lend a server that asks for passwords over TCP."""
     with PostgresServer() as server:
         change(server.url(), "CREATE ROLE locked LOGIN PASSWORD 's3cret-word'")
-        (server.folder / "data" / "pg_hba.conf").write_text(
-            "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
-        )
-        change(server.url(), "SELECT pg_reload_conf()")
+        server.ask_for_password("locked")
         yield server
 
 
@@ -199,6 +196,18 @@ class TestPasswords:
         monkeypatch.setenv("PGSERVICEFILE", str(file))
 
         assert run("postgresql:///?service=mine", "vacuum", "public.none").outcome is Outcome.SKIPPED
+
+    def test_one_that_is_missing_is_told_with_the_places_for_it(
+        self, locked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("PGPASSWORD", raising=False)
+        monkeypatch.setenv("PGPASSFILE", str(tmp_path / "none"))
+
+        result = run(locked, "vacuum")
+
+        assert result.failure is not None
+        assert (result.failure.reason, result.failure.retryable) == ("LOGIN_REFUSED", False)
+        assert "PGPASSWORD, ~/.pgpass or a service" in result.failure.message
 
     def test_a_wrong_one_is_told_without_it(self, locked: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PGPASSWORD", "another-s3cret")

@@ -26,7 +26,10 @@ class _Meaning:
 
 _F = FailureCategory
 _GRANT = "The role lacks a privilege: grant it what docs/operations.md lists"
-_LOGIN = "The server does not let the worker in: check the user, its password and from which hosts it may come"
+_LOGIN = (
+    "The server does not let the worker in: check the user, its password (MYSQL_PWD or an option file) and from "
+    "which hosts it may come"
+)
 _READ_ONLY = "The server is read-only: maintain the primary, or make this one writable"
 _FULL = (
     "The server's disk, or a limit of it, is full: free space beside the table and in tmpdir, then run it again"

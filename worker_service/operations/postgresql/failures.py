@@ -51,8 +51,8 @@ _REFUSED = _Meaning(
     "LOGIN_REFUSED",
     FailureCategory.PERMISSION,
     False,
-    "The server does not let the worker's role in: check the URL's user and database, the password file and "
-    "pg_hba.conf",
+    "The server does not let the worker's role in: check the URL's user and database, the password (PGPASSWORD, "
+    "~/.pgpass or a service) and pg_hba.conf",
 )
 _READ_ONLY = _Meaning(
     "READ_ONLY",
@@ -235,6 +235,8 @@ def _of_no_state(error: psycopg.Error) -> _Meaning:
     if not isinstance(error, psycopg.OperationalError):
         return _INTERNAL
     text = str(error)
+    if "no password supplied" in text:  # which libpq finds out by itself
+        return _REFUSED
     refused = ("password", "authentication", "pg_hba.conf", "does not exist", "permission denied for database")
     return _REFUSED if "FATAL" in text and any(word in text for word in refused) else _LOST
 
