@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.documents import text_of
 from tests.acceptance.three_databases import ThreeDatabases
 from tests.services import Service, address_of, start_manager
 
@@ -45,7 +48,7 @@ class Eyes:
         return any(f"-m\0{module}\0".encode() in line for line in self.lines)
 
     def _look(self) -> None:
-        while not self._closed.wait(0.02):
+        while not self._closed.wait(0.05):
             for process in Path("/proc").glob("[0-9]*"):
                 try:
                     self.lines.add((process / "cmdline").read_bytes())
@@ -167,13 +170,17 @@ url = "{app}"
         yield told
         assert three.leaks(*told.words, *worker.lines, *manager.lines) == []
 
-    def test_what_is_worth_it_is_done_as_the_issue_words_it(self, three: ThreeDatabases, told: "Told") -> None:
+    def test_what_is_worth_it_is_planned_and_done(self, three: ThreeDatabases, told: "Told") -> None:
+        [plan] = re.findall(r"`overhaul (plan shop [^`]*)`", text_of("README.md"))
+        planned = told.call(*shlex.split(plan.replace("shop", "orders")))
+
         told.call(
             *("create", "--target", "orders", "--operation", "vacuum", "--scope", "table"),
             *("--only-if", "dead_ratio>0.1", "--max-parallel", "4", "--watch"),
         )
 
-        [job] = told.jobs()
+        job, _ = told.jobs()
+        assert "only if dead_ratio > 0.1: dead_ratio 0.5" in " ".join(planned.split())
         assert by_target(job) == {
             "orders": [
                 ("vacuum", "public.customers", "skipped", ""),
