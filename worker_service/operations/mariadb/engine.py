@@ -42,7 +42,7 @@ class MariadbEngine:
             with Connection(address) as connection:
                 server = Server.on(connection)
         except ServerError as error:
-            raise TargetUnavailableError(f"The target {target.name!r}: {failure_from(error).message}") from error
+            raise TargetUnavailableError(failure_from(error).message) from error
         identity = server.identity(target)
         self._described[target.name] = identity
         return TargetDescription(

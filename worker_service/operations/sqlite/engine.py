@@ -49,7 +49,7 @@ class SqliteEngine:
             identity = identity_of(target, location)
             self._described[target.name] = file_key(location)
         except OSError as error:
-            raise TargetUnavailableError(f"The target {target.name!r}: {unreachable(error).message}") from error
+            raise TargetUnavailableError(unreachable(error).message) from error
         return TargetDescription(
             engine_version=apsw.sqlite_lib_version(), identity=identity, operations=specs(lock_on(identity))
         )
