@@ -11,6 +11,7 @@ from overhaul.v1 import job_pb2
 MOST_SHOWN = 40
 """So many children are shown each by itself; of more only those that somebody has to look at."""
 
+_REASONS = 3
 _LOOKED_AT = frozenset({job_pb2.VERDICT_UNKNOWN, job_pb2.VERDICT_PARTIALLY_EFFECTIVE})
 
 
@@ -30,6 +31,12 @@ class Group:
             for child in self.children
         )
         return ", ".join(f"{number} {way}" for way, number in ways.most_common())
+
+    @property
+    def reasons(self) -> Sequence[tuple[str, int]]:
+        """Why several were left out, each reason with their number, the most frequent first."""
+        skipped = (child.reason for child in self.children if child.state == job_pb2.CHILD_JOB_STATE_SKIPPED)
+        return [(why, number) for why, number in Counter(skipped).most_common(_REASONS) if why and number > 1]
 
     @property
     def time(self) -> timedelta:

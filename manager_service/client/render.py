@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from manager_service.client.estimates import expected
 from manager_service.client.groups import Group
 from manager_service.client.tables import Column, FittedTable
-from manager_service.client.words import clock, duration, how_far, number, safe, seconds, spoken
+from manager_service.client.words import clock, duration, how_far, number, place, safe, seconds, spoken, waits_for
 from overhaul.v1 import job_pb2
 
 WIDTH_OF_A_FILE = 200
@@ -52,9 +52,7 @@ def outcome_table(children: Iterable[job_pb2.ChildJob]) -> FittedTable:
         *_MEASURES,
         Column(head="time", least=WHOLE),
     )
-    rows = [
-        (child.operation, _place(child), _result(child), *_measured(child), _time(child)) for child in children
-    ]
+    rows = [(child.operation, place(child), _result(child), *_measured(child), _time(child)) for child in children]
     return FittedTable(columns, rows)
 
 
@@ -89,7 +87,7 @@ def reasons(children: Iterable[job_pb2.ChildJob]) -> list[str]:
 
 def name_of(child: job_pb2.ChildJob) -> str:
     """Return operation, target and object as people call a child job, safe to print."""
-    return safe(f"{child.operation} {_place(child)}")
+    return safe(f"{child.operation} {place(child)}")
 
 
 def child_table(children: Iterable[job_pb2.ChildJob]) -> FittedTable:
@@ -108,7 +106,7 @@ def child_table(children: Iterable[job_pb2.ChildJob]) -> FittedTable:
     rows = [
         (
             child.id,
-            f"{child.operation} {_place(child)}",
+            f"{child.operation} {place(child)}",
             _result(child),
             *_measured(child),
             str(child.attempts),
@@ -149,7 +147,7 @@ def plan_table(children: Iterable[job_pb2.ChildJob]) -> FittedTable:
     rows = [
         (
             child.operation,
-            _place(child),
+            place(child),
             decimal(int(child.before["size_bytes"])) if "size_bytes" in child.before else "",
             _expected(child) if known and is_planned(child) else "",
             "; ".join(child.reason.removeprefix(_PLANNED).removeprefix(": ").splitlines()) or "planned",
@@ -243,10 +241,6 @@ def _why(child: job_pb2.ChildJob) -> str:
     return child.reason
 
 
-def _place(child: job_pb2.ChildJob) -> str:
-    return f"{child.target}.{child.object}" if child.HasField("object") else child.target
-
-
 def _expected(child: job_pb2.ChildJob) -> str:
     return seconds(expected(child)) or "unknown"
 
@@ -254,7 +248,7 @@ def _expected(child: job_pb2.ChildJob) -> str:
 def _result(child: job_pb2.ChildJob) -> str:
     parts = [spoken(child, "state"), spoken(child, "verdict")]
     if child.state == job_pb2.CHILD_JOB_STATE_PENDING:
-        parts += [spoken(child, "wait_reason"), child.wait_detail]
+        parts += [waits_for(child), child.wait_detail]
     if child.HasField("progress"):
         parts.append(how_far(child.progress))
     return ": ".join(part for part in parts if part)

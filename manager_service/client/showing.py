@@ -149,6 +149,9 @@ def show_end(parent_job: job_pb2.ParentJob, children: Sequence[job_pb2.ChildJob]
     _print_reasons([child for child in alone if not render.was_skipped(child)])
     if groups:
         render.console().print(render.group_table(groups))
+        for group in groups:
+            for why, number in group.reasons:
+                put(safe(f"{group.operation} {group.target}: {number} skipped: {why}"))
         tell(f"shown in sum: {sum(len(group.children) for group in groups)} children; `--output json` has each")
     _print_lines(summary.totals_lines(parent_job.totals, children))
     tell(f"job {parent_job.id} {spoken(parent_job, 'state')}")

@@ -63,6 +63,7 @@ class PlainView:
         self._clock = clock
         self._state = ""
         self._told_at: dict[str, float] = {}
+        self._waits: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -88,8 +89,17 @@ class PlainView:
             self._told_at[change.child_job_id] = self._clock()
         else:
             self._told_at.pop(change.child_job_id, None)
-        if change.state != job_pb2.CHILD_JOB_STATE_LEASED:
-            self.say(sentence(change))
+        if change.state == job_pb2.CHILD_JOB_STATE_LEASED:
+            return
+        # Who waits for the same again and again has said so.
+        waits = change.state == job_pb2.CHILD_JOB_STATE_PENDING
+        told = sentence(change)
+        if self._waits.get(change.child_job_id) != told:
+            self.say(told)
+        if waits:
+            self._waits[change.child_job_id] = told
+        elif change.state not in LIVE:
+            self._waits.pop(change.child_job_id, None)
 
     def progress(self, update: job_service_pb2.ProgressUpdate) -> None:
         """Tell it from time to time: a log file is no place for a percentage a second."""

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from manager_service.client.client import ManagerClient
 from manager_service.client.errors import ClientError
 from manager_service.client.views import View
-from manager_service.client.words import spoken
+from manager_service.client.words import place, waits_for
 from overhaul.v1 import job_pb2
 
 LOOK_EVERY = 2.0
@@ -45,7 +45,7 @@ async def _reason(client: ManagerClient, parent_job_id: str) -> str:
     # Of a manager that cannot be reached the watch tells.
     with suppress(ClientError):
         async for child in client.list_child_jobs(parent_job_id, states=pending, page_size=1):
-            reason = spoken(child, "wait_reason")
+            reason = waits_for(child)
             detail = f": {child.wait_detail}" if child.wait_detail else ""
-            return f"{child.operation} {child.target}: {reason}{detail}" if reason else ""
+            return f"{child.operation} {place(child)}: {reason}{detail}" if reason else ""
     return ""

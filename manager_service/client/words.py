@@ -29,6 +29,18 @@ def spoken(message: Message, field: str) -> str:
     return (word(message, field) or "").replace("_", " ")
 
 
+def waits_for(child: job_pb2.ChildJob) -> str:
+    """Return for what a child waits, in words; empty when it does not wait, or nobody tells."""
+    if child.wait_reason == job_pb2.WAIT_REASON_AVAILABLE_TIME:
+        return "to be tried again"
+    return spoken(child, "wait_reason")
+
+
+def place(child: job_pb2.ChildJob) -> str:
+    """Return what a child is done to, such as ``shop.public.orders``."""
+    return f"{child.target}.{child.object}" if child.HasField("object") else child.target
+
+
 def safe(text: str) -> str:
     """Return the text with everything that steers a terminal written out as an escape, on one line."""
     return "".join(

@@ -181,5 +181,5 @@ def _worth(spec: JobSpec, item: InspectedObject, operation: str, thresholds: Thr
 
 
 def _is_done(spec: JobSpec, item: InspectedObject, operation: str, thresholds: Thresholds) -> bool:
-    asked = any(wanted.name == operation for wanted in spec.operations)
+    asked = operation in item.operations and any(wanted.name == operation for wanted in spec.operations)
     return asked and thresholds.judge(item.object, item.measures, operation)[0]

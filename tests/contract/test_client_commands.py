@@ -518,14 +518,23 @@ class TestGet:
             "retryable": True,
         }
 
-    def test_a_waiting_child_tells_why(self, manager: FakeManager) -> None:
-        waiting = wire.child_job(wait_reason=job_pb2.WAIT_REASON_TARGET_BUSY, wait_detail="reindex runs")
+    @pytest.mark.parametrize(
+        ("reason", "words"),
+        [
+            (job_pb2.WAIT_REASON_TARGET_BUSY, "target busy"),
+            (job_pb2.WAIT_REASON_AVAILABLE_TIME, "to be tried again"),
+        ],
+    )
+    def test_a_waiting_child_tells_why(
+        self, manager: FakeManager, reason: job_pb2.WaitReason.ValueType, words: str
+    ) -> None:
+        waiting = wire.child_job(wait_reason=reason, wait_detail="reindex runs")
         manager.answers("GetParentJob", job_service_pb2.GetParentJobResponse(parent_job=wire.parent_job()))
         manager.answers("ListChildJobs", job_service_pb2.ListChildJobsResponse(child_jobs=[waiting]))
 
         table = overhaul(manager, "get", wire.PARENT_ID)
 
-        assert "target busy: reindex runs" in table.stdout
+        assert f"{words}: reindex runs" in table.stdout
 
     def test_it_tells_what_was_done_in_all_and_who_was_kept_waiting(self, manager: FakeManager) -> None:
         waited = wire.totals(blocking_attempts=1, blocking_seconds=12.5, lock_waiters=[wire.lock_waiter()])

@@ -50,6 +50,16 @@ class TestGathered:
         assert group.time == timedelta(seconds=2 * (MOST_SHOWN + 1))
         assert group.result == f"{MOST_SHOWN + 1} completed: effective"
 
+    def test_why_several_were_skipped_is_told_with_their_number(self) -> None:
+        skipped = [vacuumed(number, state=job_pb2.CHILD_JOB_STATE_SKIPPED) for number in range(MOST_SHOWN + 1)]
+        for number, child in enumerate(skipped):
+            child.reason = "its extension is missing" if number > 2 else f"dead_rows is {number}"
+        skipped[1].reason = skipped[0].reason
+
+        (group,), _ = gathered([*skipped, vacuumed(100)])
+
+        assert group.reasons == [("its extension is missing", MOST_SHOWN - 2), ("dead_rows is 0", 2)]
+
     def test_what_failed_is_in_the_group_and_shown_alone(self) -> None:
         children = [vacuumed(number) for number in range(MOST_SHOWN)]
         children += [vacuumed(100 + number, state=FAILED) for number in range(MOST_SHOWN + 5)]

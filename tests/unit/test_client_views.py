@@ -90,6 +90,20 @@ class TestPlainView:
             "job running (paused): 0 of 1 children ended",
         ]
 
+    def test_who_waits_for_the_same_again_says_so_once(self) -> None:
+        console = screen()
+        standing = Standing()
+        pending = {"state": job_pb2.CHILD_JOB_STATE_PENDING, "target": "app"}
+
+        with PlainView(console) as view:
+            for sequence, reason in enumerate(["busy", "busy", "busy", "locked", "busy"]):
+                standing.take(wire.child_event(2 * sequence + 1, reason=reason, **pending), view)
+                leased = {"state": job_pb2.CHILD_JOB_STATE_LEASED, "target": "app"}
+                standing.take(wire.child_event(2 * sequence + 2, **leased), view)
+
+        lines = [line for line in text_of(console).splitlines() if "waiting" in line]
+        assert lines == [f"vacuum app: waiting ({reason})" for reason in ("busy", "locked", "busy")]
+
     def test_how_far_a_child_is_takes_a_line_from_time_to_time(self) -> None:
         console, seconds = screen(), [100.0]
         left = Duration(seconds=115)

@@ -158,6 +158,14 @@ class TestChildren:
 
         assert (child.operation, child.skipped) == ("reindex", False)
 
+    def test_what_is_not_to_be_done_to_the_object_covers_nothing(self) -> None:
+        found = children(spec("vacuum", "reindex"), table("a", "reindex", covered=COVERED), table("b", "vacuum"))
+
+        assert [(child.object, child.operation, child.skipped) for child in found] == [
+            ("a", "reindex", False),
+            ("b", "vacuum", False),
+        ]
+
     def test_too_many_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(inspection, "MAX_CHILDREN", 2)
 

@@ -124,12 +124,27 @@ class TestWire:
 
         [preview] = told(text)
 
-        head, note = preview.splitlines()
+        head, note, *rest = preview.splitlines()
         assert len(preview) <= MAX_REASON
         assert text.startswith(head)
-        assert len(head) > 3_800
+        assert len(head) > 3_500
         assert head.endswith(statement) == (len(statement) < 100)
-        assert note == f"-- not shown: {len(text) - len(head):,} characters"
+        assert text.endswith("".join(rest))
+        assert bool(rest) == (len(statement) < 100)
+        assert note == f"-- not shown: {len(text) - len(head) - len(''.join(rest)):,} characters"
+
+    def test_what_stands_behind_the_statements_is_kept(self) -> None:
+        end = "SHARE UPDATE EXCLUSIVE: keeps out other maintenance; needs about 12.3 MB of disk meanwhile"
+        text = "; ".join([*["REINDEX INDEX CONCURRENTLY public.some_index"] * 200, end])
+
+        [preview] = told(text)
+
+        head, note, rest = preview.splitlines()
+        assert len(preview) <= MAX_REASON
+        assert text.startswith(head)
+        assert text.endswith(rest)
+        assert rest.endswith(end)
+        assert note == f"-- not shown: {len(text) - len(head) - len(rest):,} characters"
 
     def test_what_fits_is_told_as_it_is(self) -> None:
         text = "s" * inspections.TEXT_CHARACTERS
@@ -159,6 +174,15 @@ class TestWire:
 
         assert list(message.coverages) == [wire.Coverage(operation=1, by=0, reason="it rebuilds the table")]
         assert [list(item.covered) for item in message.objects] == [[0], [], [0]]
+
+    def test_a_coverage_of_what_is_not_wanted_of_the_object_is_left_out(self) -> None:
+        covered = (Coverage(operation="reindex", by="vacuum", reason="it rebuilds the table"),)
+        item = InspectedObject(object="a", operations=("reindex",), covered=covered)
+
+        message = inspections.inspection_result(InspectionResult(objects=(item,)))
+
+        assert list(message.coverages) == []
+        assert list(message.objects[0].covered) == []
 
     def test_the_statements_of_a_dry_run_are_told_as_far_as_there_is_room(self) -> None:
         operations = ("vacuum", "analyze", "reindex")

@@ -96,7 +96,7 @@ class GrpcManager:
         """Report ends and ask for the next leases."""
         try:
             results = [convert.operation_result(report) for report in reports]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, LookupError) as error:
             raise RequestRefusedError(f"A result cannot be sent: {error}") from error
         request = lease_service_pb2.ReportResultsRequest(session_id=session_id, results=results)
         if next_poll is not None:

@@ -31,6 +31,7 @@ PREVIEW_BYTES = 8 << 20
 TEXT_CHARACTERS = 4_000
 """So long one text of an object may be; a manager refuses a report with one of more than 4,096 characters."""
 _NOT_SHOWN = "not shown: too many objects"
+_END_CHARACTERS = 300
 _LONGEST_NOTE = 100
 
 
@@ -83,9 +84,12 @@ def _short(text: str) -> str:
     *lines, last = text.splitlines()
     room = TEXT_CHARACTERS - _LONGEST_NOTE - len(last)
     if not lines or room < 0:
-        head = text[: TEXT_CHARACTERS - _LONGEST_NOTE]
+        # What holds of all the statements stands behind the last of them.
+        end = text[-_END_CHARACTERS:].partition("; ")[2]
+        head = text[: TEXT_CHARACTERS - _LONGEST_NOTE - len(end) - 1]
         head = head.rpartition("; ")[0] or head
-        return f"{head}\n-- not shown: {len(text) - len(head):,} characters"
+        note = f"{head}\n-- not shown: {len(text) - len(head) - len(end):,} characters"
+        return f"{note}\n{end}" if end else note
     kept = _fitting(lines, room)
     left_out = lines[len(kept) :]
     note = f"-- lines not shown: {len(left_out)}, of {sum(map(len, left_out)):,} characters"
@@ -99,7 +103,12 @@ def _fitting(lines: Sequence[str], room: int) -> Sequence[str]:
 
 
 def _coverages(objects: Iterable[InspectedObject]) -> Iterable[Coverage]:
-    return dict.fromkeys(each for item in objects for each in item.covered)
+    return dict.fromkeys(each for item in objects for each in _covered(item))
+
+
+def _covered(item: InspectedObject) -> Iterator[Coverage]:
+    """Return what covers an operation that is wanted of the object by another that is."""
+    return (each for each in item.covered if {each.operation, each.by} <= set(item.operations))
 
 
 def _with_room(objects: Iterable[InspectedObject]) -> Iterator[InspectedObject]:
@@ -125,7 +134,7 @@ def _inspected(
         previews=item.previews,
         left_out=item.left_out,
         urgent=item.urgent,
-        covered=[coverages[each] for each in item.covered],
+        covered=[coverages[each] for each in _covered(item)],
     )
 
 

@@ -384,6 +384,28 @@ class TestOneObject:
         assert not any("pg_database_size" in query or "pg_stats" in query for query in asked)
 
 
+class TestPassedOver:
+    @pytest.mark.parametrize(
+        ("operation", "name", "why"),
+        [("vacuum", "p", "its partitions are listed"), ("reindex", "bare", "indexes that it does not have")],
+    )
+    def test_a_table_that_is_asked_for_by_name_is_told_of(
+        self, url: str, operation: str, name: str, why: str
+    ) -> None:
+        change(url, *PARTITIONED, "CREATE TABLE bare (a int)")
+
+        found = by_name(inspect(url, Scope.TABLE, operation, selection=Selection(include=(name,))))
+
+        assert list(found) == [f"public.{name}"]
+        assert why in found[f"public.{name}"].left_out
+        assert found[f"public.{name}"].operations == (operation,)
+
+    def test_where_all_are_meant_it_is_not(self, url: str) -> None:
+        change(url, *PARTITIONED)
+
+        assert "public.p" not in by_name(inspect(url, Scope.TABLE, "vacuum"))
+
+
 class TestPartitions:
     def test_a_parent_is_only_analysed_and_its_partitions_are_tables(self, url: str) -> None:
         change(url, *PARTITIONED)

@@ -25,6 +25,9 @@ from worker_service.operations.postgresql import PostgresqlEngine
 
 VACUUMED = "SELECT relname FROM pg_stat_user_tables WHERE vacuum_count > 0 ORDER BY 1"
 ANALYZED = "SELECT relname FROM pg_stat_user_tables WHERE analyze_count > 0 ORDER BY 1"
+BY_NUMBER = (
+    "SELECT relname FROM pg_class WHERE relkind = 'i' AND relnamespace = 'public'::regnamespace ORDER BY oid"
+)
 AT_WORK = """
 SELECT count(*) FROM pg_stat_activity
 WHERE application_name LIKE 'overhaul:%' AND state = 'active' AND datname = current_database()
@@ -122,6 +125,35 @@ class TestJobs:
         assert result.failure is not None
         assert result.failure.retryable
 
+    def test_one_connection_that_ends_takes_the_statements_of_the_others_with_it(self, url: str) -> None:
+        """The lock in the target may have been its."""
+        with holding(url, "LOCK TABLE large, a IN SHARE UPDATE EXCLUSIVE MODE"):
+            running = Running(url, "vacuum", jobs=2, lock_timeout_ms=60_000)
+            until(lambda: value(url, AT_WORK) == 2)
+            value(url, AT_WORK.replace("count(*)", "pg_terminate_backend(min(pid))"))
+            result = running.end()
+
+            assert value(url, AT_WORK) == 0
+        assert result.failure is not None
+
+    def test_the_others_are_none_that_it_keeps_waiting(self, url: str) -> None:
+        change(url, "CREATE INDEX partly ON large (v) WHERE v % 2 = 0", "CREATE INDEX odd ON a ((v + 1))")
+
+        result = run(url, "reindex", jobs=4)
+
+        assert (result.verdict, result.reason) == (Verdict.EFFECTIVE, "rebuilt 10 indexes.")
+        assert result.after["blocking_seconds"] == 0
+        assert result.waiters == ()
+
+    def test_indexes_that_others_would_wait_for_come_last_and_alone(self, url: str) -> None:
+        change(url, "CREATE INDEX partly ON large (v) WHERE v % 2 = 0", "CREATE INDEX odd ON a ((v + 1))")
+
+        result = run(url, "reindex", jobs=4)
+
+        assert (result.verdict, result.reason) == (Verdict.EFFECTIVE, "rebuilt 10 indexes.")
+        # A rebuild beside others gives an index a number of its own, one after the other.
+        assert column(url, BY_NUMBER)[-2:] == ["partly", "odd"]
+
     def test_what_others_are_kept_waiting_is_seen_on_each_connection(self, url: str) -> None:
         with holding(url, "LOCK TABLE large, a IN SHARE UPDATE EXCLUSIVE MODE"):
             running = Running(url, "vacuum", jobs=2, lock_timeout_ms=1_700)
@@ -153,6 +185,10 @@ class TestJobs:
     def test_a_number_that_makes_no_sense_is_refused(self, url: str, jobs: str) -> None:
         with pytest.raises(InvalidOperationError, match="'jobs'"):
             run(url, "vacuum", jobs=jobs)
+
+    def test_what_a_dead_worker_left_is_not_waited_for(self, url: str) -> None:
+        with pytest.raises(InvalidOperationError, match="'jobs' does not go with former_attempt=wait"):
+            run(url, "vacuum", jobs=2, former_attempt="wait")
 
     def test_rewrites_are_done_one_by_one(self, url: str) -> None:
         with pytest.raises(InvalidOperationError, match="'jobs' does not go with full"):

@@ -214,6 +214,9 @@ class Session:
                 for setting in settings:
                     _set(lent.connection, setting)
             lent.known = Known(server=self.server, settings=settings)
+        elif self.operation.name == INSPECT:
+            # It takes no lock, by which another would notice that the connection was lost.
+            lent.connection.rows("DO 1")
         if self._hides_from_replicas:
             lent.connection.rows("SET SESSION sql_log_bin = 0")
 

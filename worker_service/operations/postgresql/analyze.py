@@ -123,16 +123,10 @@ def _sweep(session: Session, tables: Sequence[Table]) -> Swept:
         swept = replace(swept, ran=swept.ran | ran)
         # The statement on a parent ends with the first partition that fails; the others are done one by one.
         alone = [table for table in tables if covered.get(table.name) in swept.failures]
-        if not alone or swept.stopped or swept.end:
+        if not alone or swept.is_over:
             return swept
         rest = sweep(session, [_step(table, session.version, session.options) for table in alone], watch)
-    return Swept(
-        ran=swept.ran | rest.ran,
-        failures={**swept.failures, **rest.failures},
-        gone=swept.gone | rest.gone,
-        stopped=rest.stopped,
-        end=rest.end,
-    )
+    return swept.then(rest)
 
 
 def _steps(tables: Sequence[Table], version: int, options: Options) -> list[Step]:

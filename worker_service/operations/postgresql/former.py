@@ -80,9 +80,12 @@ def _wait(session: Session) -> None:
 def _end(session: Session) -> None:
     for order, seconds in ((_CANCEL, CANCEL_SECONDS), (_TERMINATE, TERMINATE_SECONDS)):
         deadline = time.monotonic() + seconds
+        told: set[str] = set()
         while former := _former(session):
             for one in former:
-                session.log("warning", f"Ending what is left of an earlier attempt: {one}.")
+                if str(one) not in told:
+                    session.log("warning", f"Ending what is left of an earlier attempt: {one}.")
+                told.add(str(one))
                 session.rows(order, *one.key)
             if time.monotonic() > deadline:
                 break
@@ -101,7 +104,8 @@ def _former(session: Session) -> list[_Former]:
     return [
         _Former(key=row[:3], state=row[3] or "")
         for row in session.rows(_FORMER, prefix)
-        if _is_former(row[2].removeprefix(prefix), operation.attempt)
+        # After a stop another connection asks, and sees this operation's own.
+        if row[0] != session.pid and _is_former(row[2].removeprefix(prefix), operation.attempt)
     ]
 
 

@@ -14,7 +14,8 @@ _LONGEST = 63
 _LEFTOVER = re.compile(r"(?:_cc(?:new|old)\d*)+\Z")
 _INDEXES = """
 SELECT c.oid, n.nspname, c.relname, t.oid, tn.nspname, t.relname, greatest(c.relpages, 0),
-       pg_relation_filenode(c.oid), i.indisvalid, i.indisexclusion, a.amname, i.indisclustered
+       pg_relation_filenode(c.oid), i.indisvalid, i.indisexclusion, a.amname, i.indisclustered,
+       i.indexprs IS NOT NULL OR i.indpred IS NOT NULL
 FROM pg_index AS i
 JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
 JOIN pg_class AS t ON t.oid = i.indrelid JOIN pg_namespace AS tn ON tn.oid = t.relnamespace
@@ -33,7 +34,10 @@ WHERE locktype = 'relation' AND mode = 'ShareUpdateExclusiveLock' AND pid <> ALL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """An index as it was when it was looked at; the indexes of a partitioned index's parts, not itself."""
+    """An index as it was when it was looked at; the indexes of a partitioned index's parts, not itself.
+
+    ``waited_for``: for its expression or condition a rebuild may read other tables, and others wait for it.
+    """
 
     oid: int
     name: Name
@@ -45,6 +49,7 @@ class Index:
     exclusion: bool
     method: str
     clustered: bool
+    waited_for: bool
 
     @property
     def is_system(self) -> bool:
@@ -137,4 +142,5 @@ def _index(row: tuple[Any, ...]) -> Index:
         exclusion=row[9],
         method=row[10],
         clustered=row[11],
+        waited_for=row[12],
     )

@@ -30,6 +30,7 @@ _Plan = tuple[WantedOperation, Maintenance, Options]
 _ByObject = Mapping[int, Sequence[tuple[str, Wanted, str]]]
 """By the number of a table or index: each operation, what it would do, and its preview."""
 
+_NOTHING_TO_DO = "nothing that was asked for is done to it, such as to rebuild indexes that it does not have"
 _Numbers = Mapping[str, float]
 
 
@@ -107,10 +108,13 @@ def _database(
 def _preview_of_all(session: Session, inventory: Inventory, procedure: Maintenance, options: Options) -> str:
     if refused := _refused(session, procedure, options):
         return f"no statement: {refused}"
-    wanted = procedure.wanted(session.rows, inventory, options, Scope.INDEX).values()
-    needs = sorted((one.disk_bytes for one in wanted if not one.why_not), reverse=True)
-    # At worst the largest are done at once.
-    disk_bytes = sum(needs[: options.numbers.get(JOBS.name) or 1])
+    tables = {index.oid: inventory.table_of(index) for index in inventory.indexes}
+    needs: dict[int, float] = defaultdict(float)
+    for oid, one in procedure.wanted(session.rows, inventory, options, Scope.INDEX).items():
+        table = tables.get(oid, oid)
+        needs[table] = max(needs[table], 0.0 if one.why_not else one.disk_bytes)
+    # At worst the largest are done at once, but of one table one at a time.
+    disk_bytes = sum(sorted(needs.values(), reverse=True)[: options.numbers.get(JOBS.name) or 1])
     return preview(procedure.plan(session.rows, options, None), procedure.keeps(options), disk_bytes)
 
 
@@ -158,7 +162,7 @@ def _objects(
     # What shares a table's key is done in this order, which is that of the request.
     first = plans[0][1].scope if plans and inspection.scope is Scope.INDEX else Scope.TABLE
     ordered = [*indexes, *tables] if first is Scope.INDEX else [*tables, *indexes]
-    alone = _left_alone(inventory, inspection, plans)
+    alone = (*_left_alone(inventory, inspection, plans), *_passed_over(inventory, inspection, by_object, plans))
     return InspectionResult(
         objects=(*whole, *ordered, *alone), locks=(Lock(key=key, exclusive=False),), measures=SOMETIMES_MEASURED
     )
@@ -216,14 +220,31 @@ def _locks(key: str, inventory: Inventory, table: int) -> tuple[Lock, ...]:
 
 def _left_alone(inventory: Inventory, inspection: Inspection, plans: Sequence[_Plan]) -> Iterator[InspectedObject]:
     """List what no operation goes near, with its reason, where tables are maintained as such."""
-    operations = tuple(
+    operations = _on_tables(inspection, plans)
+    for name, why in inventory.left_alone if operations else ():
+        if inspection.selection.takes(name.shown, name.name):
+            yield InspectedObject(object=name.written, operations=operations, left_out=why)
+
+
+def _passed_over(
+    inventory: Inventory, inspection: Inspection, by_object: _ByObject, plans: Sequence[_Plan]
+) -> Iterator[InspectedObject]:
+    """List the tables that were asked for by name and that nothing of what is wanted is done to."""
+    operations = _on_tables(inspection, plans)
+    for table in inventory.tables if operations and inspection.selection.include else ():
+        # A partition may be done with what it is part of.
+        listed = any(oid in by_object for oid in (table.oid, *inventory.ancestors(table.oid)))
+        if not listed and not table.is_system and inspection.selection.takes(table.name.shown, table.name.name):
+            why = "it is partitioned, and its partitions are listed" if table.is_parent else _NOTHING_TO_DO
+            yield InspectedObject(object=table.name.written, operations=operations, left_out=why)
+
+
+def _on_tables(inspection: Inspection, plans: Sequence[_Plan]) -> tuple[str, ...]:
+    return tuple(
         wanted.name
         for wanted, procedure, _ in _of_scope(plans, Scope.TABLE, Scope.INDEX)
         if inspection.scope is Scope.TABLE or procedure.scope is Scope.TABLE
     )
-    for name, why in inventory.left_alone if operations else ():
-        if inspection.selection.takes(name.shown, name.name):
-            yield InspectedObject(object=name.written, operations=operations, left_out=why)
 
 
 def _told(scope: Scope, objects: Sequence[InspectedObject]) -> str:

@@ -41,7 +41,11 @@ def lanes_of(session: Session, most: int) -> Iterator[Sequence[Session]]:
 
 
 def beside_each_other(lanes: Sequence[Session], work: Callable[[Session], None]) -> None:
-    """Do the work on every lane at once, the first of them in this thread; raise what was raised first."""
+    """Do the work on every lane at once, the first of them in this thread; raise what was raised first.
+
+    Where there is no thread left, those that there are have to do. Once one has raised, the statements of the
+    others are cancelled: the lock in the target may be gone with its session.
+    """
     raised: list[BaseException] = []
 
     def do(lane: Session) -> None:
@@ -49,12 +53,25 @@ def beside_each_other(lanes: Sequence[Session], work: Callable[[Session], None])
             work(lane)
         except BaseException as error:  # noqa: BLE001 - raised once all have ended
             raised.append(error)
+            interrupt_others(lanes, lane)
 
-    threads = [threading.Thread(target=do, args=(lane,), name="lane", daemon=True) for lane in lanes[1:]]
-    for thread in threads:
-        thread.start()
+    threads: list[threading.Thread] = []
+    for lane in lanes[1:]:
+        thread = threading.Thread(target=do, args=(lane,), name="lane", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            break
+        threads.append(thread)
     do(lanes[0])
     for thread in threads:
         thread.join()
     if raised:
         raise raised[0]
+
+
+def interrupt_others(lanes: Sequence[Session], lane: Session) -> None:
+    """Cancel the statements of all lanes but one."""
+    for other in lanes:
+        if other is not lane:
+            other.cancel()

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from dataclasses import replace
 
 from worker_service.domain.errors import InvalidOperationError
@@ -9,6 +10,7 @@ from worker_service.operations.postgresql.amcheck import Amcheck
 from worker_service.operations.postgresql.analyze import Analyze
 from worker_service.operations.postgresql.cluster import Cluster
 from worker_service.operations.postgresql.inspect import Inspect
+from worker_service.operations.postgresql.lanes import JOBS
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.options import ENGINE, Options, read_options
 from worker_service.operations.postgresql.procedure import Maintenance, Procedure
@@ -31,8 +33,7 @@ def find(operation: Operation) -> tuple[Procedure, Options, Name | None]:
     procedure = PROCEDURES.get(operation.name)
     if procedure is None:
         raise InvalidOperationError(unknown(ENGINE, "operation", operation.name, PROCEDURES))
-    options = read_options(procedure.options, operation.options)
-    procedure.check(options)
+    options = _options(procedure, operation.options)
     for wanted in operation.inspection.operations if operation.inspection else ():
         _check_wanted(wanted)
     subject = None if operation.object is None else Name.parse(operation.object)
@@ -47,7 +48,18 @@ def _check_wanted(wanted: WantedOperation) -> None:
     procedure = _MAINTENANCE.get(wanted.name)
     if procedure is None:
         raise InvalidOperationError(unknown(ENGINE, "operation", wanted.name, _MAINTENANCE))
-    procedure.check(read_options(procedure.options, wanted.options))
+    _options(procedure, wanted.options)
+
+
+def _options(procedure: Procedure, given: Mapping[str, str]) -> Options:
+    options = read_options(procedure.options, given)
+    if (options.numbers.get(JOBS.name) or 1) > 1 and options.waits_for_former_attempt:
+        # The lock in the target is the first session's alone: what others still run would stand without it.
+        raise InvalidOperationError(
+            f"The option {JOBS.name!r} does not go with former_attempt=wait: leave one out."
+        )
+    procedure.check(options)
+    return options
 
 
 def specs(lock: Lock) -> tuple[OperationSpec, ...]:

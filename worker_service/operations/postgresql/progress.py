@@ -21,6 +21,8 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 HowFar = tuple[int | None, int | None, str]
 """Done, total and their unit; nothing where the server does not tell."""
 
+_Current = tuple[str, float, int]
+"""What a session is at: the object's name, since when, and the how many-th it is."""
 _BUILDING = "building index: "
 _NOT_TOLD = "the server does not tell how far it is"
 _NOTHING: HowFar = (None, None, "")
@@ -98,8 +100,10 @@ class Watch:
         self._unit = unit
         self._view = view
         self._done = 0
-        self._current: dict[Session, tuple[str, float]] = {}
+        self._begun = 0
+        self._current: dict[Session, _Current] = {}
         self._told: tuple[str, int] = ("", 0)
+        self._told_of: Session | None = None
         self._guard = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
@@ -119,17 +123,21 @@ class Watch:
     def step(self, name: str, lane: Session) -> Iterator[None]:
         """Watch one statement of a session, on the object of that name."""
         with self._guard:
-            self._current[lane] = (name, time.monotonic())
-            self._tell(self._begun())
+            self._begun = min(self._begun + 1, self._total)
+            self._current[lane] = (name, time.monotonic(), self._begun)
+            if len(self._current) == 1 or self._told_of not in self._current:
+                self._tell(self._between())
         try:
             yield
         finally:
             with self._guard:
                 del self._current[lane]
+                if self._told_of is lane:
+                    self._told_of = None
                 # Those that are tried once more were counted before.
                 self._done = min(self._done + 1, self._total)
 
-    def _begun(self) -> Progress:
+    def _between(self) -> Progress:
         if self._total > 1:
             return Progress(phase=self._verb, done=self._done, total=self._total, unit=self._unit)
         # To count a single object would be an invented 0 %.
@@ -147,7 +155,7 @@ class Watch:
                     connection = connect(self._session.conninfo, "overhaul-look")
                     state(connection, looking_settings(self._session.version))
                 for number, (lane, began) in enumerate(lasting):
-                    # Of several one is told of.
+                    # Of several one is told of, for as long as it lasts.
                     self._look(connection, lane, began, tells=number == 0)
         except psycopg.Error as error:
             self._session.waits.unknown(f"The server does not tell how far it is, nor who waits: {error}")
@@ -155,8 +163,8 @@ class Watch:
             if connection is not None:
                 connection.close()
 
-    def _look(self, connection: Raw, lane: Session, began: tuple[str, float], *, tells: bool) -> None:
-        look_at_waits(connection, pid=lane.pid, waits=lane.waits)
+    def _look(self, connection: Raw, lane: Session, began: _Current, *, tells: bool) -> None:
+        look_at_waits(connection, pid=lane.pid, ours=self._session.pids, waits=lane.waits)
         if self._view is None or not tells:
             return
         query = f"SELECT to_jsonb(p) FROM {self._view.relation} AS p WHERE pid = %s"  # noqa: S608 - a constant
@@ -164,14 +172,16 @@ class Watch:
         if rows and rows[0][0].get("phase"):
             self._sample(lane, began, self._view.read(rows[0][0]), rows[0][0]["phase"])
 
-    def _sample(self, lane: Session, began: tuple[str, float], how_far: HowFar, phase: str) -> None:
+    def _sample(self, lane: Session, began: _Current, how_far: HowFar, phase: str) -> None:
         done, total, unit = how_far
         # A long phase is cut at its end, so the object's name comes last.
-        place = f" {self._done + 1} of {self._total}" if self._total > 1 else ""
-        told = f"{self._verb}{place}, {phase.removeprefix(_BUILDING)}: {began[0]}"
+        name, _, number = began
+        place = f" {number} of {self._total}" if self._total > 1 else ""
+        told = f"{self._verb}{place}, {phase.removeprefix(_BUILDING)}: {name}"
         with self._guard:
             # Meanwhile the next statement may have begun, of which this says nothing.
             if self._current.get(lane) == began:
+                self._told_of = lane
                 self._tell(Progress(phase=told, done=done, total=total, unit=unit))
 
     def _tell(self, progress: Progress) -> None:

@@ -159,21 +159,34 @@ def choose(
 
 
 def rebuild(session: Session, indexes: Sequence[Index]) -> Swept:
-    """Rebuild indexes one by one; which were rebuilt the catalogues tell (``is_new``)."""
+    """Rebuild indexes; which were rebuilt the catalogues tell (``is_new``).
+
+    Of several jobs each would wait for another's rebuild of an index with an expression or a condition: those come
+    last, one by one.
+    """
     concurrently = bool(session.options.flags[CONCURRENTLY.name])
-    steps = rebuilding(indexes, session.options)
     former = {index.name: index for index in indexes}
     before_each: Callable[[Session], Callable[[Step], Failure | None]] = (
         Patience if concurrently else lambda _: lambda _: None
     )
-    with Watch(session, verb="reindex", total=len(steps), unit="indexes", view=INDEX) as watch:
-        return sweep(
-            session,
-            steps,
-            watch,
-            before_each=before_each,
-            again=lambda step: not _rebuilt(session, step, former),
-        )
+    together = [index for index in indexes if not index.waited_for]
+    last = [index for index in indexes if index.waited_for]
+    with Watch(session, verb="reindex", total=len(indexes), unit="indexes", view=INDEX) as watch:
+
+        def done(some: Sequence[Index], jobs: int | None) -> Swept:
+            return sweep(
+                session,
+                rebuilding(some, session.options),
+                watch,
+                before_each=before_each,
+                again=lambda step: not _rebuilt(session, step, former),
+                jobs=jobs,
+            )
+
+        if (session.options.numbers[JOBS.name] or 1) == 1 or not concurrently:
+            return done(indexes, None)
+        swept = done(together, None)
+        return swept if swept.is_over or not last else swept.then(done(last, 1))
 
 
 def _judge(

@@ -75,6 +75,7 @@ class Session:
         self._control = control
         self._notices: list[Notice] = []
         self._busy = False
+        self._struck = False
         self._lanes: tuple[Session, ...] = ()
         self._spare: psycopg.Connection[Row] | None = None
         self._kept = kept
@@ -126,6 +127,11 @@ class Session:
         """Run a statement that cleans up behind the operation, also after a stop."""
         self._execute(self._beside() if self.stop.is_set() else self._connection, statement)
 
+    @property
+    def pids(self) -> list[int]:
+        """The server's numbers of all sessions of the operation."""
+        return [self.pid, *(lane.pid for lane in self._lanes)]
+
     def another(self) -> "Session":
         """Open one more session of the same operation, for another thread; whoever stops this one stops both."""
         lane = Session(
@@ -149,7 +155,12 @@ class Session:
         """Cancel the statements that run on the operation's connections; harmless when none does."""
         for lane in self._lanes:
             lane.interrupt()
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Cancel the statement that runs on this session's own connection; harmless when none does."""
         if self._busy:
+            self._struck = True
             with suppress(psycopg.Error):
                 self._connection.cancel_safe(timeout=_CANCEL_SECONDS)
 
@@ -171,7 +182,7 @@ class Session:
             self._spare.close()
         self._connection.remove_notice_handler(self._note)
         self._lent.known = self.identity
-        if self.stop.is_set() or not self._kept.take_back(self._lent):
+        if self._struck or self.stop.is_set() or not self._kept.take_back(self._lent):
             self._give_back()
             self._connection.close()
 

@@ -15,7 +15,7 @@ from worker_service.operations.postgresql.failures import (
     not_free,
     not_permitted,
 )
-from worker_service.operations.postgresql.lanes import beside_each_other, lanes_of
+from worker_service.operations.postgresql.lanes import beside_each_other, interrupt_others, lanes_of
 from worker_service.operations.postgresql.names import Name
 from worker_service.operations.postgresql.progress import Watch
 from worker_service.operations.postgresql.session import Notice, Row, Session
@@ -61,6 +61,21 @@ class Swept:
     stopped: bool = False
     end: Failure | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing comes after it."""
+        return self.stopped or self.end is not None
+
+    def then(self, other: "Swept") -> "Swept":
+        """Return what became of the objects of two sweeps, of which the other was the later."""
+        return Swept(
+            ran=self.ran | other.ran,
+            failures={**self.failures, **other.failures},
+            gone=self.gone | other.gone,
+            stopped=other.stopped,
+            end=other.end,
+        )
+
 
 def sweep(
     session: Session,
@@ -71,19 +86,27 @@ def sweep(
     again: Callable[[Step], bool] = lambda _: True,
     hear: Callable[[Name, Sequence[Notice]], None] = lambda *_: None,
     read: Callable[[Step, Sequence[Row]], Failure | None] = lambda *_: None,
+    jobs: int | None = None,
 ) -> Swept:
     """Run the steps one by one; warn of one that fails and go on. Those that met a lock are tried once more.
 
-    Where the options ask for several jobs, each has a session, and steps on one table go to the same.
+    Where the options ask for several ``jobs``, and the caller not for fewer, each has a session, and steps on one
+    table go to the same.
     ``before_each`` makes for a session what may tell a failure in place of the statement, ``again`` tells that an
     object is done in spite of its lock; ``hear`` takes what the server said, and ``read`` may tell a failure from
     the rows that were answered, neither of them two at once. A stop ends it quietly: what was done is to be read
     from the catalogues then.
     """
     first = _Pass(steps, watch, Swept(), hear, read)
-    with lanes_of(session, first.shares) as lanes:
+    with lanes_of(session, min(first.shares, jobs or first.shares)) as lanes:
         ready = {id(lane): before_each(lane) for lane in lanes}
-        beside_each_other(lanes, lambda lane: first.work(lane, ready[id(lane)]))
+
+        def work(lane: Session) -> None:
+            first.work(lane, ready[id(lane)])
+            if first.result.end:
+                interrupt_others(lanes, lane)
+
+        beside_each_other(lanes, work)
     result = first.result
     if result.stopped or result.end or len(steps) == 1:
         return result
@@ -118,18 +141,23 @@ class _Pass:
         self._watch = watch
         self._hear = hear
         self._read = read
+        self._raised = False
         self._guard = threading.Lock()
 
     def work(self, lane: Session, before: Callable[[Step], Failure | None]) -> None:
-        """Take steps until none is left, or one has ended the pass."""
-        while (steps := self._take()) is not None:
-            for step in steps:
-                if not self._is_over:
-                    self._one(lane, step, before)
+        """Take steps until none is left, or one has ended the pass, or has raised."""
+        try:
+            while (steps := self._take()) is not None:
+                for step in steps:
+                    if not self._is_over:
+                        self._one(lane, step, before)
+        except BaseException:
+            self._raised = True
+            raise
 
     @property
     def _is_over(self) -> bool:
-        return self.result.stopped or self.result.end is not None
+        return self._raised or self.result.stopped or self.result.end is not None
 
     def _take(self) -> Sequence[Step] | None:
         with self._guard:

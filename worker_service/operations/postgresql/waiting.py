@@ -23,19 +23,22 @@ FROM waiting AS w LEFT JOIN pg_stat_get_activity(NULL) AS a ON a.pid = w.pid
 LEFT JOIN pg_class AS c ON c.oid = w.relation
   AND w.database IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
 LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE w.pid = %s OR %s = ANY (pg_blocking_pids(w.pid))
+WHERE w.pid = %s OR w.pid <> ALL (%s) AND %s = ANY (pg_blocking_pids(w.pid))
 """
 
 
-def look_at_waits(connection: psycopg.Connection[tuple[Any, ...]], *, pid: int, waits: LockWaits) -> None:
+def look_at_waits(
+    connection: psycopg.Connection[tuple[Any, ...]], *, pid: int, ours: list[int], waits: LockWaits
+) -> None:
     """Take a sample of what waits; raise the driver's errors.
 
     Args:
         connection: what asks, which is not the operation's.
-        pid: the operation's process in the server.
+        pid: the operation's process in the server, or one of them.
+        ours: all that the operation has, which are no others that it keeps waiting.
         waits: what the sample is added to.
     """
-    rows = connection.execute(_WAITS, [pid, pid, pid]).fetchall()
+    rows = connection.execute(_WAITS, [pid, pid, ours, pid]).fetchall()
     waits.own(_waiting(row, waits.every) for row in _each(rows, own=True))
     waits.others(_waiting(row, waits.every) for row in _each(rows, own=False))
 
