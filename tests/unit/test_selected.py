@@ -37,6 +37,23 @@ def inspected(
     return unless_nothing_fits(answer, operation.inspection)
 
 
+class TestSomeFit:
+    def test_a_pattern_that_fits_nothing_is_told_with_what_was_found(self) -> None:
+        result = inspected(asked("orders", "typo", "audit.*", "no*"))
+
+        assert (result.outcome, result.reason) == (
+            Outcome.COMPLETED,
+            "found some; nothing fits 'typo', 'no*'",
+        )
+        assert result.inspection is not None
+        assert len(result.inspection.objects) == 3
+
+    def test_one_whose_objects_are_excluded_does_fit(self) -> None:
+        result = inspected(asked("orders", "audit.*", exclude=["audit.*"]))
+
+        assert result.reason == "found some"
+
+
 class TestNothingFits:
     @pytest.mark.parametrize(
         ("include", "reason"),
@@ -84,7 +101,7 @@ class TestNothingFits:
 
 class TestSomethingFits:
     @pytest.mark.parametrize(
-        "operation", [asked("public.*"), asked("nosuch", "log"), asked(), asked(exclude=["*"])]
+        "operation", [asked("public.*"), asked("orders", "log"), asked(), asked(exclude=["*"])]
     )
     def test_the_result_is_as_the_engine_gave_it(self, operation: Operation) -> None:
         result = inspected(operation)

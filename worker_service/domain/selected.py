@@ -44,15 +44,23 @@ def watched(operation: Operation) -> Operation:
 def unless_nothing_fits(result: Result, inspection: Inspection | None) -> Result:
     """Return a result, as one of an inspection that is skipped where its selection takes nothing.
 
-    A selection that was asked about no object says nothing, unless there is none: it does not apply to a database
-    as a whole.
+    Of several patterns those that fit nothing are told with what was found. A selection that was asked about no
+    object says nothing, unless there is none: it does not apply to a database as a whole.
     """
     selection = None if inspection is None else inspection.selection
-    if not isinstance(selection, WatchedSelection) or result.inspection is None or selection.taken:
+    if not isinstance(selection, WatchedSelection) or result.inspection is None:
         return result
+    if selection.taken:
+        unfit = tuple(pattern for pattern in selection.include if not _fits_some(pattern, selection))
+        return replace(result, reason=f"{result.reason}; nothing fits {_quoted(unfit)}") if unfit else result
     if not selection.asked and result.inspection.objects:
         return result
     return replace(result, outcome=Outcome.SKIPPED, verdict=None, reason=_reason(selection), inspection=None)
+
+
+def _fits_some(pattern: str, selection: WatchedSelection) -> bool:
+    one = Selection(include=(pattern,))
+    return any(one.takes(*names) for names in selection.asked)
 
 
 def _reason(selection: WatchedSelection) -> str:
