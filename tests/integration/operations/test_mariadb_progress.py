@@ -1,6 +1,6 @@
 """How far an operation on one table is told to be, by servers that keep books of stages and by others."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -30,22 +30,44 @@ def bookkeeper() -> Iterator[Database]:
         yield database
 
 
-def told(database: Database, operation: str, table: str | None = "item", url: str = "") -> list[Progress]:
-    """Return what is told of an operation, but for its waits for locks, which may be seen at any time."""
-    control = RecordingControl()
-    assert database.maintain(operation, control, table=table, url=url).outcome is Outcome.COMPLETED
-    return [one for one in control.progresses if " is waiting for " not in one.phase]
+def told(
+    database: Database,
+    operation: str,
+    table: str | None = "item",
+    url: str = "",
+    seen: Callable[[Progress], bool] = lambda _: True,
+) -> list[Progress]:
+    """Return what is told of an operation, but for its waits for locks, which may be seen at any time.
+
+    On a machine with much to do it may be over before anybody has looked at it: then it is done once more.
+    """
+    for _ in range(20):
+        control = RecordingControl()
+        assert database.maintain(operation, control, table=table, url=url).outcome is Outcome.COMPLETED
+        progresses = [one for one in control.progresses if " is waiting for " not in one.phase]
+        if any(seen(one) for one in progresses):
+            return progresses
+    raise AssertionError("it was never looked at while it ran")
+
+
+def in_pages(progress: Progress) -> bool:
+    return progress.unit == "pages"
+
+
+def said_unknown(progress: Progress) -> bool:
+    return progress.phase.endswith(UNKNOWN)
 
 
 class TestWithBooks:
     @pytest.mark.parametrize("operation", ["vacuum", "reindex"])
     def test_the_pages_of_each_stage_are_told(self, bookkeeper: Database, operation: str) -> None:
-        first, *progresses = told(bookkeeper, operation)
+        sort = f"{operation}, read PK and internal sort: item"
+
+        assert told(bookkeeper, operation, seen=lambda one: one.phase == sort)
+        first, *progresses = told(bookkeeper, operation, seen=lambda one: in_pages(one) and bool(one.total))
 
         assert first == Progress(phase=operation)
         stages = [one for one in progresses if one.unit == "pages"]
-        assert f"{operation}, read PK and internal sort: item" in {one.phase for one in stages}
-        assert any(one.total for one in stages)
         assert all(one.done is not None and (one.total is None or one.done < one.total) for one in stages)
         for phase in {one.phase for one in stages}:
             done = [one.done or 0 for one in stages if one.phase == phase]
@@ -57,13 +79,13 @@ class TestWithBooks:
             "INSERT INTO new SELECT seq, REPEAT(MD5(seq), 5) FROM seq_1_to_60000",
         )
 
-        stages = [one for one in told(bookkeeper, "vacuum", "new") if one.unit == "pages"]
+        stages = [one for one in told(bookkeeper, "vacuum", "new", seen=in_pages) if in_pages(one)]
 
         assert stages
         assert all(one.total is None or (one.done or 0) < one.total for one in stages)
 
     def test_a_check_has_none(self, bookkeeper: Database) -> None:
-        progresses = told(bookkeeper, "integrity_check")
+        progresses = told(bookkeeper, "integrity_check", seen=said_unknown)
 
         assert {one.phase for one in progresses} == {"integrity_check", f"integrity_check: {UNKNOWN}"}
         assert {(one.done, one.total) for one in progresses} == {(None, None)}
@@ -74,7 +96,7 @@ class TestWithBooks:
     ) -> None:
         url = bookkeeper.role("SELECT, INSERT, ALTER, CREATE", *more)
 
-        progresses = told(bookkeeper, "vacuum", url=url)
+        progresses = told(bookkeeper, "vacuum", url=url, seen=said_unknown)
 
         assert {one.phase for one in progresses} == {"vacuum", f"vacuum: {UNKNOWN}"}
 
@@ -83,9 +105,9 @@ class TestWithout:
     def test_no_percentage_is_made_up_for_a_single_table(self, database: Database) -> None:
         database.table("item", rows=60_000)
 
-        progresses = told(database, "vacuum")
+        progresses = told(database, "vacuum", seen=said_unknown)
 
-        assert [one.phase for one in progresses[:2]] == ["vacuum", f"vacuum: {UNKNOWN}"]
+        assert {one.phase for one in progresses} == {"vacuum", f"vacuum: {UNKNOWN}"}
         assert {(one.done, one.total) for one in progresses} == {(None, None)}
 
     def test_of_many_tables_their_number_is_told(self, database: Database) -> None:
