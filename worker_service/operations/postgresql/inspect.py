@@ -231,10 +231,12 @@ def _passed_over(
 ) -> Iterator[InspectedObject]:
     """List the tables that were asked for by name and that nothing of what is wanted is done to."""
     operations = _on_tables(inspection, plans)
-    for table in inventory.tables if operations and inspection.selection.include else ():
+    named = frozenset(inspection.selection.include)  # a pattern with signs of its own names nothing
+    for table in inventory.tables if operations and named else ():
         # A partition may be done with what it is part of.
         listed = any(oid in by_object for oid in (table.oid, *inventory.ancestors(table.oid)))
-        if not listed and not table.is_system and inspection.selection.takes(table.name.shown, table.name.name):
+        names = (table.name.shown, table.name.name)
+        if not listed and named.intersection(names) and inspection.selection.takes(*names):
             why = "it is partitioned, and its partitions are listed" if table.is_parent else _NOTHING_TO_DO
             yield InspectedObject(object=table.name.written, operations=operations, left_out=why)
 
