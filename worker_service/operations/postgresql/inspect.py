@@ -236,7 +236,7 @@ def _passed_over(
         # A partition may be done with what it is part of.
         listed = any(oid in by_object for oid in (table.oid, *inventory.ancestors(table.oid)))
         names = (table.name.shown, table.name.name)
-        if not listed and named.intersection(names) and inspection.selection.takes(*names):
+        if not listed and not table.is_system and named.intersection(names) and inspection.selection.takes(*names):
             why = "it is partitioned, and its partitions are listed" if table.is_parent else _NOTHING_TO_DO
             yield InspectedObject(object=table.name.written, operations=operations, left_out=why)
 
