@@ -462,6 +462,21 @@ class TestZombies:
         assert running(held, "child:1") == [zombie]
         held.run(f"KILL {zombie}")
 
+    def test_a_stop_is_heard_while_one_does_not_end(self, database: Database) -> None:
+        database.table("item", rows=3)
+        worker = database.worker(url=database.role("SELECT, INSERT", "PROCESS ON *.*"))
+        wanted = Operation(name="vacuum", target="app", child_job_id="child", attempt=2)
+        with database.server.connect(database.name) as stays, stays.cursor() as cursor:
+            cursor.execute("SELECT GET_LOCK(%s, 0)", (attempt_lock_name("overhaul:child:1"),))
+            cursor.fetchall()
+            stopper = threading.Timer(0.5, worker.interrupt)
+            stopper.start()
+
+            result = worker.execute(wanted)
+
+        assert result.outcome is Outcome.CANCELLED
+        assert result.reason.startswith("stopped while it waited for an earlier attempt")
+
     def test_one_that_waits_between_two_statements_is_found_by_its_lock(self, database: Database) -> None:
         database.table("item", rows=3)
         with database.server.connect(database.name) as idle, idle.cursor() as cursor:

@@ -34,9 +34,9 @@ def take_over(session: Session) -> Result | None:
     if session.operation.attempt > 1 and session.operation.child_job_id:
         try:
             waited = waits_for_former_attempt(session.options) and _wait(session)
+            ended = _end(session)
         except OperationCancelledError:
             return Result(outcome=Outcome.CANCELLED, reason=_STOPPED)
-        ended = _end(session)
     if ended:
         session.log("warning", f"Ended what an earlier attempt left running (connections {ended}).")
     # The server frees the locks of a connection a moment after it is gone.
@@ -87,7 +87,8 @@ def _end(session: Session) -> list[int]:
                     f"An earlier attempt still works in the server (connection {number}) and does not end: "
                     "it rolls back, it repairs a table that is not left half done, or the role may not kill it."
                 )
-            time.sleep(_LOOK_EVERY)
+            if session.stop.wait(_LOOK_EVERY):
+                raise OperationCancelledError("The operation was stopped while an earlier attempt ended.")
     return sorted(found)
 
 
